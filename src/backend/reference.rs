@@ -1,0 +1,1 @@
+//! The oracle: every primitive as plain loops.
