@@ -22,6 +22,7 @@
 //! anything, NaN included.
 
 pub mod cpu;
+mod dropout;
 pub mod reference;
 
 #[cfg(test)]
@@ -396,7 +397,8 @@ pub trait Backend: Send {
         write: Write,
     );
 
-    /// Largest value of each window. `x`, `y` spatial.
+    /// Largest value of each window; a NaN counts as larger than every number, and a window with no
+    /// position inside the image gives minus infinity. `x`, `y` spatial.
     fn max_pool(&self, y: Dst<'_, Self>, x: Src<'_, Self>, pool: Pool);
     /// Sends the gradient of each window to its first largest value (first in row-major order, as
     /// PyTorch does).
@@ -499,7 +501,9 @@ mod tests {
                 for y in 0..2 {
                     for x in 0..4 {
                         let at = layout.index(s, y, x);
-                        assert!(at % 3 == 0 && !std::mem::replace(&mut seen[at / 3], true));
+                        assert!(
+                            at.is_multiple_of(3) && !std::mem::replace(&mut seen[at / 3], true)
+                        );
                     }
                 }
             }
