@@ -44,21 +44,26 @@ pub(super) fn add_bias(y: &mut [f32], bias: &[f32], cols: usize) {
     });
 }
 
+/// Writes one number. In a loop the compiler decides once, before it, which way.
+#[inline(always)]
+pub(super) fn put(at: &mut f32, value: f32, write: Write) {
+    *at = match write {
+        Write::Set => value,
+        Write::Add => *at + value,
+    };
+}
+
 #[inline(always)]
 fn map_body(dst: &mut [f32], src: &[f32], write: Write, f: impl Fn(f32) -> f32) {
-    let pairs = dst.iter_mut().zip(src);
-    match write {
-        Write::Set => pairs.for_each(|(d, &s)| *d = f(s)),
-        Write::Add => pairs.for_each(|(d, &s)| *d += f(s)),
+    for (d, &s) in dst.iter_mut().zip(src) {
+        put(d, f(s), write);
     }
 }
 
 #[inline(always)]
 fn map2_body(dst: &mut [f32], a: &[f32], b: &[f32], write: Write, f: impl Fn(f32, f32) -> f32) {
-    let triples = dst.iter_mut().zip(a).zip(b);
-    match write {
-        Write::Set => triples.for_each(|((d, &a), &b)| *d = f(a, b)),
-        Write::Add => triples.for_each(|((d, &a), &b)| *d += f(a, b)),
+    for ((d, &a), &b) in dst.iter_mut().zip(a).zip(b) {
+        put(d, f(a, b), write);
     }
 }
 

@@ -1,67 +1,61 @@
 //! Between row order and the blocks of a spatial tensor, and from one spatial tensor to another.
 
 use super::BATCH_BLOCK;
+use super::elementwise::put;
 use super::parallel::for_each_piece;
 use crate::backend::{SpatialLayout, Write};
 use crate::shape::Images;
 
 /// Row order to spatial order.
 pub(super) fn to_spatial(y: &mut [f32], x: &[f32], images: Images, write: Write) {
-    convert(y, x, images, write, |y, x, samples, set| {
-        let (c, pixels) = (images.c, images.pixels());
-        for p in 0..pixels {
-            for s in 0..samples {
-                for (j, y) in y[(p * samples + s) * c..][..c].iter_mut().enumerate() {
-                    set(y, x[(s * c + j) * pixels + p]);
-                }
-            }
-        }
+    for_each_block(y, images, |first, y| {
+        let rows = y.len() / images.pixels();
+        transpose_body(y, &x[first..][..y.len()], rows, images.pixels(), write);
     });
 }
 
 /// Spatial order to row order.
 pub(super) fn to_rows(y: &mut [f32], x: &[f32], images: Images, write: Write) {
-    convert(y, x, images, write, |y, x, samples, set| {
-        let (c, pixels) = (images.c, images.pixels());
-        for s in 0..samples {
-            for j in 0..c {
-                for (p, y) in y[(s * c + j) * pixels..][..pixels].iter_mut().enumerate() {
-                    set(y, x[(p * samples + s) * c + j]);
-                }
+    for_each_block(y, images, |first, y| {
+        let cols = y.len() / images.pixels();
+        transpose_body(y, &x[first..][..y.len()], images.pixels(), cols, write);
+    });
+}
+
+/// Calls `f(first number, block)` for every block of `y`. A block holds the same samples, and lies at
+/// the same place, in both orders: in row order it is a matrix of `samples·channels x pixels`, in
+/// spatial order the transpose of that.
+fn for_each_block(y: &mut [f32], images: Images, f: impl Fn(usize, &mut [f32]) + Sync + Send) {
+    let (work, block) = (y.len(), SpatialLayout::new(images, BATCH_BLOCK).block);
+    for_each_piece(y, block * images.sample(), work, f);
+}
+
+/// The transpose of `src`, a matrix of `rows x cols`, in tiles of whole cache lines. A tile goes
+/// through a buffer: columns of images are often a multiple of 4 KiB apart, so that no two of them
+/// stay in the nearest cache while they are filled number by number.
+#[inline(always)]
+fn transpose_body(dst: &mut [f32], src: &[f32], rows: usize, cols: usize, write: Write) {
+    const TILE: usize = 16;
+    if rows == 1 || cols == 1 {
+        dst.iter_mut().zip(src).for_each(|(d, &s)| put(d, s, write));
+        return;
+    }
+    let mut tile = [[0.0; TILE]; TILE];
+    for top in (0..rows).step_by(TILE) {
+        let height = TILE.min(rows - top);
+        for left in (0..cols).step_by(TILE) {
+            let width = TILE.min(cols - left);
+            for (i, line) in tile.iter_mut().take(height).enumerate() {
+                line[..width].copy_from_slice(&src[(top + i) * cols + left..][..width]);
+            }
+            for j in 0..width {
+                let dst = &mut dst[(left + j) * rows + top..][..height];
+                dst.iter_mut()
+                    .zip(&tile)
+                    .for_each(|(d, line)| put(d, line[j], write));
             }
         }
-    });
-}
-
-/// How one number is written.
-type Put = fn(&mut f32, f32);
-
-fn set(at: &mut f32, value: f32) {
-    *at = value;
-}
-
-fn add(at: &mut f32, value: f32) {
-    *at += value;
-}
-
-/// Calls `body(y, x, samples in the block, put)` block by block: a block holds the same samples,
-/// and lies at the same place, in both orders.
-fn convert(
-    y: &mut [f32],
-    x: &[f32],
-    images: Images,
-    write: Write,
-    body: impl Fn(&mut [f32], &[f32], usize, Put) + Sync + Send,
-) {
-    let (work, sample) = (y.len(), images.sample());
-    let block = SpatialLayout::new(images, BATCH_BLOCK).block;
-    for_each_piece(y, block * sample, work, |first, y| {
-        let (x, samples) = (&x[first..][..y.len()], y.len() / sample);
-        match write {
-            Write::Set => body(y, x, samples, set),
-            Write::Add => body(y, x, samples, add),
-        }
-    });
+    }
 }
 
 /// Samples of one spatial tensor to be copied into another.
@@ -103,7 +97,7 @@ pub(super) fn copy_samples(dst: &mut [f32], src: &[f32], copy: &SampleCopy, writ
                     let src = &src[(src_first * pixels + p * src_size + from - src_first) * c..];
                     match write {
                         Write::Set => dst.copy_from_slice(&src[..run * c]),
-                        Write::Add => dst.iter_mut().zip(src).for_each(|(d, s)| *d += s),
+                        Write::Add => dst.iter_mut().zip(src).for_each(|(d, &s)| put(d, s, write)),
                     }
                 }
                 at += run;

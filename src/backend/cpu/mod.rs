@@ -13,6 +13,7 @@ mod gemm;
 mod layout;
 mod loss;
 mod norm;
+mod norm_backward;
 mod optim;
 mod parallel;
 mod pool;
@@ -58,8 +59,8 @@ fn forward_slices(args: BatchNorm<'_, Buffer>) -> norm::Forward<'_> {
 }
 
 /// The slices of the arguments of its backward pass.
-fn backward_slices(args: BatchNormBackward<'_, Buffer>) -> norm::Backward<'_> {
-    norm::Backward {
+fn backward_slices(args: BatchNormBackward<'_, Buffer>) -> norm_backward::Backward<'_> {
+    norm_backward::Backward {
         dx: args.dx.map(|(dx, write)| (slice_mut(dx), write)),
         dgamma_dbeta: slice_mut(args.dgamma_dbeta),
         x: slice(args.x),
@@ -188,7 +189,7 @@ impl Backend for Cpu {
         groups: &[usize],
         write: Write,
     ) {
-        norm::backward(backward_slices(args), images, groups, write);
+        norm_backward::backward(backward_slices(args), images, groups, write);
     }
 
     fn batch_norm_eval(&self, args: BatchNorm<'_, Buffer>, c: usize, eps: f32) {
@@ -201,7 +202,7 @@ impl Backend for Cpu {
         c: usize,
         write: Write,
     ) {
-        norm::eval_backward(backward_slices(args), c, write);
+        norm_backward::eval_backward(backward_slices(args), c, write);
     }
 
     fn relu(&self, y: Dst<'_, Self>, x: Src<'_, Self>) {

@@ -3,6 +3,7 @@
 //! Rows are added up in f32 within a leaf of about [`LEAF_ROWS`] rows, leaves in f64 in a binary
 //! tree whose shape follows from the geometry alone. Threads only decide who computes which branch.
 
+use super::elementwise::put;
 use super::parallel::{PARALLEL_MIN, min_tasks};
 use crate::backend::{SpatialLayout, Write};
 use rayon::prelude::*;
@@ -163,10 +164,7 @@ pub(super) fn sum_rows(dst: &mut [f32], src: &[f32], cols: usize, write: Write) 
         };
         let sums = rows.reduce(PANEL, &leaf, &add_panels);
         for (dst, sum) in dst.iter_mut().zip(sums) {
-            match write {
-                Write::Set => *dst = sum as f32,
-                Write::Add => *dst += sum as f32,
-            }
+            put(dst, sum as f32, write);
         }
     });
 }
