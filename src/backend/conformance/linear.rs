@@ -7,6 +7,7 @@ use crate::backend::{Backend, Elem, Gemm, SgdStep, Write};
 const LARGE: usize = 600_011;
 
 pub(super) fn visit(visitor: &mut impl Visitor) {
+    visitor.visit(ReluOfNan);
     for len in LENGTHS.into_iter().chain([LARGE]) {
         for op in [Op::Upload, Op::Fill, Op::Relu, Op::Tanh] {
             visitor.visit(Elementwise {
@@ -86,6 +87,20 @@ pub(super) fn visit(visitor: &mut impl Visitor) {
                 visitor.visit(GemmCase { dims, write });
             }
         }
+    }
+}
+
+/// A NaN must not be hidden by the primitives that compare.
+#[derive(Debug)]
+struct ReluOfNan;
+
+impl Case for ReluOfNan {
+    fn run<B: Backend>(&self, lab: &mut Lab<'_, B>) {
+        let x = [f64::NAN, -1.0, 2.0, f64::NEG_INFINITY, f64::INFINITY];
+        let x = lab.given(&x.repeat(7));
+        let mut y = lab.output(35, Write::Set);
+        lab.backend.relu(y.dst(), x.src());
+        lab.record_nans("y", &y);
     }
 }
 

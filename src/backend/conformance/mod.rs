@@ -5,16 +5,18 @@
 //! destination lies at an odd offset between canaries; one to be set is full of NaN, which must not
 //! be read, one to be added to is full of noise.
 
+mod images;
 mod lab;
 mod linear;
 mod loss;
 mod norm;
 mod random;
-mod spatial;
+mod windows;
 
 use super::cpu::Cpu;
 use super::reference::Reference;
 use super::{Backend, Write};
+use crate::shape::Images;
 use lab::{Lab, Output};
 use std::fmt::Debug;
 
@@ -35,10 +37,22 @@ const WRITES: [Write; 2] = [Write::Set, Write::Add];
 /// Lengths around the sizes of vector registers (4, 8, 16), and odd ones.
 const LENGTHS: [usize; 13] = [0, 1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 33, 100];
 
+/// Batches of one block, of several, with even and with uneven blocks.
+const BATCHES: [usize; 6] = [0, 1, 5, 20, 33, 70];
+
+/// Enough numbers to be spread over threads.
+const LARGE_IMAGES: Images = Images {
+    n: 70,
+    c: 33,
+    h: 16,
+    w: 17,
+};
+
 /// Every primitive over awkward geometry.
 fn visit_all(visitor: &mut impl Visitor) {
     linear::visit(visitor);
-    spatial::visit(visitor);
+    images::visit(visitor);
+    windows::visit(visitor);
     norm::visit(visitor);
     loss::visit(visitor);
 }

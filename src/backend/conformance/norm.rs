@@ -1,6 +1,6 @@
 //! Batch normalisation.
 
-use super::{Case, Lab, Visitor, WRITES};
+use super::{Case, LARGE_IMAGES, Lab, Visitor, WRITES};
 use crate::backend::{Backend, BatchNorm, BatchNormBackward, Write};
 use crate::shape::Images;
 
@@ -47,12 +47,7 @@ pub(super) fn visit(visitor: &mut impl Visitor) {
             }
         }
     }
-    let images = Images {
-        n: 70,
-        c: 33,
-        h: 16,
-        w: 17,
-    };
+    let images = LARGE_IMAGES;
     let (write, wants_dx) = (Write::Add, Some(Write::Set));
     for groups in [vec![70], vec![32, 38], vec![3, 67]] {
         visitor.visit(BatchNormCase {

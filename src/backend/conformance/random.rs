@@ -1,9 +1,10 @@
 //! The same cases on random geometry, which shrinks to the smallest that fails.
 
+use super::images::{Convert, CopySamples, Dropout};
 use super::linear::{AddBias, Elementwise, GemmCase, Op, SumRows};
 use super::loss::RowLossCase;
 use super::norm::BatchNormCase;
-use super::spatial::{ConvCase, Convert, CopySamples, Dropout, PoolCase, fixed};
+use super::windows::{ConvCase, PoolCase, fixed};
 use super::{Backend, WRITES, check as check_case};
 use crate::backend::{Gemm, RowLoss, Write};
 use crate::shape::{Conv, Images, Pool, Window};

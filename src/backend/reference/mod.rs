@@ -8,6 +8,8 @@ mod conv;
 mod loss;
 mod norm;
 mod pool;
+#[cfg(test)]
+mod tests;
 
 use super::dropout::dropout_keeps;
 use super::{
