@@ -349,7 +349,8 @@ pub trait Backend: Send {
     /// which add up to `images.n`): `y = (x - mean) · inv_std · gamma + beta` with the biased
     /// variance; then for each group in order `running = (1 - momentum)·running + momentum·batch`
     /// with the unbiased variance. A group with a single value per channel has no variance: its
-    /// output is `beta` and it leaves the running statistics alone. `x`, `y` spatial.
+    /// output is `beta` and it leaves the running statistics alone; so does an empty group, whose saved
+    /// mean is 0. `x`, `y` spatial.
     fn batch_norm(
         &self,
         args: BatchNorm<'_, Self::Buf>,
@@ -387,7 +388,8 @@ pub trait Backend: Send {
     fn tanh(&self, y: Dst<'_, Self>, x: Src<'_, Self>);
     /// `dx = dy·(1 - y²)`
     fn tanh_backward(&self, dx: Dst<'_, Self>, y: Src<'_, Self>, dy: Src<'_, Self>, write: Write);
-    /// `y = x·mask / (1 - p)`, which is its own backward pass. `x`, `y` spatial.
+    /// `y = x·mask / (1 - p)` with a mask of 0 and 1 (a NaN stays NaN), which is its own backward
+    /// pass. `x`, `y` spatial.
     fn dropout(
         &self,
         y: Dst<'_, Self>,
@@ -401,7 +403,7 @@ pub trait Backend: Send {
     /// position inside the image gives minus infinity. `x`, `y` spatial.
     fn max_pool(&self, y: Dst<'_, Self>, x: Src<'_, Self>, pool: Pool);
     /// Sends the gradient of each window to its first largest value (first in row-major order, as
-    /// PyTorch does).
+    /// PyTorch does; of several NaN to the first, where PyTorch takes the last).
     fn max_pool_backward(
         &self,
         dx: Dst<'_, Self>,
@@ -424,7 +426,8 @@ pub trait Backend: Send {
     /// may be `None` when no row needs it. A term whose weight is 0 is not evaluated, so nothing
     /// infinite in it can poison the sum. Writes `terms = [L, CE of current rows, MSE, CE of replay
     /// rows]`, all weighted, so that the last three add up to the first; and the softmax of each row
-    /// with `w_ce != 0` into `probs` (`n x c`) for the backward pass.
+    /// with `w_ce != 0` into `probs` (`n x c`) for the backward pass; the other rows of `probs`
+    /// are unspecified.
     fn row_loss(
         &self,
         terms: Dst<'_, Self>,
@@ -450,7 +453,7 @@ pub trait Backend: Send {
         dims: RowLoss,
         write: Write,
     );
-    /// `loss = mean (x - t)²`
+    /// `loss = mean (x - t)²`; NaN for no numbers, as in PyTorch.
     fn mse(&self, loss: Dst<'_, Self>, x: Src<'_, Self>, t: Src<'_, Self>);
     /// `dx = sign·dl·2·(x - t)/len`; `sign` is -1 for the gradient of `t`.
     fn mse_backward(

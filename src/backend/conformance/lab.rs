@@ -2,6 +2,7 @@
 
 use crate::backend::{Backend, Elem, SpatialLayout, View, ViewMut, Write};
 use crate::shape::Images;
+use std::fmt::Debug;
 
 /// What surrounds every tensor; a kernel that strays changes it.
 const CANARY: f64 = -7.25e17;
@@ -57,14 +58,16 @@ impl<B: Backend> Tensor<B> {
 /// One backend with one case on it. The same case draws the same numbers on every backend.
 pub(super) struct Lab<'a, B: Backend> {
     pub(super) backend: &'a B,
+    case: &'a dyn Debug,
     state: u64,
     pub(super) outputs: Vec<Output>,
 }
 
 impl<'a, B: Backend> Lab<'a, B> {
-    pub(super) fn new(backend: &'a B) -> Self {
+    pub(super) fn new(backend: &'a B, case: &'a dyn Debug) -> Self {
         Lab {
             backend,
+            case,
             state: 1,
             outputs: Vec::new(),
         }
@@ -168,10 +171,8 @@ impl<'a, B: Backend> Lab<'a, B> {
         let outside = (0..FRONT).chain(FRONT + tensor.len..total).find(changed);
         if let Some(at) = outside {
             let distance = at as isize - FRONT as isize;
-            panic!(
-                "wrote at {distance} of a destination of {} numbers",
-                tensor.len
-            );
+            let (case, len) = (self.case, tensor.len);
+            panic!("{case:?}: wrote at {distance} of a destination of {len} numbers");
         }
         (0..tensor.len)
             .map(|at| host[FRONT + tensor.place(at)].to_f64())

@@ -58,7 +58,7 @@ fn visit_all(visitor: &mut impl Visitor) {
 }
 
 fn outputs<B: Backend>(backend: &B, case: &impl Case) -> Vec<Output> {
-    let mut lab = Lab::new(backend);
+    let mut lab = Lab::new(backend, case);
     case.run(&mut lab);
     lab.outputs
 }

@@ -159,10 +159,10 @@ fn batch_norm_keeps_groups_apart() {
         beta: src(&beta),
     };
     // A group of two, of one (no variance: beta, and no update), and of one more.
-    ORACLE.batch_norm(args, images, &[2, 1, 1], 0.0, 0.5);
-    assert_near(&y[..2], &[8.0, 12.0]);
+    ORACLE.batch_norm(args, images, &[2, 1, 1], 3.0, 0.5);
+    assert_near(&y, &[9.0, 11.0, 10.0, 10.0]);
     assert_near(&mean, &[2.0, 8.0, 7.0]);
-    assert_near(&inv_std[..1], &[1.0]);
+    assert_near(&inv_std[..1], &[0.5]); // 1 / sqrt(1 + 3)
     // Biased variance 1 in the output, unbiased 2 in the running statistics.
     assert_near(&running, &[1.0, 1.5]);
 }
