@@ -22,6 +22,7 @@
 //! anything, NaN included.
 
 pub mod cpu;
+mod dropout;
 pub mod reference;
 
 #[cfg(test)]
@@ -348,7 +349,8 @@ pub trait Backend: Send {
     /// which add up to `images.n`): `y = (x - mean) · inv_std · gamma + beta` with the biased
     /// variance; then for each group in order `running = (1 - momentum)·running + momentum·batch`
     /// with the unbiased variance. A group with a single value per channel has no variance: its
-    /// output is `beta` and it leaves the running statistics alone. `x`, `y` spatial.
+    /// output is `beta` and it leaves the running statistics alone; so does an empty group, whose saved
+    /// mean is 0. `x`, `y` spatial.
     fn batch_norm(
         &self,
         args: BatchNorm<'_, Self::Buf>,
@@ -386,7 +388,8 @@ pub trait Backend: Send {
     fn tanh(&self, y: Dst<'_, Self>, x: Src<'_, Self>);
     /// `dx = dy·(1 - y²)`
     fn tanh_backward(&self, dx: Dst<'_, Self>, y: Src<'_, Self>, dy: Src<'_, Self>, write: Write);
-    /// `y = x·mask / (1 - p)`, which is its own backward pass. `x`, `y` spatial.
+    /// `y = x·mask / (1 - p)` with a mask of 0 and 1 (a NaN stays NaN), which is its own backward
+    /// pass. `x`, `y` spatial.
     fn dropout(
         &self,
         y: Dst<'_, Self>,
@@ -396,10 +399,11 @@ pub trait Backend: Send {
         write: Write,
     );
 
-    /// Largest value of each window. `x`, `y` spatial.
+    /// Largest value of each window; a NaN counts as larger than every number, and a window with no
+    /// position inside the image gives minus infinity. `x`, `y` spatial.
     fn max_pool(&self, y: Dst<'_, Self>, x: Src<'_, Self>, pool: Pool);
     /// Sends the gradient of each window to its first largest value (first in row-major order, as
-    /// PyTorch does).
+    /// PyTorch does; of several NaN to the first, where PyTorch takes the last).
     fn max_pool_backward(
         &self,
         dx: Dst<'_, Self>,
@@ -422,7 +426,8 @@ pub trait Backend: Send {
     /// may be `None` when no row needs it. A term whose weight is 0 is not evaluated, so nothing
     /// infinite in it can poison the sum. Writes `terms = [L, CE of current rows, MSE, CE of replay
     /// rows]`, all weighted, so that the last three add up to the first; and the softmax of each row
-    /// with `w_ce != 0` into `probs` (`n x c`) for the backward pass.
+    /// with `w_ce != 0` into `probs` (`n x c`) for the backward pass; the other rows of `probs`
+    /// are unspecified.
     fn row_loss(
         &self,
         terms: Dst<'_, Self>,
@@ -448,7 +453,7 @@ pub trait Backend: Send {
         dims: RowLoss,
         write: Write,
     );
-    /// `loss = mean (x - t)²`
+    /// `loss = mean (x - t)²`; NaN for no numbers, as in PyTorch.
     fn mse(&self, loss: Dst<'_, Self>, x: Src<'_, Self>, t: Src<'_, Self>);
     /// `dx = sign·dl·2·(x - t)/len`; `sign` is -1 for the gradient of `t`.
     fn mse_backward(
@@ -499,7 +504,9 @@ mod tests {
                 for y in 0..2 {
                     for x in 0..4 {
                         let at = layout.index(s, y, x);
-                        assert!(at % 3 == 0 && !std::mem::replace(&mut seen[at / 3], true));
+                        assert!(
+                            at.is_multiple_of(3) && !std::mem::replace(&mut seen[at / 3], true)
+                        );
                     }
                 }
             }

@@ -1,1 +1,0 @@
-//! The oracle: every primitive as plain loops.
