@@ -11,6 +11,7 @@ use std::time::Instant;
 use rustix::time::{ClockId, clock_gettime};
 use unforget::backend::cpu::probe::Kernels;
 use unforget::backend::{Gemm, Write};
+use unforget::shape::{Conv, Images};
 
 /// Seconds on the clock of a measurement.
 type Clock = fn() -> f64;
@@ -140,6 +141,41 @@ impl Bench {
     }
 }
 
+impl Bench {
+    /// A square convolution with padding `kernel / 2`: all three passes, padding counted.
+    fn conv(&self, n: usize, [c, out_c]: [usize; 2], size: usize, kernel: usize, stride: usize) {
+        let conv = Conv {
+            input: Images {
+                n,
+                c,
+                h: size,
+                w: size,
+            },
+            out_c,
+            kernel: [kernel; 2],
+            stride: [stride; 2],
+            padding: [kernel / 2; 2],
+        };
+        let output = conv.output();
+        let (mut x, mut y) = (noise(conv.input.len()), noise(output.len()));
+        let mut w = noise(conv.weight_len());
+        let flops = 2.0 * (conv.weight_len() * output.n * output.pixels()) as f64;
+        let name = format!("n={n} {c}->{out_c} @{size} {kernel}x{kernel} /{stride}");
+        self.row(&format!("forward {name}"), flops, |kernels| {
+            kernels.conv2d(black_box(&mut y), &x, &w, conv);
+        });
+        println!();
+        self.row(&format!("data    {name}"), flops, |kernels| {
+            kernels.conv2d_backward_data(black_box(&mut x), &y, &w, conv);
+        });
+        println!();
+        self.row(&format!("weight  {name}"), flops, |kernels| {
+            kernels.conv2d_backward_weight(black_box(&mut w), &x, &y, conv);
+        });
+        println!();
+    }
+}
+
 fn main() {
     let args: Vec<String> = std::env::args()
         .skip(1)
@@ -183,6 +219,49 @@ fn main() {
                 bench.gemm("NN", rows, 10, 100);
                 bench.gemm("NT", rows, 100, 10);
                 bench.gemm("TN", 100, 10, rows);
+            }
+        }
+        if wants("conv") {
+            let n = 32;
+            bench.conv(n, [3, 64], 32, 3, 1);
+            for (channels, size, stride) in [
+                ([64, 64], 32, 1),
+                ([64, 128], 32, 2),
+                ([128, 128], 16, 1),
+                ([128, 256], 16, 2),
+                ([256, 256], 8, 1),
+                ([256, 512], 8, 2),
+                ([512, 512], 4, 1),
+            ] {
+                bench.conv(n, channels, size, 3, stride);
+            }
+            bench.conv(n, [64, 128], 32, 1, 2);
+        }
+        if wants("slim") {
+            let n = 20;
+            bench.conv(n, [3, 20], 32, 3, 1);
+            for (channels, size, stride) in [
+                ([20, 20], 32, 1),
+                ([20, 40], 32, 2),
+                ([40, 40], 16, 1),
+                ([40, 80], 16, 2),
+                ([80, 80], 8, 1),
+                ([80, 160], 8, 2),
+                ([160, 160], 4, 1),
+            ] {
+                bench.conv(n, channels, size, 3, stride);
+            }
+        }
+        if wants("single") {
+            for n in [1, 4] {
+                for (channels, size, stride) in [
+                    ([64, 64], 32, 1),
+                    ([64, 128], 32, 2),
+                    ([256, 256], 8, 1),
+                    ([512, 512], 4, 1),
+                ] {
+                    bench.conv(n, channels, size, 3, stride);
+                }
             }
         }
     });

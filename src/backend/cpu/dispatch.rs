@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 
 use super::isa::{self, Blocking, Call, Matrices, Move, Tap, Tile};
 use super::tiles::TileMut;
+use super::widths::{MAX_VECTORS, Widths};
 use crate::backend::Write;
 use crate::error::{Error, Result};
 
@@ -66,9 +67,6 @@ pub(crate) struct Table {
     burn_vectors: usize,
     blocking: Option<Blocking>,
 }
-
-/// Most vectors in a row of a register tile.
-const MAX_VECTORS: usize = 4;
 
 /// The operands of a sum over groups of terms:
 /// `C[i][j] = Σ_taps Σ_{p < k} A[tap.a + i·a_row + p·a_step] · B[tap.b + p·b_row + j]`.
@@ -185,7 +183,7 @@ impl Table {
             .tiles
             .get(vectors - 1)
             .is_some_and(|tiles| m <= tiles.len());
-        let widths = (!one).then(|| Widths::new(self, m));
+        let widths = (!one).then(|| Widths::new(self.tiles.map(<[Tile]>::len), m));
         let mut j = 0;
         while vectors > 0 {
             let nv = widths.as_ref().map_or(vectors, |w| w.next(vectors));
@@ -298,59 +296,6 @@ fn holds(data: &[f32], row: usize, rows: usize, cols: usize) -> bool {
         .checked_mul(row)
         .and_then(|n| n.checked_add(cols));
     end.is_some_and(|end| end <= data.len())
-}
-
-/// How to cut a row of vectors into register tiles so that a given number of rows is done soonest.
-struct Widths {
-    /// The first cut for so many vectors.
-    first: [u8; Widths::EXACT + 1],
-    /// The cut with the least time for each vector, for longer rows.
-    steady: usize,
-}
-
-impl Widths {
-    /// Rows up to this many vectors are cut as well as can be.
-    const EXACT: usize = 8;
-
-    fn new(table: &Table, rows: usize) -> Self {
-        let mut cost = [u64::MAX; MAX_VECTORS + 1];
-        let mut steady = 1;
-        for (v, tiles) in (1..).zip(&table.tiles).filter(|(_, t)| !t.is_empty()) {
-            cost[v] = tile_cost(rows, v, tiles.len());
-            if cost[v] * (steady as u64) < cost[steady] * v as u64 {
-                steady = v;
-            }
-        }
-        let mut best = [0; Self::EXACT + 1];
-        let mut first = [0; Self::EXACT + 1];
-        for n in 1..=Self::EXACT {
-            best[n] = u64::MAX;
-            for v in 1..=n.min(MAX_VECTORS) {
-                let total = cost[v].saturating_add(best[n - v]);
-                if total < best[n] {
-                    best[n] = total;
-                    first[n] = v as u8;
-                }
-            }
-        }
-        Widths { first, steady }
-    }
-
-    fn next(&self, vectors: usize) -> usize {
-        match self.first.get(vectors) {
-            Some(&v) => usize::from(v),
-            None => self.steady,
-        }
-    }
-}
-
-/// Half cycles for one term of `rows` rows of `v` vectors when a tile has at most `most` rows: two
-/// multiply-adds or two loads a cycle, and four cycles before a sum can be added to again.
-fn tile_cost(rows: usize, v: usize, most: usize) -> u64 {
-    let tiles = rows.div_ceil(most);
-    let (low, taller) = (rows / tiles, rows % tiles);
-    let one = |r: usize| (r * v).max(r + v).max(8);
-    ((tiles - taller) * one(low) + taller * one(low + 1)) as u64
 }
 
 /// The tables that this CPU can run, from the plainest to the fastest.

@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod check;
+pub(crate) mod conv;
 pub(crate) mod dispatch;
 pub(crate) mod gemm;
 mod isa;
@@ -9,6 +10,7 @@ mod isa;
 pub mod probe;
 mod scratch;
 pub(crate) mod tiles;
+mod widths;
 
 pub use dispatch::{ISA_VARIABLE, Isa, isa_from_env};
 

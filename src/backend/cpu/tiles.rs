@@ -82,6 +82,27 @@ impl<'a> TileMut<'a> {
         }
     }
 
+    /// The `count` rows `first`, `first + step`, ..
+    #[track_caller]
+    pub fn rows_every(&mut self, first: usize, count: usize, step: usize) -> TileMut<'_> {
+        let last = count
+            .checked_sub(1)
+            .map(|n| n.saturating_mul(step).saturating_add(first));
+        assert!(
+            step > 0 && last.is_none_or(|last| last < self.rows),
+            "{count} rows from {first} on, {step} apart, of {}",
+            self.rows
+        );
+        TileMut {
+            // With no row at all the pointer is never used.
+            first: self.first.wrapping_add(first * self.stride),
+            rows: count,
+            cols: self.cols,
+            stride: self.stride * step,
+            matrix: PhantomData,
+        }
+    }
+
     /// The first `at` rows and the rest.
     #[track_caller]
     pub fn split_rows(self, at: usize) -> (Self, Self) {
