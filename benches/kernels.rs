@@ -1,7 +1,7 @@
 //! Speed of the products and convolutions, against the arithmetic peak measured in the same process
 //! and against `matrixmultiply`.
 //!
-//! `cargo bench --bench kernels -- [gemm] [conv] [slim] [ISA] [threads=N]`. Times are the least CPU
+//! `cargo bench --bench kernels -- [gemm] [conv] [slim] [single] [ISA] [threads=N]`. Times are the least CPU
 //! time of the calling thread (with more than one thread: the least wall time) over many calls, which
 //! neighbours on a busy machine disturb least.
 

@@ -30,8 +30,11 @@ use crate::shape::{Conv, Images};
 use axis::{Axis, Span};
 use panels::Panels;
 
-/// Numbers of the image being read that one cell of work goes through: a megabyte.
+/// Numbers of the image being read that one cell of work goes through at most: a megabyte.
 const CELL_SRC: usize = 1 << 18;
+
+/// Operations of a cell that has the whole weight: some 0.1 ms.
+const CELL_FLOPS: usize = 1 << 24;
 
 /// `y = x * w`
 ///
@@ -197,12 +200,16 @@ struct Pass<'a> {
 impl Pass<'_> {
     fn run(&self, dst: &mut [f32]) {
         let to = self.to;
-        let work = self.panels.places * self.panels.depth * self.panels.width;
-        let parallel = 2 * work * to.n * to.pixels() >= PARALLEL_FLOPS;
+        let parallel = 2 * self.work() * to.n * to.pixels() >= PARALLEL_FLOPS;
         let dst = TileMut::new(dst, to.n * to.pixels(), to.c, to.c);
         let layout = SpatialLayout::new(to, BATCH_BLOCK);
         let blocks = to.n.div_ceil(layout.block);
         self.blocks(dst, layout.block, 0..blocks, parallel);
+    }
+
+    /// Multiplications for one pixel, padding counted.
+    fn work(&self) -> usize {
+        self.panels.places * self.panels.depth * self.panels.width
     }
 
     fn blocks(
@@ -230,8 +237,12 @@ impl Pass<'_> {
             let base = start(range.start) * self.from.sample();
             let src = &self.src[base..][..samples * self.from.sample()];
             let src_row = (self.from.w * samples * self.from.c).max(1);
-            let rows = (CELL_SRC / src_row).clamp(1, self.to.h.max(1));
             let dst_row = (self.to.w * samples).max(1);
+            let mut rows = CELL_SRC / src_row;
+            if self.panels.cols == self.panels.width {
+                rows = rows.min(CELL_FLOPS / (2 * self.work() * dst_row).max(1));
+            }
+            let rows = rows.clamp(1, self.to.h.max(1));
             dst.for_each_cell(
                 rows * dst_row,
                 self.panels.cols,
@@ -263,7 +274,7 @@ impl Pass<'_> {
             for (q, x) in span.places.iter() {
                 taps.push(Tap {
                     a: (y * self.from.w + x) * samples * self.from.c,
-                    b: (r * self.cols.kernel + q) * self.panels.place + panel * self.panels.panel,
+                    b: self.panels.at(panel, r * self.cols.kernel + q),
                 });
             }
         }
@@ -293,7 +304,7 @@ impl Pass<'_> {
                 k: channels,
                 a_row,
                 a_step: 1,
-                b_row: self.panels.row,
+                b_row: self.panels.cols,
             };
             self.table.product(dst, &terms, self.write);
         };

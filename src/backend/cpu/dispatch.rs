@@ -101,7 +101,6 @@ impl Terms<'_> {
             let along = (self.k - 1).checked_mul(step)?;
             (rows - 1).checked_mul(row)?.checked_add(along)
         };
-        // Most taps are close together, so the largest offsets decide; two passes without a branch.
         let last_a = self.taps.iter().map(|t| t.a).max();
         let last_b = self.taps.iter().map(|t| t.b).max();
         let fits = |last: Option<usize>, reach: Option<usize>, len: usize| match (last, reach) {
@@ -127,8 +126,8 @@ impl Table {
     /// # Safety
     /// The functions keep the contracts of their types on a CPU that has `isa`; entry `i` of
     /// `tiles[v]` computes `i + 1` rows of `v + 1` vectors of `lanes` numbers, and `tiles[0]` is not
-    /// empty. `moves` are the copy and the
-    /// transposition, and `burn` comes with the vectors it works on in a round.
+    /// empty. `moves` are the copy and the transposition, and `burn` comes with the vectors it works
+    /// on in a round. Nothing but [`tables`] hands the table out, after it has found `isa`.
     pub(super) const unsafe fn new(
         isa: Isa,
         lanes: usize,
@@ -183,7 +182,7 @@ impl Table {
             .tiles
             .get(vectors - 1)
             .is_some_and(|tiles| m <= tiles.len());
-        let widths = (!one).then(|| Widths::new(self.tiles.map(<[Tile]>::len), m));
+        let widths = (!one).then(|| Widths::new(self.tiles.map(<[Tile]>::len), m, vectors));
         let mut j = 0;
         while vectors > 0 {
             let nv = widths.as_ref().map_or(vectors, |w| w.next(vectors));
@@ -371,7 +370,16 @@ mod tests {
     #[test]
     fn copies_and_transpositions_of_every_size_stay_inside() {
         for table in check::tables() {
-            for (rows, cols) in [(0, 3), (1, 1), (3, 17), (16, 16), (17, 33), (40, 15)] {
+            for (rows, cols) in [
+                (0, 3),
+                (1, 1),
+                (3, 17),
+                (16, 16),
+                (17, 33),
+                (40, 15),
+                (5, 2),
+                (33, 6),
+            ] {
                 let (src_row, dst_row) = (cols + 2, rows.max(cols) + 3);
                 let src = check::noise(1, rows * src_row);
                 let mut copied = vec![9.0; rows * dst_row];

@@ -35,8 +35,9 @@ const CELL_ROWS: usize = 112;
 /// width of every panel.
 const CELL_COLS: usize = 512;
 
-/// Panels of B that one thread packs at a time.
+/// Panels of B that one thread packs at a time, and terms that it takes from each in turn.
 const PACKED_TOGETHER: usize = 8;
+const PACKED_TERMS: usize = 16;
 
 /// Rows and columns of a cell that one call of the fallback fills.
 const FALLBACK_CELL: usize = 256;
@@ -88,7 +89,7 @@ pub(super) fn gemm_with(
     };
     let c = TileMut::new(c, m, n, n);
     let large = flops(m, n, k) >= PACKED_FLOPS;
-    let uncached = k * n > CACHED || a_row % PAGE == 0 || n % PAGE == 0;
+    let uncached = k * n > CACHED || a_row.is_multiple_of(PAGE) || b_row.is_multiple_of(PAGE);
     match table.blocking() {
         Some(blocking) if large && uncached => packed(table, blocking, c, a, b, k, write),
         None if large => c.for_each_cell(FALLBACK_CELL, FALLBACK_CELL, true, &|i, j, c| {
@@ -125,9 +126,14 @@ fn small(table: &Table, c: TileMut<'_>, a: Strided, b: Strided, k: usize, write:
     if b.col == 1 {
         return straight(table, c, a, (b.data, b.row), k, write);
     }
-    scratch::numbers(k * n, |straightened| {
-        table.transpose((straightened, n), (b.data, b.col), (n, k));
-        straight(table, c, a, (straightened, n), k, write);
+    // Rows that start on a cache line, and not all on the same one.
+    let mut row = n.next_multiple_of(16);
+    if row.is_multiple_of(PAGE) {
+        row += 16;
+    }
+    scratch::numbers(k * row, |straightened| {
+        table.transpose((straightened, row), (b.data, b.col), (n, k));
+        straight(table, c, a, (straightened, row), k, write);
     });
 }
 
@@ -182,11 +188,15 @@ fn packed(
             scratch::numbers(panels * nr * kc, |packed_b| {
                 let out = TileMut::new(packed_b, panels, nr * kc, nr * kc);
                 out.for_each_cell(PACKED_TOGETHER, nr * kc, parallel, &|first, _, mut out| {
-                    for i in 0..out.rows() {
-                        let at = (first + i) * nr;
-                        let b = b.from(p, j + at);
-                        let size = (nr.min(width - at), kc);
-                        pack(table, out.row(i), nr, (b.data, b.col, b.row), size);
+                    // A few terms of several panels at a time, to go along the rows of B.
+                    for q in (0..kc).step_by(PACKED_TERMS) {
+                        for i in 0..out.rows() {
+                            let at = (first + i) * nr;
+                            let b = b.from(p + q, j + at);
+                            let size = (nr.min(width - at), PACKED_TERMS.min(kc - q));
+                            let out = &mut out.row(i)[q * nr..];
+                            pack(table, out, nr, (b.data, b.col, b.row), size);
+                        }
                     }
                 });
                 let packed_b = &*packed_b;

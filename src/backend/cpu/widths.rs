@@ -15,9 +15,9 @@ impl Widths {
     /// Rows up to this many vectors are cut as well as can be.
     const EXACT: usize = 8;
 
-    /// The plan for `rows` rows, when a tile of `v + 1` vectors has at most `most[v]` rows (0: there is
-    /// no such tile).
-    pub fn new(most: [usize; MAX_VECTORS], rows: usize) -> Self {
+    /// The plan for `rows` rows of `vectors`, when a tile of `v + 1` vectors has at most `most[v]`
+    /// rows (0: there is no such tile).
+    pub fn new(most: [usize; MAX_VECTORS], rows: usize, vectors: usize) -> Self {
         let mut cost = [u64::MAX; MAX_VECTORS + 1];
         let mut steady = 1;
         for (v, most) in (1..).zip(most).filter(|&(_, most)| most > 0) {
@@ -28,7 +28,7 @@ impl Widths {
         }
         let mut best = [0; Self::EXACT + 1];
         let mut first = [0; Self::EXACT + 1];
-        for n in 1..=Self::EXACT {
+        for n in 1..=Self::EXACT.min(vectors) {
             best[n] = u64::MAX;
             for v in 1..=n.min(MAX_VECTORS) {
                 let total = cost[v].saturating_add(best[n - v]);
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn seven_vectors_of_many_rows_are_not_left_with_a_single_one() {
-        let widths = Widths::new([14, 14, 9, 6], 384);
+        let widths = Widths::new([14, 14, 9, 6], 384, 7);
         let mut left = 7;
         let mut cuts = Vec::new();
         while left > 0 {
@@ -78,13 +78,13 @@ mod tests {
 
     #[test]
     fn few_rows_are_wide() {
-        assert_eq!(Widths::new([14, 14, 9, 6], 1).next(8), 4);
+        assert_eq!(Widths::new([14, 14, 9, 6], 1, 8).next(8), 4);
     }
 
     #[test]
     fn only_tiles_that_exist_are_chosen() {
         for rows in [1, 5, 30] {
-            let widths = Widths::new([6, 4, 0, 0], rows);
+            let widths = Widths::new([6, 4, 0, 0], rows, 20);
             assert!((1..=20).all(|n| (1..=n.min(2)).contains(&widths.next(n))));
         }
     }

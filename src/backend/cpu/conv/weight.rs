@@ -12,21 +12,27 @@ use crate::backend::{SpatialLayout, Write};
 use crate::shape::{Conv, Images};
 use std::ops::Range;
 
-/// Terms that a register tile adds before it goes back to memory, for a weight that stays in cache
-/// and for one that does not.
-const TERMS: [usize; 2] = [128, 512];
+/// Terms that a register tile adds before it goes back to memory. The more, the less traffic of the
+/// weight; the fewer, the more of the terms stay in the first-level cache.
+const TERMS: std::ops::RangeInclusive<usize> = 128..=512;
 
-/// Numbers of a weight that stay in cache: half a megabyte.
+/// Numbers of both images in a group of terms, if it may be so short: 64 kilobytes.
+const GROUP: usize = 1 << 14;
+
+/// Numbers of a weight that stay in cache: half a megabyte. A larger one takes the longest groups.
 const CACHED: usize = 1 << 17;
 
 /// Terms in a part of the sum that is computed on its own.
-const PART_TERMS: usize = 1 << 13;
+const PART_TERMS: usize = 1 << 12;
 
 /// Most parts, and most numbers in all of them.
 const PARTS: usize = 16;
 const PART_NUMBERS: usize = 1 << 21;
 
-/// Rows of the weight that one thread computes.
+/// Parts that keep all threads busy, so that none needs to be cut.
+const ENOUGH_PARTS: usize = 8;
+
+/// Rows of the weight that one thread computes, if there are not enough parts.
 const CELL_ROWS: usize = 56;
 
 /// Numbers that one thread adds up from all parts.
@@ -63,21 +69,24 @@ pub(super) fn gradient(
         .min(PART_NUMBERS / len)
         .min(lines)
         .max(1);
-    if parts == 1 {
-        let dw = TileMut::new(dw, len / conv.out_c, conv.out_c, conv.out_c);
-        let rows = if sum.parallel { CELL_ROWS } else { dw.rows() };
-        dw.for_each_cell(rows, conv.out_c, sum.parallel, &|first, _, dw| {
-            sum.lines(dw, first, 0..lines, write);
+    let rows = len / conv.out_c;
+    let mut cell_rows = rows;
+    if sum.parallel && parts < ENOUGH_PARTS {
+        cell_rows = rows.div_ceil(rows.div_ceil(CELL_ROWS));
+    }
+    let part = |part: usize, dw: TileMut<'_>, write: Write| {
+        let range = lines * part / parts..lines * (part + 1) / parts;
+        dw.for_each_cell(cell_rows, conv.out_c, sum.parallel, &|first, _, dw| {
+            sum.lines(dw, first, range.clone(), write);
         });
-        return;
+    };
+    if parts == 1 {
+        return part(0, TileMut::new(dw, rows, conv.out_c, conv.out_c), write);
     }
     scratch::numbers(parts * len, |partial| {
-        let all = TileMut::new(partial, parts * (len / conv.out_c), conv.out_c, conv.out_c);
-        let rows = len / conv.out_c;
+        let all = TileMut::new(partial, parts * rows, conv.out_c, conv.out_c);
         all.for_each_cell(rows, conv.out_c, sum.parallel, &|first, _, dw| {
-            let part = first / rows;
-            let range = lines * part / parts..lines * (part + 1) / parts;
-            sum.lines(dw, 0, range, Write::Set);
+            part(first / rows, dw, Write::Set);
         });
         let partial = &*partial;
         let dw = TileMut::new(dw, 1, len, len);
@@ -120,7 +129,12 @@ impl Sum<'_> {
     /// weight from `first` on.
     fn lines(&self, mut dw: TileMut<'_>, first: usize, lines: Range<usize>, write: Write) {
         let (h, w) = (self.output.h, self.output.w);
-        let terms = TERMS[usize::from(self.conv.weight_len() > CACHED)];
+        let terms = if self.conv.weight_len() > CACHED {
+            *TERMS.end()
+        } else {
+            let numbers = self.conv.input.c + self.output.c;
+            (GROUP / numbers).clamp(*TERMS.start(), *TERMS.end())
+        };
         let mut write = write;
         let mut line = lines.start;
         scratch::taps(|taps| {

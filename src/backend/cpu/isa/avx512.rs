@@ -80,35 +80,62 @@ unsafe fn copy(m: &Matrices, rows: usize, cols: usize) {
     unsafe { kernel::copy::<__m512>(m, rows, cols) }
 }
 
-/// Transposes blocks of 16 x 16 in registers. Call a number's row and lane in a block its eight-bit
-/// address: interleaving vectors `i` and `i + 8` into `2i` and `2i + 1` rotates that address by one
-/// bit, so doing it four times swaps row and lane.
+/// Numbers ahead of those in hand that a transposition asks for.
+const AHEAD: usize = 128;
+
+/// Transposes 16 rows by 4 columns at a time. Register `r` takes rows `r`, `4 + r`, `8 + r` and
+/// `12 + r` as they are loaded, a quarter each; turning over the 4 x 4 numbers in the same quarter of
+/// the four registers then leaves a whole column in each.
 #[target_feature(enable = "avx512f")]
 unsafe fn transpose(m: &Matrices, rows: usize, cols: usize) {
-    let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-    let high = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    if cols < 4 {
+        // SAFETY: the addresses are the caller's.
+        return unsafe { kernel::transpose(m, rows, cols) };
+    }
     for i0 in (0..rows).step_by(16) {
         let height = (rows - i0).min(16);
-        for j0 in (0..cols).step_by(16) {
-            let width = (cols - j0).min(16);
-            let mut block = [_mm512_setzero_ps(); 16];
-            for (i, v) in block.iter_mut().enumerate().take(height) {
-                // SAFETY: row `i0 + i < rows`, and the mask ends at column `cols`.
-                *v = unsafe {
-                    _mm512_maskz_loadu_ps(bits(width), m.src.add((i0 + i) * m.src_row + j0))
-                };
-            }
-            for _ in 0..4 {
-                let before = block;
-                for i in 0..8 {
-                    block[2 * i] = _mm512_permutex2var_ps(before[i], low, before[i + 8]);
-                    block[2 * i + 1] = _mm512_permutex2var_ps(before[i], high, before[i + 8]);
-                }
-            }
-            for (j, &v) in block.iter().enumerate().take(width) {
-                // SAFETY: row `j0 + j < cols` of the destination, whose mask ends at `rows`.
+        // Rows past the end repeat the last one; the mask keeps them out of the destination.
+        let row: [*const f32; 16] =
+            std::array::from_fn(|i| m.src.wrapping_add((i0 + i.min(height - 1)) * m.src_row));
+        for j in (0..cols).step_by(4) {
+            // The last four columns may overlap those before, which they write once more.
+            let j = j.min(cols - 4);
+            let gather = |r: usize| {
+                // SAFETY: all rows are below `rows`, and `j + 4 <= cols`; a prefetch may be of any
+                // address.
                 unsafe {
-                    _mm512_mask_storeu_ps(m.dst.add((j0 + j) * m.dst_row + i0), bits(height), v);
+                    if j % 16 == 0 {
+                        for row in row.iter().skip(r).step_by(4) {
+                            _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(j + AHEAD).cast());
+                        }
+                    }
+                    let v = _mm512_castps128_ps512(_mm_loadu_ps(row[r].add(j)));
+                    let v = _mm512_insertf32x4::<1>(v, _mm_loadu_ps(row[4 + r].add(j)));
+                    let v = _mm512_insertf32x4::<2>(v, _mm_loadu_ps(row[8 + r].add(j)));
+                    _mm512_insertf32x4::<3>(v, _mm_loadu_ps(row[12 + r].add(j)))
+                }
+            };
+            let v = [gather(0), gather(1), gather(2), gather(3)];
+            let low = _mm512_castps_pd(_mm512_unpacklo_ps(v[0], v[1]));
+            let high = _mm512_castps_pd(_mm512_unpackhi_ps(v[0], v[1]));
+            let low2 = _mm512_castps_pd(_mm512_unpacklo_ps(v[2], v[3]));
+            let high2 = _mm512_castps_pd(_mm512_unpackhi_ps(v[2], v[3]));
+            let columns = [
+                _mm512_unpacklo_pd(low, low2),
+                _mm512_unpackhi_pd(low, low2),
+                _mm512_unpacklo_pd(high, high2),
+                _mm512_unpackhi_pd(high, high2),
+            ];
+            for (c, &column) in columns.iter().enumerate() {
+                let column = _mm512_castpd_ps(column);
+                // SAFETY: `j + c < cols`, and the mask ends at row `rows`.
+                unsafe {
+                    let to = m.dst.add((j + c) * m.dst_row + i0);
+                    if height == 16 {
+                        _mm512_storeu_ps(to, column);
+                    } else {
+                        _mm512_mask_storeu_ps(to, bits(height), column);
+                    }
                 }
             }
         }
