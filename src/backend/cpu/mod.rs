@@ -6,10 +6,14 @@
 //! different number of threads.
 
 pub mod buffer;
-mod conv;
+#[cfg(test)]
+mod check;
+pub(crate) mod conv;
+pub(crate) mod dispatch;
 mod dropout;
 mod elementwise;
-mod gemm;
+pub(crate) mod gemm;
+mod isa;
 mod layout;
 mod loss;
 mod norm;
@@ -17,7 +21,14 @@ mod norm_backward;
 mod optim;
 mod parallel;
 mod pool;
+#[doc(hidden)]
+pub mod probe;
 mod reduce;
+mod scratch;
+pub(crate) mod tiles;
+mod widths;
+
+pub use dispatch::{ISA_VARIABLE, Isa, isa_from_env};
 
 use super::{
     Backend, BatchNorm, BatchNormBackward, DropoutMask, Dst, Gemm, RowLoss, SgdStep, Src, Write,
