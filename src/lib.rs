@@ -1,4 +1,6 @@
 //! Continual learning in pure Rust.
 
 pub mod error;
+pub mod rng;
+
 pub use error::{Error, Result};
