@@ -18,7 +18,7 @@ mod row_loss;
 mod tanh;
 
 #[cfg(test)]
-pub(crate) mod gradcheck;
+mod gradcheck;
 
 pub use row_loss::{DerLoss, LossRows};
 
