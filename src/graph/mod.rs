@@ -16,6 +16,7 @@ pub use params::{BufferId, ParamId, ParamLayout};
 
 use crate::backend::{Backend, Elem, SgdStep, SpatialLayout, Write};
 use crate::error::Result;
+use crate::rng::TorchGenerator;
 use crate::shape::Shape;
 
 /// What a step is for.
@@ -42,7 +43,8 @@ pub struct Graph<B: Backend> {
     pub(crate) staging: Vec<B::Elem>,
     pub(crate) groups: Vec<usize>,
     pub(crate) mode: Mode,
-    pub(crate) dropout_seed: u64,
+    /// The run's generator, as PyTorch's global one: initial weights, shuffles and keys come from it.
+    pub(crate) generator: TorchGenerator,
     pub(crate) dropouts: u32,
     /// Training steps begun, which keys the random numbers of dropout.
     pub(crate) train_steps: u64,
@@ -63,7 +65,7 @@ impl<B: Backend> Graph<B> {
             staging: Vec::new(),
             groups: Vec::new(),
             mode: Mode::Eval,
-            dropout_seed: 0,
+            generator: TorchGenerator::manual_seed(0),
             dropouts: 0,
             train_steps: 0,
             step: 0,

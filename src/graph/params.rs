@@ -380,13 +380,6 @@ impl<B: Backend> Params<B> {
             .then(|| self.read_from(backend, &self.grads, id))
     }
 
-    /// The momentum in PyTorch's order, or `None` if it has none yet.
-    pub fn read_momentum(&self, backend: &B, id: ParamId) -> Option<Vec<B::Elem>> {
-        self.param(id)
-            .has_momentum
-            .then(|| self.read_from(backend, &self.momentum, id))
-    }
-
     fn read_from(&self, backend: &B, buf: &B::Buf, id: ParamId) -> Vec<B::Elem> {
         let p = self.param(id);
         let mut stored = vec![B::Elem::default(); p.len];
@@ -416,43 +409,6 @@ impl<B: Backend> Params<B> {
             },
             &stored,
         );
-        Ok(())
-    }
-
-    /// Overwrites the gradient; `torch` is in PyTorch's order.
-    ///
-    /// # Errors
-    /// [`Error::StateDict`] if the number of values differs.
-    pub fn write_grad(&mut self, backend: &B, id: ParamId, torch: &[B::Elem]) -> Result<()> {
-        let stored = self.fitting(id, torch)?;
-        backend.upload(self.grad(id), &stored);
-        self.params[id.0 as usize].written = true;
-        Ok(())
-    }
-
-    /// Overwrites the momentum, or clears it.
-    ///
-    /// # Errors
-    /// [`Error::StateDict`] if the number of values differs.
-    pub fn write_momentum(
-        &mut self,
-        backend: &B,
-        id: ParamId,
-        torch: Option<&[B::Elem]>,
-    ) -> Result<()> {
-        if let Some(torch) = torch {
-            let stored = self.fitting(id, torch)?;
-            let Param { offset, len, .. } = *self.param(id);
-            backend.upload(
-                ViewMut {
-                    buf: &mut self.momentum,
-                    offset,
-                    len,
-                },
-                &stored,
-            );
-        }
-        self.params[id.0 as usize].has_momentum = torch.is_some();
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! Joining and cutting along the batch. Backward: cutting and joining.
 
-use crate::backend::{Backend, Elem, Write};
+use crate::backend::{Backend, Write};
 use crate::graph::{Block, Graph, Op, Var};
 use crate::shape::Shape;
 

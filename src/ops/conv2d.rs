@@ -4,7 +4,7 @@
 //! cross-correlation). Backward: the data gradient sends `dy·w` back along the same taps, the weight
 //! gradient sums `x·dy` over samples and positions, the bias gradient sums `dy`.
 
-use crate::backend::{Backend, Write};
+use crate::backend::Backend;
 use crate::graph::{Block, Graph, Op, Order, ParamId, ParamLayout, Var};
 use crate::shape::Conv;
 

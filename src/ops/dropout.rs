@@ -24,7 +24,7 @@ impl<B: Backend> Graph<B> {
         let node = self.node(x);
         let mask = DropoutMask {
             p,
-            seed: self.dropout_seed,
+            seed: self.generator.seed(),
             step: self.train_steps,
             layer: self.dropouts,
         };
