@@ -1,1 +1,14 @@
 //! Data sets and the batches made of them.
+//!
+//! [`Dataset`] holds the pixels once, as they were stored. A [`ClassificationDataset`] is a view of
+//! one or several of them: which samples, in which order, under which labels, with which pixels
+//! rearranged, and with which [`Transform`] for training and evaluation. Nothing is copied until
+//! a sample is written into a batch.
+
+mod dataset;
+mod transform;
+mod view;
+
+pub use dataset::{Dataset, Pixels};
+pub use transform::{Group, Transform, TransformGroups};
+pub use view::{ClassificationDataset, OUTSIDE, RawSample};

@@ -53,3 +53,13 @@ pub trait Module: Send {
         None
     }
 }
+
+impl Module for Box<dyn Module> {
+    fn forward(&self, tape: &mut Tape, x: Var) -> Var {
+        self.as_ref().forward(tape, x)
+    }
+
+    fn n_classes(&self) -> Option<usize> {
+        self.as_ref().n_classes()
+    }
+}
