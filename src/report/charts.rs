@@ -92,16 +92,18 @@ pub(super) fn accuracy(matrix: &[Vec<Option<f64>>]) -> Result<String, Failure> {
         let x = axis(-0.08 * high, 1.04 * high, whole(0, rows, 20));
         let y = axis(0.0, 103.0, ticks(0.0, 100.0, 5).0);
         let mut plot = frame(canvas, x, y, "after experience", 0)?;
-        for j in 0..columns {
-            let values = (j..rows).map(|i| (i as f64, shown(i, j))).collect();
-            line(&mut plot, values, paint(j), 3, 5)?;
-        }
+        // The mean lies below the others: where all agree, they stay visible on it.
         let mean = |i: usize| {
             let values: Vec<f64> = (0..=i).filter_map(|j| shown(i, j)).collect();
             drawable(values.iter().sum::<f64>() / values.len() as f64)
         };
         let values = (0..rows).map(|i| (i as f64, mean(i))).collect();
-        line(&mut plot, values, INK, 6, 7)
+        line(&mut plot, values, INK, 8, 9)?;
+        for j in 0..columns {
+            let values = (j..rows).map(|i| (i as f64, shown(i, j))).collect();
+            line(&mut plot, values, paint(j), 3, 5)?;
+        }
+        Ok(())
     })
 }
 
