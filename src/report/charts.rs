@@ -59,19 +59,18 @@ pub(super) struct Term {
 
 /// The terms worth a line: the total always, the others if they ever differ from 0.
 pub(super) fn terms(losses: &[LossPoint]) -> Vec<Term> {
-    let all: [(&'static str, fn(&LossPoint) -> f64, Option<usize>); 4] = [
-        ("total", |point| point.loss, None),
-        ("current samples", |point| point.current, Some(0)),
-        ("replayed logits", |point| point.logits, Some(1)),
-        ("replayed labels", |point| point.replay, Some(4)),
+    let term = |name, colour, of: fn(&LossPoint) -> f64| Term { name, of, colour };
+    let mut terms = vec![
+        term("total", None, |point| point.loss),
+        term("current samples", Some(0), |point| point.current),
+        term("replayed logits", Some(1), |point| point.logits),
+        term("replayed labels", Some(4), |point| point.replay),
     ];
-    all.into_iter()
-        .map(|(name, of, colour)| Term { name, of, colour })
-        .filter(|term| {
-            let alive = |point| drawable((term.of)(point)).is_some_and(|value| value != 0.0);
-            term.colour.is_none() || losses.iter().any(alive)
-        })
-        .collect()
+    terms.retain(|term| {
+        let alive = |point| drawable((term.of)(point)).is_some_and(|value| value != 0.0);
+        term.colour.is_none() || losses.iter().any(alive)
+    });
+    terms
 }
 
 /// The classes that any buffer holds, in order: a class keeps its colour in every bar.
