@@ -1,147 +1,164 @@
-//! Labelled images as they came from their source.
+//! Labelled images as they were stored.
 
-use super::Images;
-use crate::rng::MAX_RANDPERM;
-use crate::{Error, Result};
-use ndarray::Array4;
 use std::sync::Arc;
 
-/// Labelled images, checked once when they are made.
-///
-/// Cloning shares the memory. What an experience sees of it is a
-/// [`ClassificationDataset`](super::ClassificationDataset).
+use crate::{Error, Result};
+
+/// The pixels of a [`Dataset`], sample after sample, each laid out channels x height x width.
+#[derive(Clone, Debug)]
+pub enum Pixels {
+    /// Bytes, 0 to 255, as image files hold them.
+    U8(Arc<[u8]>),
+    /// Floating point numbers, finite, in whatever range the user prepared.
+    F32(Arc<[f32]>),
+}
+
+/// Labelled images in memory, validated once; a clone shares them.
 ///
 /// ```
-/// use ndarray::Array4;
 /// use unforget::data::Dataset;
-/// let digits = Dataset::from_u8("digits", Array4::zeros((3, 1, 8, 8)), [0, 2, 1], 3)?;
-/// assert_eq!((digits.len(), digits.shape()), (3, [1, 8, 8]));
-///
-/// let error = Dataset::from_u8("digits", Array4::zeros((2, 1, 8, 8)), [0, 3], 3).unwrap_err();
-/// assert_eq!(error.to_string(), "digits: label of sample 1: expected 0 to 2, found 3");
+/// let dataset = Dataset::from_u8("two dots", [1, 1, 2], vec![0, 255, 255, 0], vec![1, 0], 2)?;
+/// assert_eq!((dataset.len(), dataset.shape()), (2, [1, 1, 2]));
 /// # Ok::<(), unforget::Error>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct Dataset {
-    name: Arc<str>,
-    images: Images,
-    targets: Arc<[u32]>,
+pub struct Dataset(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    name: String,
+    shape: [usize; 3],
+    pixels: Pixels,
+    targets: Vec<u32>,
     n_classes: usize,
 }
 
 impl Dataset {
-    /// A data set of `images` with the label of each, in `0..n_classes`. `name` appears in
-    /// messages.
+    /// `pixels` holds `targets.len()` samples of `shape` (channels, height, width) one after the
+    /// other; every target is less than `n_classes`.
     ///
     /// # Errors
-    /// [`Error::Config`] if the numbers of images and labels differ, there are more than
-    /// [`MAX_RANDPERM`] of them, or a label is out of range; [`Error::NonFinite`] for a NaN or an
-    /// infinity among the pixels.
-    pub fn new(
-        name: &str,
-        images: Images,
-        targets: impl Into<Arc<[u32]>>,
-        n_classes: usize,
-    ) -> Result<Self> {
-        let targets = targets.into();
-        if images.len() != targets.len() {
-            let expected = format!("one for each of the {} images", images.len());
-            return Err(Error::config(format!("{name}: labels"), expected, targets.len()));
-        }
-        if targets.len() > MAX_RANDPERM as usize {
-            let expected = format!("at most {MAX_RANDPERM}");
-            return Err(Error::config(format!("{name}: samples"), expected, targets.len()));
-        }
-        if let Some(at) = first_outside(&targets, n_classes) {
-            let name = format!("{name}: label of sample {at}");
-            let expected = match n_classes {
-                0 => "no sample (there is no class)".to_string(),
-                _ => format!("0 to {}", n_classes - 1),
-            };
-            return Err(Error::config(name, expected, targets[at]));
-        }
-        if let Some((at, value)) = images.first_non_finite() {
-            return Err(Error::NonFinite(format!(
-                "{name}: sample {at} holds {value}; clean the data (every pixel must be finite)"
-            )));
-        }
-        Ok(Dataset { name: name.into(), images, targets, n_classes })
-    }
-
-    /// A data set from bytes (image, channel, row, column), 255 standing for 1.0.
-    ///
-    /// # Errors
-    /// As [`Dataset::new`].
+    /// [`Error::Config`] if a dimension is zero, the lengths disagree or a target is too large.
     pub fn from_u8(
         name: &str,
-        images: Array4<u8>,
-        targets: impl Into<Arc<[u32]>>,
+        shape: [usize; 3],
+        pixels: Vec<u8>,
+        targets: Vec<u32>,
         n_classes: usize,
-    ) -> Result<Self> {
-        Self::new(name, Images::from_u8(images)?, targets, n_classes)
+    ) -> Result<Dataset> {
+        check(name, shape, pixels.len(), &targets, n_classes)?;
+        let pixels = Pixels::U8(pixels.into());
+        let name = name.to_owned();
+        Ok(Dataset(Arc::new(Inner {
+            name,
+            shape,
+            pixels,
+            targets,
+            n_classes,
+        })))
     }
 
-    /// A data set from ready values (image, channel, row, column).
+    /// As [`Dataset::from_u8`], from numbers that are used as they are (no division by 255).
     ///
     /// # Errors
-    /// As [`Dataset::new`].
+    /// [`Error::Config`] as for [`Dataset::from_u8`]; [`Error::NonFinite`], naming the sample, if a
+    /// pixel is NaN or infinite.
     pub fn from_f32(
         name: &str,
-        images: Array4<f32>,
-        targets: impl Into<Arc<[u32]>>,
+        shape: [usize; 3],
+        pixels: Vec<f32>,
+        targets: Vec<u32>,
         n_classes: usize,
-    ) -> Result<Self> {
-        Self::new(name, Images::from_f32(images)?, targets, n_classes)
+    ) -> Result<Dataset> {
+        let size = check(name, shape, pixels.len(), &targets, n_classes)?;
+        if let Some(at) = pixels.iter().position(|x| !x.is_finite()) {
+            return Err(Error::NonFinite(format!(
+                "data set {name}: sample {} holds {} at position {}; clean the data first",
+                at / size,
+                pixels[at],
+                at % size
+            )));
+        }
+        let pixels = Pixels::F32(pixels.into());
+        let name = name.to_owned();
+        Ok(Dataset(Arc::new(Inner {
+            name,
+            shape,
+            pixels,
+            targets,
+            n_classes,
+        })))
     }
 
-    /// The name given by the source.
+    /// What the data is called in messages.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.0.name
     }
 
-    /// The images.
-    pub fn images(&self) -> &Images {
-        &self.images
-    }
-
-    /// (channels, height, width) of every image.
+    /// Channels, height and width of one sample.
     pub fn shape(&self) -> [usize; 3] {
-        self.images.shape()
-    }
-
-    /// The label of every image.
-    pub fn targets(&self) -> &[u32] {
-        &self.targets
-    }
-
-    /// Labels are below this number; not each of them need occur.
-    pub fn n_classes(&self) -> usize {
-        self.n_classes
+        self.0.shape
     }
 
     /// The number of samples.
     pub fn len(&self) -> usize {
-        self.targets.len()
+        self.0.targets.len()
     }
 
     /// Whether there is no sample.
     pub fn is_empty(&self) -> bool {
-        self.targets.is_empty()
+        self.0.targets.is_empty()
+    }
+
+    /// The class of every sample.
+    pub fn targets(&self) -> &[u32] {
+        &self.0.targets
+    }
+
+    /// All pixels, sample after sample.
+    pub fn pixels(&self) -> &Pixels {
+        &self.0.pixels
+    }
+
+    /// The number of classes; every target is below it.
+    pub fn n_classes(&self) -> usize {
+        self.0.n_classes
     }
 }
 
-/// The position of the first label that is not below `n_classes`.
-pub(super) fn first_outside(targets: &[u32], n_classes: usize) -> Option<usize> {
-    targets.iter().position(|&target| target as usize >= n_classes)
-}
-
-/// A data set as it is published: a part to train on and a part to test on.
-#[derive(Clone, Debug)]
-pub struct TrainTest {
-    /// The samples to train on.
-    pub train: Dataset,
-    /// The samples to test on.
-    pub test: Dataset,
+/// The number of pixels of one sample, or what is wrong with the pieces of a data set.
+fn check(
+    name: &str,
+    shape: [usize; 3],
+    pixels: usize,
+    targets: &[u32],
+    n_classes: usize,
+) -> Result<usize> {
+    let field = |what| format!("data set {name}, {what}");
+    let size = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
+    // Samples and pixel positions are addressed with u32, and u32::MAX marks "outside the image".
+    let Some(size) = size.filter(|&n| n > 0 && n < u32::MAX as usize) else {
+        return Err(Error::config(
+            field("shape"),
+            "channels, height and width of at least 1 and fewer than 2^32 - 1 pixels",
+            format!("{shape:?}"),
+        ));
+    };
+    if targets.len() >= u32::MAX as usize || size.checked_mul(targets.len()) != Some(pixels) {
+        return Err(Error::config(
+            field("pixels"),
+            format!("{} samples of {size} values ({shape:?})", targets.len()),
+            format!("{pixels} values"),
+        ));
+    }
+    if let Some(sample) = targets.iter().position(|&t| t as usize >= n_classes) {
+        return Err(Error::config(
+            field("targets"),
+            format!("classes below {n_classes}"),
+            format!("class {} at sample {sample}", targets[sample]),
+        ));
+    }
+    Ok(size)
 }
 
 #[cfg(test)]
@@ -149,27 +166,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_does_not_fit_is_refused_with_the_place() {
-        let zeros = || Array4::<u8>::zeros((2, 1, 1, 1));
-        let message = |result: Result<Dataset>| result.unwrap_err().to_string();
-        assert_eq!(
-            message(Dataset::from_u8("d", zeros(), [0], 1)),
-            "d: labels: expected one for each of the 2 images, found 1"
-        );
-        assert_eq!(
-            message(Dataset::from_u8("d", zeros(), [0, 0], 0)),
-            "d: label of sample 0: expected no sample (there is no class), found 0"
-        );
-        let mut values = Array4::<f32>::zeros((3, 1, 2, 2));
-        values[[1, 0, 1, 1]] = f32::NAN;
-        let error = Dataset::from_f32("d", values, [0, 0, 0], 1).unwrap_err();
-        assert!(matches!(error, Error::NonFinite(_)));
-        assert!(error.to_string().starts_with("d: sample 1 holds NaN"), "{error}");
+    fn pieces_that_do_not_fit_are_refused() {
+        let build = |shape, pixels: usize, targets: &[u32], n_classes| {
+            Dataset::from_u8("d", shape, vec![0; pixels], targets.to_vec(), n_classes)
+                .map(|d| d.len())
+                .map_err(|e| e.to_string())
+        };
+        assert_eq!(build([1, 2, 2], 8, &[0, 1], 2), Ok(2));
+        for (result, want) in [
+            (build([1, 2, 2], 7, &[0, 1], 2), "found 7 values"),
+            (build([1, 2, 2], 8, &[0, 2], 2), "class 2 at sample 1"),
+            (build([1, 0, 2], 0, &[0], 2), "[1, 0, 2]"),
+            (build([usize::MAX, 2, 2], 0, &[0], 2), "2^32"),
+        ] {
+            let message = result.unwrap_err();
+            assert!(message.contains(want), "{message}");
+        }
     }
 
     #[test]
-    fn an_empty_data_set_is_possible() {
-        let empty = Dataset::from_u8("d", Array4::zeros((0, 1, 2, 2)), [], 0).unwrap();
-        assert!(empty.is_empty() && empty.images().is_empty());
+    fn not_a_number_is_refused_with_its_sample() {
+        for bad in [f32::NAN, f32::INFINITY] {
+            let pixels = vec![0.0, 1.0, 2.0, bad, 0.0, 0.0];
+            let error = Dataset::from_f32("d", [1, 1, 2], pixels, vec![0, 0, 0], 1).unwrap_err();
+            assert!(matches!(error, Error::NonFinite(_)));
+            assert!(error.to_string().contains("sample 1 holds"), "{error}");
+        }
     }
 }

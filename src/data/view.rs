@@ -1,118 +1,196 @@
-//! What an experience sees of a data set.
+//! Views of data sets: which samples, under which labels, through which transforms.
 
-use super::transform::mapped;
-use super::{Dataset, Group, RawSample, TransformGroups, ZERO_PIXEL};
-use crate::{Error, Result};
-use ndarray::Array4;
 use std::sync::Arc;
 
-/// How samples of a base data set appear in a view: pixels moved, labels renamed, a task label,
-/// and the transforms to apply.
-#[derive(Clone, Debug)]
-pub struct ViewOptions {
-    /// Output pixel p of each channel takes source pixel `pixel_map[p]`, or 0 at
-    /// [`ZERO_PIXEL`]: exact permutations and nearest-neighbour rotations.
-    pub pixel_map: Option<Arc<[u32]>>,
-    /// The label shown for each label of the base data set.
-    pub target_map: Option<Arc<[u32]>>,
-    /// The task label of every sample.
-    pub task_label: u32,
-    /// The transforms.
-    pub transforms: Arc<TransformGroups>,
-}
+use ndarray::Array4;
 
-impl ViewOptions {
-    /// Pixels and labels as they are, task label 0.
-    pub fn new(transforms: Arc<TransformGroups>) -> Self {
-        ViewOptions { pixel_map: None, target_map: None, task_label: 0, transforms }
-    }
-}
+use super::transform::pick;
+use super::{Dataset, Group, Pixels, Transform, TransformGroups};
 
-/// A selection of samples, each with its label, task label and transforms.
+/// The entry of a pixel map for a position outside the source image: a zero pixel.
+pub const OUTSIDE: u32 = u32::MAX;
+
+/// A view of samples of one or several [`Dataset`]s of the same shape; a clone shares everything.
 ///
-/// It holds positions, not pixels, so subsets and concatenations are cheap, and cloning shares the
-/// memory.
+/// Sample i has an image, a target and a task label. The builder methods return a changed view and
+/// copy no pixel.
+///
+/// ```
+/// use unforget::data::{ClassificationDataset, Dataset, Group, TransformGroups};
+/// let data = Dataset::from_u8("dots", [1, 1, 2], vec![0, 255, 255, 0], vec![0, 1], 2)?;
+/// let view = ClassificationDataset::new(data, TransformGroups::default()).subset(&[1]);
+/// let mut image = [0.0; 2];
+/// view.write_sample(0, Group::Eval, &mut image);
+/// assert_eq!((view.target(0), view.source_index(0), image), (1, 1, [1.0, 0.0]));
+/// # Ok::<(), unforget::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct ClassificationDataset {
     sources: Arc<[Source]>,
     samples: Arc<[Sample]>,
-    targets: Arc<[u32]>,
-    shape: [usize; 3],
+    n_classes: usize,
 }
 
+/// What the samples of one origin have in common.
 #[derive(Clone, Debug)]
 struct Source {
-    base: Dataset,
-    options: ViewOptions,
+    dataset: Dataset,
+    pixel_map: Option<Arc<[u32]>>,
+    task_label: u32,
+    transforms: Arc<TransformGroups>,
 }
 
-/// Sample `index` of the base data set of `sources[source]`.
 #[derive(Clone, Copy, Debug)]
 struct Sample {
     source: u32,
     index: u32,
+    target: u32,
 }
 
 impl ClassificationDataset {
-    /// The samples `indices` of `base`, in this order, seen through `options`.
+    /// All samples of `dataset` in order, task label 0.
     ///
-    /// # Errors
-    /// [`Error::Config`] if an index, a pixel of the map or a label has no counterpart, or the
-    /// normalisation does not fit the channels.
-    pub fn new(base: &Dataset, indices: &[u32], options: ViewOptions) -> Result<Self> {
-        let name = |what: &str| format!("{}: {what}", base.name());
-        let [channels, height, width] = base.shape();
-        for (group, transform) in
-            [("train", &options.transforms.train), ("eval", &options.transforms.eval)]
-        {
-            if !transform.fits(channels) {
-                let what = name(&format!("normalisation for {group}"));
-                let expected = format!("constants for {channels} channels");
-                return Err(Error::config(what, expected, "another number"));
-            }
+    /// # Panics
+    /// If a transform normalises another number of channels than the data has.
+    #[track_caller]
+    pub fn new(dataset: Dataset, transforms: TransformGroups) -> Self {
+        Self::with_shared_transforms(dataset, Arc::new(transforms))
+    }
+
+    /// As [`ClassificationDataset::new`], with transforms that other views use too.
+    ///
+    /// # Panics
+    /// If a transform normalises another number of channels than the data has.
+    #[track_caller]
+    pub fn with_shared_transforms(dataset: Dataset, transforms: Arc<TransformGroups>) -> Self {
+        let channels = dataset.shape()[0];
+        for transform in [&transforms.train, &transforms.eval] {
+            let wanted = transform.channels().unwrap_or(channels);
+            assert!(
+                wanted == channels,
+                "data set {}: normalisation of {wanted} channels for images of {:?}",
+                dataset.name(),
+                dataset.shape()
+            );
         }
-        if let Some(map) = &options.pixel_map {
-            let plane = height * width;
-            if map.len() != plane {
-                let expected = format!("one entry for each of {height} x {width} pixels");
-                return Err(Error::config(name("pixel map"), expected, map.len()));
-            }
-            if let Some(&bad) = map.iter().find(|&&p| p != ZERO_PIXEL && p as usize >= plane) {
-                let expected = format!("entries below {plane}");
-                return Err(Error::config(name("pixel map"), expected, bad));
-            }
+        let targets = (0..).zip(dataset.targets());
+        ClassificationDataset {
+            samples: targets
+                .map(|(index, &target)| Sample {
+                    source: 0,
+                    index,
+                    target,
+                })
+                .collect(),
+            n_classes: dataset.n_classes(),
+            sources: Arc::new([Source {
+                dataset,
+                pixel_map: None,
+                task_label: 0,
+                transforms,
+            }]),
         }
-        let targets = indices
-            .iter()
-            .map(|&index| {
-                let target = *base.targets().get(index as usize).ok_or_else(|| {
-                    let expected = format!("an index below {}", base.len());
-                    Error::config(name("sample"), expected, index)
-                })?;
-                match &options.target_map {
-                    None => Ok(target),
-                    Some(map) => map.get(target as usize).copied().ok_or_else(|| {
-                        let expected = format!("labels below {}", map.len());
-                        Error::config(name("label map"), expected, target)
-                    }),
-                }
-            })
-            .collect::<Result<_>>()?;
-        Ok(ClassificationDataset {
-            samples: indices.iter().map(|&index| Sample { source: 0, index }).collect(),
-            targets,
-            shape: base.shape(),
-            sources: Arc::from([Source { base: base.clone(), options }]),
+    }
+
+    /// The samples at `indices` of this view, in that order.
+    ///
+    /// # Panics
+    /// If an index is out of range.
+    #[track_caller]
+    pub fn subset(&self, indices: &[u32]) -> Self {
+        let mut samples = Vec::with_capacity(indices.len());
+        for &i in indices {
+            let n = self.len();
+            assert!((i as usize) < n, "subset: sample {i} of a data set of {n}");
+            samples.push(self.samples[i as usize]);
+        }
+        ClassificationDataset {
+            samples: samples.into(),
+            ..self.clone()
+        }
+    }
+
+    /// The same images with their pixels rearranged: position p (row-major) of every channel shows
+    /// what position `map[p]` showed before, or a zero pixel for [`OUTSIDE`].
+    ///
+    /// # Panics
+    /// If the map does not have height x width entries, or one points outside the image otherwise
+    /// than by [`OUTSIDE`].
+    #[track_caller]
+    pub fn with_pixel_map(&self, map: impl Into<Arc<[u32]>>) -> Self {
+        let map: Arc<[u32]> = map.into();
+        let [_, height, width] = self.shape();
+        let plane = height * width;
+        assert!(
+            map.len() == plane && map.iter().all(|&p| p == OUTSIDE || (p as usize) < plane),
+            "with_pixel_map: {} entries, the largest {:?}, for images of {height} x {width}",
+            map.len(),
+            map.iter().filter(|&&p| p != OUTSIDE).max()
+        );
+        self.map_sources(|source| Source {
+            pixel_map: Some(match &source.pixel_map {
+                None => map.clone(),
+                Some(first) => map
+                    .iter()
+                    .map(|&p| if p == OUTSIDE { p } else { first[p as usize] })
+                    .collect(),
+            }),
+            ..source.clone()
         })
     }
 
-    /// All samples of `base` in their order.
+    /// The same images under other labels; [`ClassificationDataset::n_classes`] becomes the largest
+    /// of them + 1.
     ///
-    /// # Errors
-    /// As [`ClassificationDataset::new`].
-    pub fn all(base: &Dataset, options: ViewOptions) -> Result<Self> {
-        let indices: Vec<u32> = (0..base.len() as u32).collect();
-        Self::new(base, &indices, options)
+    /// # Panics
+    /// If there is not one target a sample.
+    #[track_caller]
+    pub fn with_targets(&self, targets: &[u32]) -> Self {
+        let (given, n) = (targets.len(), self.len());
+        assert!(given == n, "with_targets: {given} targets for {n} samples");
+        let relabelled = |(sample, &target): (&Sample, &u32)| Sample { target, ..*sample };
+        ClassificationDataset {
+            sources: self.sources.clone(),
+            samples: self.samples.iter().zip(targets).map(relabelled).collect(),
+            n_classes: targets.iter().max().map_or(0, |&t| t as usize + 1),
+        }
+    }
+
+    /// The same samples, all with this task label.
+    pub fn with_task_label(&self, task_label: u32) -> Self {
+        self.map_sources(|source| Source {
+            task_label,
+            ..source.clone()
+        })
+    }
+
+    /// All samples of all `parts`, one part after the other.
+    ///
+    /// # Panics
+    /// If there is no part, or their images differ in shape.
+    #[track_caller]
+    pub fn concat(parts: &[ClassificationDataset]) -> Self {
+        let shape = parts.first().expect("concat: no part").shape();
+        let (mut sources, mut samples) = (Vec::new(), Vec::new());
+        for part in parts {
+            let other = part.shape();
+            assert!(
+                other == shape,
+                "concat: images of {shape:?} and of {other:?}"
+            );
+            let offset = sources.len() as u32;
+            sources.extend_from_slice(&part.sources);
+            let moved = |s: &Sample| Sample {
+                source: s.source + offset,
+                ..*s
+            };
+            samples.extend(part.samples.iter().map(moved));
+        }
+        ClassificationDataset {
+            sources: sources.into(),
+            samples: samples.into(),
+            n_classes: parts.iter().map(|p| p.n_classes).max().unwrap_or(0),
+        }
     }
 
     /// The number of samples.
@@ -125,34 +203,34 @@ impl ClassificationDataset {
         self.samples.is_empty()
     }
 
-    /// (channels, height, width) of every sample.
+    /// Channels, height and width of every image.
     pub fn shape(&self) -> [usize; 3] {
-        self.shape
+        self.sources[0].dataset.shape()
     }
 
-    /// Values per sample.
-    pub fn numel(&self) -> usize {
-        self.shape.iter().product()
+    /// The number of classes that the labels are numbered for; every target is below it.
+    pub fn n_classes(&self) -> usize {
+        self.n_classes
     }
 
     /// The label of sample `i`.
     #[track_caller]
     pub fn target(&self, i: usize) -> u32 {
-        self.targets[i]
+        self.samples[i].target
     }
 
-    /// The labels of all samples.
-    pub fn targets(&self) -> &[u32] {
-        &self.targets
+    /// All labels in order.
+    pub fn targets(&self) -> Vec<u32> {
+        self.samples.iter().map(|sample| sample.target).collect()
     }
 
     /// The task label of sample `i`.
     #[track_caller]
     pub fn task_label(&self, i: usize) -> u32 {
-        self.source(i).0.options.task_label
+        self.source(i).task_label
     }
 
-    /// The position of sample `i` in the base data set.
+    /// The place of sample `i` in the [`Dataset`] that it comes from.
     #[track_caller]
     pub fn source_index(&self, i: usize) -> u32 {
         self.samples[i].index
@@ -161,177 +239,151 @@ impl ClassificationDataset {
     /// The transforms of sample `i`.
     #[track_caller]
     pub fn transforms(&self, i: usize) -> &Arc<TransformGroups> {
-        &self.source(i).0.options.transforms
+        &self.source(i).transforms
     }
 
-    /// Writes the transformed sample `i` in channel, row, column order; allocates nothing.
+    /// Writes the image of sample `i`, transformed for `group`, to `out` (channels x height x
+    /// width). Allocates nothing.
     ///
     /// # Panics
-    /// If `out` does not have room for exactly [`numel`](Self::numel) values.
+    /// If `i` is out of range or `out` has another length.
     #[track_caller]
     pub fn write_sample(&self, i: usize, group: Group, out: &mut [f32]) {
-        let (source, index) = self.source(i);
-        let options = &source.options;
-        let pixels = source.base.images().get(index);
-        let map = options.pixel_map.as_deref();
-        options.transforms.get(group).apply(pixels, map, self.shape, out);
-    }
-
-    /// Sample `i` in its stored form, after the pixel map and before the transform.
-    #[track_caller]
-    pub fn raw(&self, i: usize) -> RawSample {
-        let (source, index) = self.source(i);
-        let pixels = source.base.images().get(index);
-        mapped(pixels, source.options.pixel_map.as_deref(), self.shape)
-    }
-
-    /// All samples transformed: (sample, channel, row, column).
-    pub fn images(&self, group: Group) -> Array4<f32> {
-        let [channels, height, width] = self.shape;
-        let mut values = vec![0.0; self.len() * self.numel()];
-        for (i, out) in values.chunks_exact_mut(self.numel()).enumerate() {
-            self.write_sample(i, group, out);
+        let source = self.source(i);
+        let transform = source.transforms.get(group);
+        let map = source.pixel_map.as_deref();
+        let range = self.pixel_range(i);
+        match source.dataset.pixels() {
+            Pixels::U8(pixels) => transform.write_u8(&pixels[range], map, out),
+            Pixels::F32(pixels) => transform.write_f32(&pixels[range], map, out),
         }
-        Array4::from_shape_vec((self.len(), channels, height, width), values)
-            .expect("the vector was made with this length")
     }
 
-    /// The samples `indices` of this view, in this order.
+    /// A copy of the image of sample `i` as it is stored, with its pixels rearranged but not
+    /// normalised.
     ///
     /// # Panics
-    /// If an index is out of range.
+    /// If `i` is out of range.
     #[track_caller]
-    pub fn subset(&self, indices: &[u32]) -> Self {
+    pub fn raw(&self, i: usize) -> RawSample {
+        let source = self.source(i);
+        let map = source.pixel_map.as_deref();
+        let range = self.pixel_range(i);
+        match source.dataset.pixels() {
+            Pixels::U8(pixels) => RawSample::U8(rearranged(&pixels[range], map)),
+            Pixels::F32(pixels) => RawSample::F32(rearranged(&pixels[range], map)),
+        }
+    }
+
+    /// All images, transformed for `group`: samples x channels x height x width.
+    pub fn images(&self, group: Group) -> Array4<f32> {
+        let [channels, height, width] = self.shape();
+        let mut images = Array4::zeros((self.len(), channels, height, width));
+        for (i, mut image) in images.outer_iter_mut().enumerate() {
+            let out = image.as_slice_mut().expect("a fresh array is contiguous");
+            self.write_sample(i, group, out);
+        }
+        images
+    }
+
+    #[track_caller]
+    fn source(&self, i: usize) -> &Source {
+        &self.sources[self.samples[i].source as usize]
+    }
+
+    fn pixel_range(&self, i: usize) -> std::ops::Range<usize> {
+        let size = self.shape().iter().product::<usize>();
+        let start = self.samples[i].index as usize * size;
+        start..start + size
+    }
+
+    fn map_sources(&self, change: impl Fn(&Source) -> Source) -> Self {
         ClassificationDataset {
-            sources: self.sources.clone(),
-            samples: indices.iter().map(|&i| self.samples[i as usize]).collect(),
-            targets: indices.iter().map(|&i| self.targets[i as usize]).collect(),
-            shape: self.shape,
+            sources: self.sources.iter().map(change).collect(),
+            ..self.clone()
         }
     }
+}
 
-    /// The samples of all `views`, one view after the other.
+fn rearranged<T: Copy + Default>(pixels: &[T], map: Option<&[u32]>) -> Box<[T]> {
+    match map {
+        None => pixels.into(),
+        Some(map) => pixels
+            .chunks_exact(map.len())
+            .flat_map(|channel| map.iter().map(|&p| pick(channel, p)))
+            .collect(),
+    }
+}
+
+/// One image in its stored form, owned: what a replay buffer keeps.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RawSample {
+    /// Bytes, channels x height x width.
+    U8(Box<[u8]>),
+    /// Floats, channels x height x width.
+    F32(Box<[f32]>),
+}
+
+impl RawSample {
+    /// Writes the transformed image to `out`.
     ///
-    /// # Errors
-    /// [`Error::Config`] if there is no view or their samples differ in shape.
-    pub fn concat(views: &[Self]) -> Result<Self> {
-        let Some(first) = views.first() else {
-            return Err(Error::config("data sets to join", "at least one", 0));
-        };
-        if let Some(other) = views.iter().find(|view| view.shape != first.shape) {
-            let expected = format!("samples of shape {:?}", first.shape);
-            return Err(Error::config("data sets to join", expected, format!("{:?}", other.shape)));
-        }
-        let mut samples = Vec::with_capacity(views.iter().map(Self::len).sum());
-        let mut sources = Vec::new();
-        for view in views {
-            let offset = sources.len() as u32;
-            samples.extend(
-                view.samples.iter().map(|s| Sample { source: s.source + offset, ..*s }),
-            );
-            sources.extend(view.sources.iter().cloned());
-        }
-        Ok(ClassificationDataset {
-            sources: sources.into(),
-            samples: samples.into(),
-            targets: views.iter().flat_map(|view| view.targets.iter().copied()).collect(),
-            shape: first.shape,
-        })
-    }
-
+    /// # Panics
+    /// If `out` has another length.
     #[track_caller]
-    fn source(&self, i: usize) -> (&Source, usize) {
-        let sample = self.samples[i];
-        (&self.sources[sample.source as usize], sample.index as usize)
+    pub fn write(&self, transform: &Transform, out: &mut [f32]) {
+        match self {
+            RawSample::U8(pixels) => transform.write_u8(pixels, None, out),
+            RawSample::F32(pixels) => transform.write_f32(pixels, None, out),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{PixelSlice, Transform};
 
-    /// Four 1 x 1 x 3 images; sample n holds 10 n, 10 n + 1, 10 n + 2 and has label n mod 2.
-    fn base() -> Dataset {
-        let images = Array4::from_shape_fn((4, 1, 1, 3), |(n, .., x)| (n * 10 + x) as u8);
-        Dataset::from_u8("base", images, [0, 1, 0, 1], 2).unwrap()
+    fn counting(n: usize) -> Dataset {
+        let pixels = (0..n * 4).map(|x| x as f32).collect();
+        Dataset::from_f32("counting", [2, 1, 2], pixels, (0..n as u32).collect(), n).unwrap()
     }
 
-    fn options() -> ViewOptions {
-        let train = Transform::normalize(&[0.0], &[1.0 / 255.0]).unwrap();
-        let eval = Transform::normalize(&[0.0], &[0.5 / 255.0]).unwrap();
-        ViewOptions::new(Arc::new(TransformGroups { train, eval }))
-    }
-
-    fn values(view: &ClassificationDataset, group: Group) -> Vec<f32> {
-        let mut values = vec![f32::NAN; view.numel()];
-        (0..view.len())
-            .flat_map(|i| {
-                view.write_sample(i, group, &mut values);
-                values.iter().map(|x| x.round()).collect::<Vec<_>>()
-            })
-            .collect()
+    fn image(view: &ClassificationDataset, i: usize) -> Vec<f32> {
+        let mut out = vec![0.0; 4];
+        view.write_sample(i, Group::Train, &mut out);
+        let mut replayed = vec![0.0; 4];
+        view.raw(i).write(&view.transforms(i).train, &mut replayed);
+        assert_eq!(out, replayed, "the stored form gives the same image");
+        out
     }
 
     #[test]
-    fn a_view_selects_maps_and_renames() {
-        let options = ViewOptions {
-            pixel_map: Some(Arc::from([2, ZERO_PIXEL, 0])),
-            target_map: Some(Arc::from([7, 5])),
-            task_label: 3,
-            ..options()
-        };
-        let view = ClassificationDataset::new(&base(), &[3, 0], options).unwrap();
-        assert_eq!(view.targets(), [5, 7]);
-        assert_eq!((view.target(1), view.task_label(1), view.source_index(0)), (7, 3, 3));
-        assert_eq!(values(&view, Group::Train), [32.0, 0.0, 30.0, 2.0, 0.0, 0.0]);
-        assert_eq!(values(&view, Group::Eval), [64.0, 0.0, 60.0, 4.0, 0.0, 0.0]);
-        assert_eq!(view.raw(0).as_pixels(), PixelSlice::U8(&[32, 0, 30]));
-        assert_eq!(view.images(Group::Train).dim(), (2, 1, 1, 3));
-        assert_eq!(view.images(Group::Train)[[0, 0, 0, 2]].round(), 30.0);
-    }
-
-    #[test]
-    fn subsets_of_concatenations_keep_what_belongs_to_each_sample() {
-        let plain = ClassificationDataset::all(&base(), options()).unwrap();
-        let renamed = ViewOptions {
-            pixel_map: Some(Arc::from([1, 1, 1])),
-            target_map: Some(Arc::from([8, 9])),
-            task_label: 1,
-            ..options()
-        };
-        let other = ClassificationDataset::new(&base(), &[1, 2], renamed).unwrap();
-        let both = ClassificationDataset::concat(&[plain.clone(), other, plain]).unwrap();
-        assert_eq!(both.targets(), [0, 1, 0, 1, 9, 8, 0, 1, 0, 1]);
-        let some = both.subset(&[5, 3, 4, 9]);
-        assert_eq!(some.targets(), [8, 1, 9, 1]);
-        assert_eq!((0..4).map(|i| some.task_label(i)).collect::<Vec<_>>(), [1, 0, 1, 0]);
-        assert_eq!((0..4).map(|i| some.source_index(i)).collect::<Vec<_>>(), [2, 3, 1, 3]);
+    fn views_compose() {
+        let whole = ClassificationDataset::new(counting(5), TransformGroups::default());
+        let swapped = whole
+            .subset(&[4, 1])
+            .with_pixel_map([1, 0])
+            .with_task_label(7);
+        assert_eq!(image(&swapped, 0), [17.0, 16.0, 19.0, 18.0]);
         assert_eq!(
-            values(&some, Group::Train),
-            [21.0, 21.0, 21.0, 30.0, 31.0, 32.0, 11.0, 11.0, 11.0, 30.0, 31.0, 32.0]
+            image(&swapped.with_pixel_map([OUTSIDE, 0]), 1),
+            [0.0, 5.0, 0.0, 7.0]
         );
+
+        let both = ClassificationDataset::concat(&[whole.subset(&[2]), swapped]);
+        assert_eq!(both.targets(), [2, 4, 1]);
+        assert_eq!([0, 1, 2].map(|i| both.task_label(i)), [0, 7, 7]);
+        let picked = both.subset(&[2, 0]).with_targets(&[0, 9]);
+        assert_eq!((picked.targets(), picked.n_classes()), (vec![0, 9], 10));
+        assert_eq!([picked.source_index(0), picked.source_index(1)], [1, 2]);
+        assert_eq!(image(&picked, 0), [5.0, 4.0, 7.0, 6.0]);
+        let images = both.images(Group::Eval);
+        assert_eq!(images.shape(), [3, 2, 1, 2]);
+        assert_eq!(images[[1, 1, 0, 0]], 19.0);
     }
 
     #[test]
-    fn what_has_no_counterpart_is_refused() {
-        let view = |indices: &[u32], options| {
-            ClassificationDataset::new(&base(), indices, options).unwrap_err().to_string()
-        };
-        assert_eq!(view(&[4], options()), "base: sample: expected an index below 4, found 4");
-        let map = |map: &[u32]| ViewOptions { pixel_map: Some(map.into()), ..options() };
-        assert!(view(&[0], map(&[0, 1])).contains("1 x 3 pixels, found 2"));
-        assert!(view(&[0], map(&[0, 1, 3])).contains("entries below 3, found 3"));
-        let labels = ViewOptions { target_map: Some(Arc::from([4])), ..options() };
-        assert!(view(&[1], labels).contains("labels below 1, found 1"));
-        let two = Transform::normalize(&[0.0; 2], &[1.0; 2]).unwrap();
-        let channels = ViewOptions::new(Arc::new(TransformGroups::same(two)));
-        assert!(view(&[0], channels).contains("constants for 1 channels"));
-        assert!(ClassificationDataset::concat(&[]).is_err());
-        let wide = Dataset::from_u8("wide", Array4::zeros((1, 1, 1, 4)), [0], 1).unwrap();
-        let wide = ClassificationDataset::all(&wide, options()).unwrap();
-        let narrow = ClassificationDataset::all(&base(), options()).unwrap();
-        let error = ClassificationDataset::concat(&[narrow, wide]).unwrap_err();
-        assert!(error.to_string().contains("found [1, 1, 4]"), "{error}");
+    #[should_panic(expected = "normalisation of 1 channels for images of [2, 1, 2]")]
+    fn normalisation_of_other_channels_is_a_callers_bug() {
+        ClassificationDataset::new(counting(1), TransformGroups::same(Transform::mnist()));
     }
 }

@@ -53,7 +53,10 @@ impl StrategyBuilder {
 
     /// Replayed samples in each mini-batch (default `None`: as many as `train_mb_size`).
     pub fn batch_size_mem(self, batch_size_mem: impl Into<Option<usize>>) -> Self {
-        StrategyBuilder { batch_size_mem: batch_size_mem.into(), ..self }
+        StrategyBuilder {
+            batch_size_mem: batch_size_mem.into(),
+            ..self
+        }
     }
 
     /// Weight of the mean squared error of the logits (default 0.1).
@@ -68,17 +71,26 @@ impl StrategyBuilder {
 
     /// Samples of current data in a mini-batch (default 1), also used for computing logits.
     pub fn train_mb_size(self, train_mb_size: usize) -> Self {
-        StrategyBuilder { train_mb_size, ..self }
+        StrategyBuilder {
+            train_mb_size,
+            ..self
+        }
     }
 
     /// Epochs per experience (default 1).
     pub fn train_epochs(self, train_epochs: usize) -> Self {
-        StrategyBuilder { train_epochs, ..self }
+        StrategyBuilder {
+            train_epochs,
+            ..self
+        }
     }
 
     /// Samples in a mini-batch of evaluation (default 1; `None`: as many as `train_mb_size`).
     pub fn eval_mb_size(self, eval_mb_size: impl Into<Option<usize>>) -> Self {
-        StrategyBuilder { eval_mb_size: eval_mb_size.into(), ..self }
+        StrategyBuilder {
+            eval_mb_size: eval_mb_size.into(),
+            ..self
+        }
     }
 
     /// Adds a plugin; plugins run in the order in which they are added.
@@ -101,8 +113,10 @@ impl StrategyBuilder {
     pub fn build(mut self) -> Result<Strategy> {
         self.sgd.validate()?;
         let eval_mb_size = self.eval_mb_size.unwrap_or(self.train_mb_size);
-        for (name, size) in [("train-mb-size", self.train_mb_size), ("eval-mb-size", eval_mb_size)]
-        {
+        for (name, size) in [
+            ("train-mb-size", self.train_mb_size),
+            ("eval-mb-size", eval_mb_size),
+        ] {
             if size == 0 {
                 return Err(Error::config(name, "at least 1", 0));
             }

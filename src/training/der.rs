@@ -90,7 +90,9 @@ impl Method for Der {
 
     fn after_experience(&mut self, state: &mut State) -> Result<()> {
         self.replay = None;
-        let Some(experience) = &state.experience else { return Ok(()) };
+        let Some(experience) = &state.experience else {
+            return Ok(());
+        };
         let dataset = experience.dataset().clone();
         let (logits, width) = state.compute_dataset_logits(&dataset);
         if let Some(Buffer::ClassBalanced(buffer)) = &mut state.storage_policy {

@@ -57,14 +57,25 @@ impl EvalResult {
 
     /// Mean loss over all samples of the stream (Avalanche's `Loss_Stream`).
     pub fn loss(&self) -> f64 {
-        let sum: f64 = self.experiences.iter().map(|e| e.loss * e.samples as f64).sum();
+        let sum: f64 = self
+            .experiences
+            .iter()
+            .map(|e| e.loss * e.samples as f64)
+            .sum();
         sum / self.samples().max(1) as f64
     }
 }
 
 impl fmt::Display for EvalResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "accuracy {:.4}, loss {:.4}; by experience:", self.accuracy(), self.loss())?;
-        self.experiences.iter().try_for_each(|e| write!(f, " {:.4}", e.accuracy()))
+        write!(
+            f,
+            "accuracy {:.4}, loss {:.4}; by experience:",
+            self.accuracy(),
+            self.loss()
+        )?;
+        self.experiences
+            .iter()
+            .try_for_each(|e| write!(f, " {:.4}", e.accuracy()))
     }
 }

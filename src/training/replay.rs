@@ -24,8 +24,13 @@ impl Replay {
     /// A builder for Experience Replay.
     pub fn builder(tape: Tape, model: impl Module + 'static, sgd: Sgd) -> StrategyBuilder {
         StrategyBuilder::new(tape, Box::new(model), sgd, |b| {
-            b.buffer = Some(Buffer::ExperienceBalanced(ExperienceBalancedBuffer::new(b.mem_size)));
-            Ok(Box::new(Replay { batch_size_mem: b.resolved_batch_size_mem()?, replay: None }))
+            b.buffer = Some(Buffer::ExperienceBalanced(ExperienceBalancedBuffer::new(
+                b.mem_size,
+            )));
+            Ok(Box::new(Replay {
+                batch_size_mem: b.resolved_batch_size_mem()?,
+                replay: None,
+            }))
         })
     }
 }
@@ -48,7 +53,9 @@ impl Method for Replay {
 
     fn after_experience(&mut self, state: &mut State) -> Result<()> {
         self.replay = None;
-        let Some(experience) = &state.experience else { return Ok(()) };
+        let Some(experience) = &state.experience else {
+            return Ok(());
+        };
         if let Some(Buffer::ExperienceBalanced(buffer)) = &mut state.storage_policy {
             buffer.update(experience.dataset(), None, state.tape.generator());
         }

@@ -159,7 +159,9 @@ impl State {
 
     /// Puts up to `count` samples of the buffer in front of the mini-batch.
     pub(super) fn prepend_replay(&mut self, loader: &mut Endless, count: usize) {
-        let Some(buffer) = &self.storage_policy else { return };
+        let Some(buffer) = &self.storage_policy else {
+            return;
+        };
         let count = count.min(buffer.len());
         let batch = loader.batch(buffer.len(), count, self.tape.generator());
         let size = self.shape.iter().product::<usize>();

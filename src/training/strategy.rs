@@ -46,7 +46,12 @@ impl Strategy {
         method: Box<dyn Method>,
         plugins: Vec<Box<dyn Plugin>>,
     ) -> Self {
-        Strategy { state, method, plugins, loader: Shuffled::default() }
+        Strategy {
+            state,
+            method,
+            plugins,
+            loader: Shuffled::default(),
+        }
     }
 
     /// Everything under Avalanche's names: clock, experience, mini-batch, buffer, model.
@@ -82,8 +87,15 @@ impl Strategy {
         self.fire(Event::BeforeTraining)?;
         if self.method.joins_experiences() && list.len() > 1 {
             let parts: Vec<_> = list.iter().map(|e| e.dataset().clone()).collect();
-            let (id, name) = (list[0].current_experience(), list[0].stream_name().to_string());
-            *list = vec![Experience::from_dataset(ClassificationDataset::concat(&parts), id, &name)];
+            let (id, name) = (
+                list[0].current_experience(),
+                list[0].stream_name().to_string(),
+            );
+            *list = vec![Experience::from_dataset(
+                ClassificationDataset::concat(&parts),
+                id,
+                &name,
+            )];
         }
         for experience in list.iter() {
             self.train_experience(experience)?;
@@ -109,7 +121,8 @@ impl Strategy {
             if self.state.stop {
                 break;
             }
-            self.loader.start(dataset.len(), self.state.tape.generator());
+            self.loader
+                .start(dataset.len(), self.state.tape.generator());
             while !self.state.stop && self.train_iteration(&dataset)? {}
             self.fire(Event::AfterTrainingEpoch)?;
             self.state.clock.train_exp_epochs += 1;
@@ -127,7 +140,8 @@ impl Strategy {
             return Ok(false);
         }
         self.state.clear_batch();
-        self.state.append(dataset, Group::Train, batch.iter().map(|&i| i as usize));
+        self.state
+            .append(dataset, Group::Train, batch.iter().map(|&i| i as usize));
         self.fire(Event::BeforeTrainingIteration)?;
         self.fire(Event::BeforeForward)?;
         self.method.add_replay(&mut self.state);
@@ -139,7 +153,12 @@ impl Strategy {
         self.fire(Event::BeforeBackward)?;
         let loss = self.state.loss_var.unwrap_or(loss);
         let total = self.state.tape.item(loss);
-        self.state.loss = LossTerms { total, current, logits: from_logits, replay };
+        self.state.loss = LossTerms {
+            total,
+            current,
+            logits: from_logits,
+            replay,
+        };
         if !total.is_finite() {
             return Err(self.diverged(total));
         }
@@ -155,7 +174,11 @@ impl Strategy {
 
     fn diverged(&self, loss: f32) -> Error {
         let clock = &self.state.clock;
-        let experience = self.state.experience.as_ref().map_or(0, Experience::current_experience);
+        let experience = self
+            .state
+            .experience
+            .as_ref()
+            .map_or(0, Experience::current_experience);
         Error::NonFinite(format!(
             "the loss is {loss} in experience {experience}, iteration {}: expected a finite number; \
              lower the learning rate (now {}) or check the data",
@@ -188,7 +211,9 @@ impl Strategy {
             let dataset = self.adapted();
             self.check_labels(&dataset)?;
             self.fire(Event::BeforeEvalExp)?;
-            result.experiences.push(self.eval_experience(experience, &dataset)?);
+            result
+                .experiences
+                .push(self.eval_experience(experience, &dataset)?);
             self.fire(Event::AfterEvalExp)?;
         }
         self.fire(Event::AfterEval)?;
@@ -215,12 +240,21 @@ impl Strategy {
             self.fire(Event::AfterEvalForward)?;
             let loss = self.state.tape.cross_entropy(logits, &self.state.mb_y);
             let total = self.state.tape.item(loss);
-            self.state.loss = LossTerms { total, current: total, ..LossTerms::default() };
+            self.state.loss = LossTerms {
+                total,
+                current: total,
+                ..LossTerms::default()
+            };
             self.fire(Event::AfterEvalIteration)?;
             self.state.clock.total_iterations += 1;
             loss_sum += f64::from(total) * (end - start) as f64;
             let width = self.state.tape.shape(logits).dim(1);
-            for (row, &label) in self.state.logits().chunks_exact(width).zip(&self.state.mb_y) {
+            for (row, &label) in self
+                .state
+                .logits()
+                .chunks_exact(width)
+                .zip(&self.state.mb_y)
+            {
                 correct += usize::from(argmax(row, 0..width as u32) == Some(label));
                 correct_task += usize::from(argmax(row, classes.iter().copied()) == Some(label));
             }
@@ -235,7 +269,10 @@ impl Strategy {
     }
 
     fn adapted(&self) -> ClassificationDataset {
-        self.state.adapted_dataset.clone().expect("set before the callback that may replace it")
+        self.state
+            .adapted_dataset
+            .clone()
+            .expect("set before the callback that may replace it")
     }
 
     fn check_labels(&self, dataset: &ClassificationDataset) -> Result<()> {
@@ -251,7 +288,9 @@ impl Strategy {
     }
 
     fn fire(&mut self, event: Event) -> Result<()> {
-        self.plugins.iter_mut().try_for_each(|plugin| call(plugin.as_mut(), event, &mut self.state))
+        self.plugins
+            .iter_mut()
+            .try_for_each(|plugin| call(plugin.as_mut(), event, &mut self.state))
     }
 
     /// Outside of the loops there is no experience and no mini-batch.
@@ -266,7 +305,9 @@ impl Strategy {
 fn argmax(row: &[f32], columns: impl Iterator<Item = u32>) -> Option<u32> {
     let mut best: Option<(u32, f32)> = None;
     for column in columns {
-        let Some(&value) = row.get(column as usize) else { continue };
+        let Some(&value) = row.get(column as usize) else {
+            continue;
+        };
         if best.is_none_or(|(_, largest)| value > largest) {
             best = Some((column, value));
         }
