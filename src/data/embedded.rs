@@ -40,7 +40,9 @@ pub fn mnist_tenth() -> (Dataset, Dataset) {
 fn unpack() -> Vec<u8> {
     let mut content = Vec::with_capacity((N_TRAIN + N_TEST) * (SIDE * SIDE + 1));
     // The file is part of the program: that it unpacks is checked by a test, not by each user.
-    GzDecoder::new(PACKED).read_to_end(&mut content).expect("the embedded images unpack");
+    GzDecoder::new(PACKED)
+        .read_to_end(&mut content)
+        .expect("the embedded images unpack");
     content
 }
 
@@ -78,7 +80,10 @@ mod tests {
     fn the_content_is_what_the_script_made() {
         let digest = Sha256::digest(unpack());
         let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, "5d600f56a9059f04b8ec2b0d31b90bcc51f3f5221eb0d6f22dfaac490f38f7f7");
+        assert_eq!(
+            hex,
+            "5d600f56a9059f04b8ec2b0d31b90bcc51f3f5221eb0d6f22dfaac490f38f7f7"
+        );
     }
 
     /// The original training labels begin 5 0 4 1 9, the test labels 7 2 1 0 4: file order is kept.
@@ -88,8 +93,16 @@ mod tests {
         assert_eq!(train.targets()[..5], [5, 0, 4, 1, 9]);
         assert_eq!(test.targets()[..5], [7, 2, 1, 0, 4]);
         // The ink of the first digit, a five, lies inside the margin that MNIST leaves.
-        let Pixels::U8(pixels) = train.pixels() else { panic!("MNIST is stored as bytes") };
+        let Pixels::U8(pixels) = train.pixels() else {
+            panic!("MNIST is stored as bytes")
+        };
         assert!(pixels[..4 * SIDE].iter().all(|&pixel| pixel == 0));
-        assert_eq!(pixels[..SIDE * SIDE].iter().map(|&p| u32::from(p)).sum::<u32>(), 27_525);
+        assert_eq!(
+            pixels[..SIDE * SIDE]
+                .iter()
+                .map(|&p| u32::from(p))
+                .sum::<u32>(),
+            27_525
+        );
     }
 }

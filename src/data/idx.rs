@@ -16,6 +16,8 @@ const IMAGES_MAGIC: u32 = 2051;
 const LABELS_MAGIC: u32 = 2049;
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 const N_CLASSES: u32 = 10;
+const REMEDY: &str = "the file is damaged or another, download it again with `unforget data get \
+                      mnist` (or fashion-mnist)";
 
 /// Images as an IDX file holds them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,20 +46,24 @@ impl IdxImages {
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be read; [`Error::Format`] if the magic number is another, the
-/// file ends early or goes on after the last image, or an image has no pixel.
+/// file ends early or goes on after the last image, or there is no image or no pixel.
 pub fn read_images(path: &Path) -> Result<IdxImages> {
     let mut file = Idx::open(path)?;
     let [magic, n, height, width] = file.header()?;
     file.check_magic(magic, IMAGES_MAGIC, "images")?;
-    if height == 0 || width == 0 {
-        return Err(file.wrong("images of at least 1 x 1 pixels", format!("{height} x {width}")));
+    if n == 0 || height == 0 || width == 0 {
+        let found = format!("{n} images of {height} x {width}");
+        return Err(file.wrong("at least one image of at least 1 x 1 pixels", found));
     }
     // Three u32 can overflow a u64, so the size of a lying header is computed with room to spare.
     let bytes = u128::from(n) * u128::from(height) * u128::from(width);
     let pixels = file.body(bytes, &format!("{n} images of {height} x {width} bytes"))?;
-    // Had the conversion below lost bits, the image would be larger than memory and `body` failed;
-    // an empty file may still claim any size, and then only the claim is kept.
-    Ok(IdxImages { height: height as usize, width: width as usize, pixels })
+    // An image was read, so its height and width are no larger than what memory holds.
+    Ok(IdxImages {
+        height: height as usize,
+        width: width as usize,
+        pixels,
+    })
 }
 
 /// Reads an IDX file of labels, plain or gzip-compressed.
@@ -140,7 +146,9 @@ fn read_pair(dir: &Path, name: &str, part: &str) -> Result<Dataset> {
 
 /// `dir/file` or `dir/file.gz`, whichever exists; the plain one if both do.
 fn existing(dir: &Path, file: &str) -> Option<PathBuf> {
-    [dir.join(file), dir.join(format!("{file}.gz"))].into_iter().find(|path| path.is_file())
+    [dir.join(file), dir.join(format!("{file}.gz"))]
+        .into_iter()
+        .find(|path| path.is_file())
 }
 
 fn find(dir: &Path, name: &str, file: &str) -> Result<PathBuf> {
@@ -172,7 +180,9 @@ impl<'a> Idx<'a> {
     fn open(path: &'a Path) -> Result<Self> {
         let file = File::open(path).map_err(|error| Error::io("open", path, error))?;
         let mut file = BufReader::new(file);
-        let start = file.fill_buf().map_err(|error| Error::io("read", path, error))?;
+        let start = file
+            .fill_buf()
+            .map_err(|error| Error::io("read", path, error))?;
         let reader: Box<dyn Read> = if start.starts_with(&GZIP_MAGIC) {
             Box::new(MultiGzDecoder::new(file))
         } else {
@@ -188,7 +198,9 @@ impl<'a> Idx<'a> {
             return Err(self.wrong(expected, format!("the end after {} bytes", header.len())));
         }
         let mut words = header.as_chunks::<4>().0.iter();
-        Ok(std::array::from_fn(|_| words.next().map_or(0, |&word| u32::from_be_bytes(word))))
+        Ok(std::array::from_fn(|_| {
+            words.next().map_or(0, |&word| u32::from_be_bytes(word))
+        }))
     }
 
     fn check_magic(&self, magic: u32, expected: u32, what: &str) -> Result<()> {
@@ -200,7 +212,10 @@ impl<'a> Idx<'a> {
             LABELS_MAGIC => " (a file of labels)",
             _ => "",
         };
-        Err(self.wrong(format!("an IDX file of {what}, magic {expected}"), format!("{magic}{kind}")))
+        Err(self.wrong(
+            format!("an IDX file of {what}, magic {expected}"),
+            format!("{magic}{kind}"),
+        ))
     }
 
     /// Exactly the `bytes` that follow the header: no fewer, and nothing after them.
@@ -236,13 +251,7 @@ impl<'a> Idx<'a> {
     }
 
     fn wrong(&self, expected: impl ToString, found: impl ToString) -> Error {
-        Error::format(
-            self.path,
-            expected,
-            found,
-            "the file is damaged or another; download it again with `unforget data get mnist` \
-             (or fashion-mnist)",
-        )
+        Error::format(self.path, expected, found, REMEDY)
     }
 }
 
@@ -299,7 +308,9 @@ mod tests {
         assert_eq!(train.shape(), [1, 2, 3]);
         assert_eq!(train.targets(), [7, 0, 9]);
         assert_eq!(test.targets(), [1, 2]);
-        let Pixels::U8(pixels) = test.pixels() else { panic!("bytes stay bytes") };
+        let Pixels::U8(pixels) = test.pixels() else {
+            panic!("bytes stay bytes")
+        };
         assert_eq!(pixels[..], (0..12).collect::<Vec<u8>>());
     }
 
@@ -314,7 +325,11 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             std::fs::create_dir_all(dir.path().join(inner)).unwrap();
             fill(&dir.path().join(inner));
-            assert_eq!(mnist_folder(dir.path(), name).unwrap().0.len(), 3, "{name} in {inner}");
+            assert_eq!(
+                mnist_folder(dir.path(), name).unwrap().0.len(),
+                3,
+                "{name} in {inner}"
+            );
         }
     }
 
@@ -325,25 +340,63 @@ mod tests {
         let mut long = images(3);
         long.push(0);
         let cases: [(&str, Vec<u8>, &str); 11] = [
-            (train_images, images(3)[..20].to_vec(), "the end after 4 bytes"),
-            (train_images, images(3)[..9].to_vec(), "a header of 16 bytes"),
+            (
+                train_images,
+                images(3)[..20].to_vec(),
+                "the end after 4 bytes",
+            ),
+            (
+                train_images,
+                images(3)[..9].to_vec(),
+                "a header of 16 bytes",
+            ),
             (train_images, long, "more bytes after them"),
-            (train_images, labels(&[1, 2, 3, 4, 5, 6, 7, 8]), "2049 (a file of labels)"),
+            (
+                train_images,
+                labels(&[1, 2, 3, 4, 5, 6, 7, 8]),
+                "2049 (a file of labels)",
+            ),
             (train_images, header(&[77, 0, 1, 1]), "found 77;"),
-            (train_images, header(&[2051, 3, 0, 28]), "at least 1 x 1"),
-            (train_images, header(&[2051, u32::MAX, u32::MAX, u32::MAX]), "the end after 0 bytes"),
+            (
+                train_images,
+                header(&[2051, 3, 0, 28]),
+                "found 3 images of 0 x 28",
+            ),
+            (
+                train_images,
+                header(&[2051, u32::MAX, u32::MAX, u32::MAX]),
+                "the end after 0 bytes",
+            ),
             (train_images, Vec::new(), "the end after 0 bytes"),
-            (train_images, gzip(&images(3))[..25].to_vec(), "a whole gzip file"),
-            ("t10k-labels-idx1-ubyte", labels(&[1, 10]), "label 10 at position 1"),
-            ("t10k-labels-idx1-ubyte", labels(&[1]), "one label for each of 2 images"),
+            (
+                train_images,
+                gzip(&images(3))[..25].to_vec(),
+                "a whole gzip file",
+            ),
+            (
+                "t10k-labels-idx1-ubyte",
+                labels(&[1, 10]),
+                "label 10 at position 1",
+            ),
+            (
+                "t10k-labels-idx1-ubyte",
+                labels(&[1]),
+                "one label for each of 2 images",
+            ),
         ];
         for (name, content, wanted) in cases {
             let dir = folder();
             std::fs::write(dir.path().join(name), content).unwrap();
             let message = mnist_folder(dir.path(), "mnist").unwrap_err().to_string();
             assert!(message.contains(wanted), "{wanted:?} is not in {message:?}");
-            assert!(message.contains(name), "the file is not named in {message:?}");
-            assert!(message.contains("unforget data get"), "no remedy in {message:?}");
+            assert!(
+                message.contains(name),
+                "the file is not named in {message:?}"
+            );
+            assert!(
+                message.contains("unforget data get"),
+                "no remedy in {message:?}"
+            );
             assert!(!message.contains('\n'), "more than one line: {message:?}");
         }
     }
@@ -354,7 +407,10 @@ mod tests {
         std::fs::remove_file(dir.path().join("t10k-labels-idx1-ubyte")).unwrap();
         let error = mnist_folder(dir.path(), "mnist").unwrap_err();
         assert!(matches!(error, Error::DataMissing(_)));
-        assert!(error.to_string().contains("t10k-labels-idx1-ubyte.gz"), "{error}");
+        assert!(
+            error.to_string().contains("t10k-labels-idx1-ubyte.gz"),
+            "{error}"
+        );
     }
 
     /// Nothing in the files may bring the program down, whatever the header says.
@@ -363,8 +419,11 @@ mod tests {
         let dir = folder();
         for claim in [[0, 1, 1], [0, u32::MAX, u32::MAX]] {
             let [n, h, w] = claim;
-            std::fs::write(dir.path().join("train-images-idx3-ubyte"), header(&[2051, n, h, w]))
-                .unwrap();
+            std::fs::write(
+                dir.path().join("train-images-idx3-ubyte"),
+                header(&[2051, n, h, w]),
+            )
+            .unwrap();
             assert!(mnist_folder(dir.path(), "mnist").is_err(), "{claim:?}");
         }
     }
