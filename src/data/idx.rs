@@ -16,6 +16,8 @@ const IMAGES_MAGIC: u32 = 2051;
 const LABELS_MAGIC: u32 = 2049;
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 const N_CLASSES: u32 = 10;
+/// The file whose presence says that a folder is meant to hold the data set.
+const FIRST_FILE: &str = "train-images-idx3-ubyte";
 const REMEDY: &str = "the file is damaged or another, download it again with `unforget data get \
                       mnist` (or fashion-mnist)";
 
@@ -113,17 +115,21 @@ pub fn mnist_folder(dir: &Path, name: &str) -> Result<(Dataset, Dataset)> {
     Ok((train, test))
 }
 
+/// Whether [`mnist_folder`] finds its first file in or under `dir`.
+pub(super) fn is_folder(dir: &Path, name: &str) -> bool {
+    existing(&folder_with_files(dir, name), FIRST_FILE).is_some()
+}
+
 /// The folder inside `dir` that holds the files of data set `name`; `dir` itself if none does.
-pub(super) fn folder_with_files(dir: &Path, name: &str) -> PathBuf {
+fn folder_with_files(dir: &Path, name: &str) -> PathBuf {
     let inner: &[&str] = match name {
         "mnist" => &["MNIST/raw", "mnist"],
         "fashion-mnist" => &["FashionMNIST/raw", "fashion-mnist"],
         _ => &[],
     };
-    let has_files = |dir: &PathBuf| existing(dir, "train-images-idx3-ubyte").is_some();
     std::iter::once(dir.to_path_buf())
         .chain(inner.iter().map(|inner| dir.join(inner)))
-        .find(has_files)
+        .find(|dir| existing(dir, FIRST_FILE).is_some())
         .unwrap_or_else(|| dir.to_path_buf())
 }
 
