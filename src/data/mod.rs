@@ -5,7 +5,14 @@
 //! rearranged, and with which [`Transform`] for training and evaluation. Nothing is copied until
 //! a sample is written into a batch.
 
+pub mod cifar;
 mod dataset;
+pub mod download;
+pub mod embedded;
+pub mod folder;
+pub mod idx;
+pub mod locate;
+pub mod npy;
 mod transform;
 mod view;
 

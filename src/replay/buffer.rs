@@ -205,14 +205,12 @@ impl Buffer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{Dataset, TransformGroups, ViewOptions};
-    use std::sync::Arc;
+    use crate::data::{Dataset, Transform, TransformGroups};
 
     fn dataset(targets: &[u32]) -> ClassificationDataset {
         let pixels = (0..targets.len()).map(|i| i as u8).collect();
         let base = Dataset::from_u8("test", [1, 1, 1], pixels, targets.to_vec(), 100).unwrap();
-        let transforms = Arc::new(TransformGroups::same(crate::data::Transform::default()));
-        ClassificationDataset::all(&base, ViewOptions::new(transforms)).unwrap()
+        ClassificationDataset::new(base, TransformGroups::same(Transform::default()))
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use super::loader::Endless;
 use super::{Method, State, StrategyBuilder};
-use crate::data::Group;
 use crate::error::Result;
 use crate::nn::Module;
 use crate::optim::Sgd;
