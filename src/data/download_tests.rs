@@ -299,6 +299,7 @@ fn a_complete_file_is_not_downloaded_again_and_a_damaged_one_is() {
     for (stored, requests) in [(content(), 0), (vec![0; 200_000], 1)] {
         fs::write(dir.path().join(NAME), stored).unwrap();
         get_source(
+            &agent(),
             &source,
             dir.path(),
             Some(&format!("{}/", server.url)),
