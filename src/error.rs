@@ -67,7 +67,11 @@ pub enum Error {
 impl Error {
     /// An [`Error::Io`] for `path`; `action` is a verb phrase such as "read".
     pub fn io(action: &'static str, path: impl AsRef<Path>, source: std::io::Error) -> Self {
-        Error::Io { action, path: path.as_ref().to_path_buf(), source }
+        Error::Io {
+            action,
+            path: path.as_ref().to_path_buf(),
+            source,
+        }
     }
 
     /// An [`Error::Format`] for `path`.

@@ -1,0 +1,175 @@
+//! Batch normalisation.
+
+use super::{Case, LARGE_IMAGES, Lab, Visitor, WRITES};
+use crate::backend::{Backend, BatchNorm, BatchNormBackward, Write};
+use crate::shape::Images;
+
+pub(super) fn visit(visitor: &mut impl Visitor) {
+    for (c, h, w) in [
+        (1, 1, 1),
+        (10, 1, 1),
+        (33, 1, 1),
+        (7, 2, 3),
+        (64, 3, 3),
+        (515, 1, 2),
+    ] {
+        for groups in [
+            &[0][..],
+            &[1],
+            &[2],
+            &[20],
+            &[33],
+            &[10, 10],
+            &[1, 19],
+            &[32, 32, 6],
+            // Blocks of 24, 23 and 23 samples: none of these borders is a border of a block.
+            &[5, 30, 35],
+            &[0, 4, 0, 3],
+            &[],
+        ] {
+            let images = Images {
+                n: groups.iter().sum(),
+                c,
+                h,
+                w,
+            };
+            for write in WRITES {
+                for wants_dx in [Some(Write::Set), Some(Write::Add), None] {
+                    let groups = groups.to_vec();
+                    visitor.visit(BatchNormCase {
+                        images,
+                        groups,
+                        write,
+                        wants_dx,
+                        mean: 0.0,
+                    });
+                }
+            }
+        }
+    }
+    let images = LARGE_IMAGES;
+    let (write, wants_dx) = (Write::Add, Some(Write::Set));
+    for groups in [vec![70], vec![32, 38], vec![3, 67]] {
+        visitor.visit(BatchNormCase {
+            images,
+            groups,
+            write,
+            wants_dx,
+            mean: 0.0,
+        });
+    }
+    // A mean a thousand times the deviation: squares summed without a shift would lose every digit.
+    let images = Images {
+        n: 40,
+        c: 5,
+        h: 6,
+        w: 6,
+    };
+    let groups = vec![15, 25];
+    visitor.visit(BatchNormCase {
+        images,
+        groups,
+        write,
+        wants_dx,
+        mean: 1000.0,
+    });
+}
+
+/// Batch normalisation and its backward pass, in training mode by group and in evaluation mode.
+#[derive(Debug)]
+pub(super) struct BatchNormCase {
+    pub(super) images: Images,
+    pub(super) groups: Vec<usize>,
+    /// How the gradients of scale and shift are written.
+    pub(super) write: Write,
+    /// How the gradient of the input is written, if at all.
+    pub(super) wants_dx: Option<Write>,
+    /// What is added to every input.
+    pub(super) mean: f64,
+}
+
+const EPS: f32 = 1e-5;
+const MOMENTUM: f32 = 0.1;
+
+impl Case for BatchNormCase {
+    fn run<B: Backend>(&self, lab: &mut Lab<'_, B>) {
+        let (images, c) = (self.images, self.images.c);
+        let statistics = self.groups.len() * c;
+        let x = lab.noise(images.len());
+        let x: Vec<f64> = x
+            .iter()
+            .map(|x| f64::from((x + self.mean) as f32))
+            .collect();
+        let x = lab.given_images(&x, images);
+        let (gamma, beta) = (lab.input(c), lab.input(c));
+        // Means and then variances, which are positive.
+        let running: Vec<f64> = lab.noise(2 * c).iter().map(|x| x + 1.5).collect();
+        let mut running = lab.given(&running);
+
+        for train in [true, false] {
+            let mut y = lab.output_images(images, Write::Set);
+            let saved = if train { statistics } else { c };
+            let (mut mean, mut inv_std) =
+                (lab.output(saved, Write::Set), lab.output(saved, Write::Set));
+            let args = BatchNorm {
+                y: y.dst(),
+                mean: mean.dst(),
+                inv_std: inv_std.dst(),
+                running: running.dst(),
+                x: x.src(),
+                gamma: gamma.src(),
+                beta: beta.src(),
+            };
+            match train {
+                true => lab
+                    .backend
+                    .batch_norm(args, images, &self.groups, EPS, MOMENTUM),
+                false => lab.backend.batch_norm_eval(args, c, EPS),
+            }
+            // Rounding of the mean is stretched by 1 / deviation.
+            let stretch = lab.read(&inv_std).into_iter().fold(1.0, f64::max);
+            lab.record_scaled("y", &y, 1, stretch * (1.0 + self.mean));
+            lab.record_scaled("mean", &mean, 1, 1.0 + self.mean);
+            lab.record_scaled("inv_std", &inv_std, 1, stretch);
+            lab.record_scaled("running", &running, 1, 1.0 + self.mean);
+        }
+        self.backward(lab, true);
+        self.backward(lab, false);
+    }
+}
+
+impl BatchNormCase {
+    /// The backward pass for given statistics, so that it is judged by itself.
+    fn backward<B: Backend>(&self, lab: &mut Lab<'_, B>, train: bool) {
+        let (images, c) = (self.images, self.images.c);
+        let saved = if train { self.groups.len() * c } else { c };
+        let (x, dy) = (lab.input_images(images), lab.input_images(images));
+        let (gamma, mean) = (lab.input(c), lab.input(saved));
+        let inv_std: Vec<f64> = lab.noise(saved).iter().map(|x| x + 1.5).collect();
+        let inv_std = lab.given(&inv_std);
+        let mut dx = lab.output_images(images, self.wants_dx.unwrap_or(Write::Add));
+        let mut dgamma_dbeta = lab.output(2 * c, self.write);
+        let args = BatchNormBackward {
+            dx: self.wants_dx.map(|write| (dx.dst(), write)),
+            dgamma_dbeta: dgamma_dbeta.dst(),
+            x: x.src(),
+            dy: dy.src(),
+            gamma: gamma.src(),
+            mean: mean.src(),
+            inv_std: inv_std.src(),
+        };
+        match train {
+            true => lab
+                .backend
+                .batch_norm_backward(args, images, &self.groups, self.write),
+            false => lab.backend.batch_norm_eval_backward(args, c, self.write),
+        }
+        lab.record_scaled("dx", &dx, 1, 10.0);
+        lab.record_scaled(
+            "dgamma, dbeta",
+            &dgamma_dbeta,
+            images.n * images.pixels(),
+            4.0,
+        );
+    }
+}

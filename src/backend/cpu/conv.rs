@@ -1,0 +1,337 @@
+//! Convolution as a product over the places of its kernel that meet the image.
+//!
+//! In the layout `[block][h][w][sample][c]` the samples of a block at one pixel are rows of a matrix
+//! with `c` columns, and a weight at one place of the kernel is a matrix `in x out`. An output pixel
+//! is the sum of one product for each place inside the image:
+//!
+//! ```text
+//! y[pixel] = Σ_place x[pixel·stride + place - padding] · w[place]        (samples x in) · (in x out)
+//! ```
+//!
+//! so nothing is copied apart (no im2col) and padding costs nothing. The gradient of the input is the
+//! same sum with input and output swapped and each `w[place]` transposed. The gradient of the weight,
+//! `dw[place] = Σ_pixel x[..]ᵀ·dy[pixel]`, is in [`weight`].
+//!
+//! Neighbouring pixels with the same places are rows of one larger matrix where they lie evenly; that
+//! is what feeds the register tiles when a block holds few samples.
+
+mod axis;
+mod panels;
+mod weight;
+
+use super::BATCH_BLOCK;
+use super::dispatch::{Table, Terms, select};
+use super::gemm::PARALLEL_FLOPS;
+use super::isa::Tap;
+use super::scratch;
+use super::tiles::TileMut;
+use crate::backend::{SpatialLayout, Write};
+use crate::shape::{Conv, Images};
+use axis::{Axis, Span};
+use panels::Panels;
+
+/// Numbers of the image being read that one cell of work goes through at most: a megabyte.
+const CELL_SRC: usize = 1 << 18;
+
+/// Operations of a cell that has the whole weight: some 0.1 ms.
+const CELL_FLOPS: usize = 1 << 24;
+
+/// `y = x * w`
+///
+/// # Panics
+/// If a slice is not as long as `conv` says.
+#[track_caller]
+pub(crate) fn conv2d(y: &mut [f32], x: &[f32], w: &[f32], conv: Conv) {
+    forward(select(), y, x, w, conv);
+}
+
+/// `dx = ` (or `+=`) the gradient of the input.
+///
+/// # Panics
+/// If a slice is not as long as `conv` says.
+#[track_caller]
+pub(crate) fn conv2d_backward_data(
+    dx: &mut [f32],
+    dy: &[f32],
+    w: &[f32],
+    conv: Conv,
+    write: Write,
+) {
+    backward_data(select(), dx, dy, w, conv, write);
+}
+
+/// `dw = ` (or `+=`) the gradient of the weight.
+///
+/// # Panics
+/// If a slice is not as long as `conv` says.
+#[track_caller]
+pub(crate) fn conv2d_backward_weight(
+    dw: &mut [f32],
+    x: &[f32],
+    dy: &[f32],
+    conv: Conv,
+    write: Write,
+) {
+    backward_weight(select(), dw, x, dy, conv, write);
+}
+
+/// [`conv2d`] on a given table.
+#[track_caller]
+pub(super) fn forward(table: &Table, y: &mut [f32], x: &[f32], w: &[f32], conv: Conv) {
+    check(x, w, y, conv);
+    let panels = Panels::new(table, conv, false);
+    let mut run = |w: &[f32]| {
+        let pass = Pass {
+            table,
+            src: x,
+            w,
+            panels,
+            rows: axis(conv, 0, false),
+            cols: axis(conv, 1, false),
+            from: conv.input,
+            to: conv.output(),
+            write: Write::Set,
+        };
+        pass.run(y);
+    };
+    if panels.as_stored() {
+        run(w);
+    } else {
+        scratch::numbers(panels.len(), |packed| {
+            panels.pack(table, packed, w, conv);
+            run(packed);
+        });
+    }
+}
+
+/// [`conv2d_backward_data`] on a given table.
+#[track_caller]
+pub(super) fn backward_data(
+    table: &Table,
+    dx: &mut [f32],
+    dy: &[f32],
+    w: &[f32],
+    conv: Conv,
+    write: Write,
+) {
+    check(dx, w, dy, conv);
+    let panels = Panels::new(table, conv, true);
+    scratch::numbers(panels.len(), |packed| {
+        panels.pack(table, packed, w, conv);
+        let pass = Pass {
+            table,
+            src: dy,
+            w: packed,
+            panels,
+            rows: axis(conv, 0, true),
+            cols: axis(conv, 1, true),
+            from: conv.output(),
+            to: conv.input,
+            write,
+        };
+        pass.run(dx);
+    });
+}
+
+/// [`conv2d_backward_weight`] on a given table.
+#[track_caller]
+pub(super) fn backward_weight(
+    table: &Table,
+    dw: &mut [f32],
+    x: &[f32],
+    dy: &[f32],
+    conv: Conv,
+    write: Write,
+) {
+    check(x, dw, dy, conv);
+    weight::gradient(table, dw, x, dy, conv, write);
+}
+
+#[track_caller]
+fn check(x: &[f32], w: &[f32], y: &[f32], conv: Conv) {
+    assert!(
+        x.len() == conv.input.len()
+            && w.len() == conv.weight_len()
+            && y.len() == conv.output().len(),
+        "{conv:?} on an input of {}, a weight of {} and an output of {} numbers",
+        x.len(),
+        w.len(),
+        y.len()
+    );
+    assert!(conv.stride[0] > 0 && conv.stride[1] > 0, "{conv:?}");
+}
+
+fn axis(conv: Conv, which: usize, swapped: bool) -> Axis {
+    let side = |images: Images| [images.h, images.w][which];
+    let (input, output) = (side(conv.input), side(conv.output()));
+    Axis {
+        dst: if swapped { input } else { output },
+        src: if swapped { output } else { input },
+        kernel: conv.kernel[which],
+        stride: conv.stride[which],
+        padding: conv.padding[which],
+        swapped,
+    }
+}
+
+/// Multiplications and additions of a convolution, padding counted.
+fn flops(conv: Conv) -> usize {
+    let output = conv.output();
+    2usize
+        .saturating_mul(output.n * output.h * output.w)
+        .saturating_mul(conv.weight_len())
+}
+
+/// One sum over places for every pixel of an image.
+struct Pass<'a> {
+    table: &'a Table,
+    src: &'a [f32],
+    w: &'a [f32],
+    panels: Panels,
+    rows: Axis,
+    cols: Axis,
+    /// The image that is read.
+    from: Images,
+    /// The image that is computed.
+    to: Images,
+    write: Write,
+}
+
+impl Pass<'_> {
+    fn run(&self, dst: &mut [f32]) {
+        let to = self.to;
+        let parallel = 2 * self.work() * to.n * to.pixels() >= PARALLEL_FLOPS;
+        let dst = TileMut::new(dst, to.n * to.pixels(), to.c, to.c);
+        let layout = SpatialLayout::new(to, BATCH_BLOCK);
+        let blocks = to.n.div_ceil(layout.block);
+        self.blocks(dst, layout.block, 0..blocks, parallel);
+    }
+
+    /// Multiplications for one pixel, padding counted.
+    fn work(&self) -> usize {
+        self.panels.places * self.panels.depth * self.panels.width
+    }
+
+    fn blocks(
+        &self,
+        dst: TileMut<'_>,
+        block: usize,
+        range: std::ops::Range<usize>,
+        parallel: bool,
+    ) {
+        let start = |b: usize| (b * block).min(self.to.n);
+        if range.len() > 1 {
+            let mid = range.start + range.len() / 2;
+            let cut = (start(mid) - start(range.start)) * self.to.pixels();
+            let (first, second) = dst.split_rows(cut);
+            let first = || self.blocks(first, block, range.start..mid, parallel);
+            let second = || self.blocks(second, block, mid..range.end, parallel);
+            if parallel {
+                rayon::join(first, second);
+            } else {
+                first();
+                second();
+            }
+        } else if range.len() == 1 {
+            let samples = start(range.end) - start(range.start);
+            let base = start(range.start) * self.from.sample();
+            let src = &self.src[base..][..samples * self.from.sample()];
+            let src_row = (self.from.w * samples * self.from.c).max(1);
+            let dst_row = (self.to.w * samples).max(1);
+            let mut rows = CELL_SRC / src_row;
+            if self.panels.cols == self.panels.width {
+                rows = rows.min(CELL_FLOPS / (2 * self.work() * dst_row).max(1));
+            }
+            let rows = rows.clamp(1, self.to.h.max(1));
+            dst.for_each_cell(
+                rows * dst_row,
+                self.panels.cols,
+                parallel,
+                &|row, col, cell| {
+                    self.cell(cell, src, samples, row / dst_row, col / self.panels.cols);
+                },
+            );
+        }
+    }
+
+    /// Computes whole rows of pixels, from `row` on, and the columns of one panel.
+    fn cell(&self, mut dst: TileMut<'_>, src: &[f32], samples: usize, row: usize, panel: usize) {
+        let dst_row = self.to.w * samples;
+        scratch::taps(|taps| {
+            for i in 0..dst.rows() / dst_row {
+                for span in self.cols.spans() {
+                    self.taps(taps, samples, row + i, span, panel);
+                    self.span(&mut dst, i * dst_row, src, samples, span, taps);
+                }
+            }
+        });
+    }
+
+    /// Lists the places at row `row` and the first column of `span`.
+    fn taps(&self, taps: &mut Vec<Tap>, samples: usize, row: usize, span: Span, panel: usize) {
+        taps.clear();
+        for (r, y) in self.rows.places(row).iter() {
+            for (q, x) in span.places.iter() {
+                taps.push(Tap {
+                    a: (y * self.from.w + x) * samples * self.from.c,
+                    b: self.panels.at(panel, r * self.cols.kernel + q),
+                });
+            }
+        }
+    }
+
+    /// Computes the pixels of a span of the row of pixels that starts at row `start` of `dst`.
+    fn span(
+        &self,
+        dst: &mut TileMut<'_>,
+        start: usize,
+        src: &[f32],
+        samples: usize,
+        span: Span,
+        taps: &[Tap],
+    ) {
+        if taps.is_empty() && self.write == Write::Add {
+            return;
+        }
+        let (period, advance) = (self.cols.period(), self.cols.advance());
+        let channels = self.from.c;
+        let start = start + span.first * samples;
+        let product = |dst: TileMut<'_>, src: &[f32], a_row: usize| {
+            let terms = Terms {
+                a: src,
+                b: self.w,
+                taps,
+                k: channels,
+                a_row,
+                a_step: 1,
+                b_row: self.panels.cols,
+            };
+            self.table.product(dst, &terms, self.write);
+        };
+        if span.count == 1 || (period == 1 && advance == 1) {
+            // The samples of neighbouring pixels follow one another on both sides.
+            product(
+                dst.rows_every(start, span.count * samples, 1),
+                src,
+                channels,
+            );
+        } else if samples >= span.count.min(MANY_ROWS) {
+            for i in 0..span.count {
+                let dst = dst.rows_every(start + i * period * samples, samples, 1);
+                product(dst, &src[i * advance * samples * channels..], channels);
+            }
+        } else {
+            // One sample at a time: its pixels lie evenly.
+            for i in 0..samples {
+                let dst = dst.rows_every(start + i, span.count, period * samples);
+                product(dst, &src[i * channels..], advance * samples * channels);
+            }
+        }
+    }
+}
+
+/// Rows that keep a register tile busy.
+const MANY_ROWS: usize = 8;
+
+#[cfg(test)]
+mod tests;

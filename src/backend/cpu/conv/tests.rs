@@ -1,0 +1,191 @@
+use super::panels::SMALL_WEIGHT;
+use super::*;
+use crate::backend::cpu::check::{assert_sums, noise, tables, with_threads, written};
+
+fn geometry(
+    n: usize,
+    c: [usize; 2],
+    size: [usize; 2],
+    kernel: [usize; 2],
+    stride: [usize; 2],
+    padding: [usize; 2],
+) -> Conv {
+    let input = Images {
+        n,
+        c: c[0],
+        h: size[0],
+        w: size[1],
+    };
+    Conv {
+        input,
+        out_c: c[1],
+        kernel,
+        stride,
+        padding,
+    }
+}
+
+/// Calls `f(index in x, index in w, index in y)` for each product of a convolution.
+fn products(conv: Conv, mut f: impl FnMut(usize, usize, usize)) {
+    let output = conv.output();
+    let from = SpatialLayout::new(conv.input, BATCH_BLOCK);
+    let to = SpatialLayout::new(output, BATCH_BLOCK);
+    let inside = |o: usize, place: usize, axis: usize, len: usize| {
+        (o * conv.stride[axis] + place)
+            .checked_sub(conv.padding[axis])
+            .filter(|&i| i < len)
+    };
+    for s in 0..output.n {
+        for oy in 0..output.h {
+            for ox in 0..output.w {
+                for r in 0..conv.kernel[0] {
+                    for q in 0..conv.kernel[1] {
+                        let y = inside(oy, r, 0, conv.input.h);
+                        let x = inside(ox, q, 1, conv.input.w);
+                        let Some((y, x)) = y.zip(x) else { continue };
+                        let x = from.index(s, y, x);
+                        let y = to.index(s, oy, ox);
+                        let w = (r * conv.kernel[1] + q) * conv.input.c * conv.out_c;
+                        for i in 0..conv.input.c {
+                            for o in 0..conv.out_c {
+                                f(x + i, w + i * conv.out_c + o, y + o);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Compares all three passes of every table with the definition.
+fn check_all(conv: Conv) {
+    let (nx, nw, ny) = (conv.input.len(), conv.weight_len(), conv.output().len());
+    let (x, w, dy) = (noise(1, nx), noise(2, nw), noise(3, ny));
+    let (mut y, mut dx, mut dw) = (vec![0.0; ny], vec![0.0; nx], vec![0.0; nw]);
+    let product = |a: f32, b: f32| f64::from(a) * f64::from(b);
+    products(conv, |ix, iw, iy| {
+        y[iy] += product(x[ix], w[iw]);
+        dx[ix] += product(dy[iy], w[iw]);
+        dw[iw] += product(x[ix], dy[iy]);
+    });
+    let places = conv.kernel[0] * conv.kernel[1];
+    for table in tables() {
+        let what = |pass: &str| format!("{} {pass} {conv:?}", table.isa());
+        let got = written(ny, Write::Set, |y| forward(table, y, &x, &w, conv));
+        assert_sums(
+            &got,
+            &y,
+            places * conv.input.c,
+            Write::Set,
+            &what("forward"),
+        );
+        for write in [Write::Set, Write::Add] {
+            let got = written(nx, write, |dx| {
+                backward_data(table, dx, &dy, &w, conv, write)
+            });
+            assert_sums(&got, &dx, places * conv.out_c, write, &what("data"));
+            let got = written(nw, write, |dw| {
+                backward_weight(table, dw, &x, &dy, conv, write)
+            });
+            let terms = conv.output().n * conv.output().pixels();
+            assert_sums(&got, &dw, terms, write, &what("weight"));
+        }
+    }
+}
+
+#[test]
+fn every_batch_size_and_channel_count() {
+    for n in [1, 2, 5, 20, 33, 70] {
+        for c in [[1, 1], [1, 6], [3, 20], [20, 3], [17, 33]] {
+            for stride in [1, 2] {
+                check_all(geometry(n, c, [6, 5], [3, 3], [stride; 2], [1, 1]));
+            }
+        }
+    }
+}
+
+#[test]
+fn every_geometry() {
+    for n in [0, 1, 3, 9, 34] {
+        for (size, kernel, stride, padding) in [
+            ([7, 9], [1, 1], [1, 1], [0, 0]),
+            ([7, 9], [1, 1], [2, 2], [0, 0]),
+            ([8, 8], [5, 5], [1, 1], [2, 2]),
+            ([8, 8], [5, 5], [1, 1], [0, 0]),
+            ([9, 12], [2, 3], [3, 1], [0, 1]),
+            ([9, 12], [3, 1], [1, 2], [1, 0]),
+            ([11, 10], [2, 2], [3, 4], [1, 0]),
+            ([4, 3], [4, 3], [1, 1], [3, 2]),
+            ([3, 3], [1, 1], [1, 1], [2, 2]),
+            ([1, 1], [3, 3], [1, 1], [1, 1]),
+            ([2, 13], [3, 7], [1, 3], [2, 4]),
+            ([5, 5], [3, 3], [2, 2], [0, 0]),
+            ([6, 1], [3, 1], [1, 1], [0, 0]),
+        ] {
+            check_all(geometry(n, [5, 18], size, kernel, stride, padding));
+        }
+    }
+    check_all(geometry(2, [0, 3], [4, 4], [3, 3], [1, 1], [1, 1]));
+    check_all(geometry(2, [3, 0], [4, 4], [3, 3], [1, 1], [1, 1]));
+    // The kernel does not fit: there is no output, and no gradient.
+    check_all(geometry(2, [3, 4], [2, 2], [3, 3], [1, 1], [0, 0]));
+}
+
+#[test]
+fn weights_in_panels() {
+    for n in [1, 4, 20, 40] {
+        for (c, stride) in [([64, 130], 1), ([130, 64], 2), ([100, 77], 1)] {
+            let conv = geometry(n, c, [4, 5], [3, 3], [stride; 2], [1, 1]);
+            assert!(conv.weight_len() > SMALL_WEIGHT);
+            check_all(conv);
+        }
+    }
+}
+
+#[test]
+fn large_enough_for_threads_and_parts() {
+    for (n, c, size, stride) in [
+        (40, [20, 20], [32, 32], 1),
+        (33, [64, 128], [16, 16], 2),
+        (64, [8, 16], [30, 30], 1),
+    ] {
+        let conv = geometry(n, c, size, [3, 3], [stride; 2], [1, 1]);
+        assert!(flops(conv) >= PARALLEL_FLOPS);
+        check_all(conv);
+    }
+}
+
+#[test]
+fn the_number_of_threads_does_not_change_a_bit() {
+    for conv in [
+        geometry(70, [20, 20], [32, 32], [3, 3], [1, 1], [1, 1]),
+        geometry(20, [128, 130], [8, 8], [3, 3], [1, 1], [1, 1]),
+        geometry(33, [64, 128], [16, 16], [3, 3], [2, 2], [1, 1]),
+    ] {
+        assert!(flops(conv) >= PARALLEL_FLOPS);
+        let (nx, nw, ny) = (conv.input.len(), conv.weight_len(), conv.output().len());
+        let (x, w, dy) = (noise(1, nx), noise(2, nw), noise(3, ny));
+        for table in tables() {
+            let [one, three] = with_threads(|| {
+                let (mut y, mut dx, mut dw) = (vec![0.0; ny], noise(4, nx), noise(5, nw));
+                forward(table, &mut y, &x, &w, conv);
+                backward_data(table, &mut dx, &dy, &w, conv, Write::Add);
+                backward_weight(table, &mut dw, &x, &dy, conv, Write::Add);
+                [y, dx, dw].concat()
+            });
+            let same = one
+                .iter()
+                .zip(&three)
+                .all(|(a, b)| a.to_bits() == b.to_bits());
+            assert!(same, "{} {conv:?}", table.isa());
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "on an input of 18, a weight of 9 and an output of 17 numbers")]
+fn operands_must_have_their_sizes() {
+    let conv = geometry(2, [1, 1], [3, 3], [3, 3], [1, 1], [1, 1]);
+    conv2d(&mut [0.0; 17], &[0.0; 18], &[0.0; 9], conv);
+}

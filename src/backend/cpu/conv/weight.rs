@@ -1,0 +1,247 @@
+//! The gradient of a convolution's weight: `dw[place] = Σ_pixel x[pixel·stride + place - padding]ᵀ·
+//! dy[pixel]`, a product whose terms are the samples of all pixels.
+
+use super::{axis, flops};
+use crate::backend::cpu::BATCH_BLOCK;
+use crate::backend::cpu::dispatch::{Table, Terms};
+use crate::backend::cpu::gemm::PARALLEL_FLOPS;
+use crate::backend::cpu::isa::Tap;
+use crate::backend::cpu::scratch;
+use crate::backend::cpu::tiles::TileMut;
+use crate::backend::{SpatialLayout, Write};
+use crate::shape::{Conv, Images};
+use std::ops::Range;
+
+/// Terms that a register tile adds before it goes back to memory. The more, the less traffic of the
+/// weight; the fewer, the more of the terms stay in the first-level cache.
+const TERMS: std::ops::RangeInclusive<usize> = 128..=512;
+
+/// Numbers of both images in a group of terms, if it may be so short: 64 kilobytes.
+const GROUP: usize = 1 << 14;
+
+/// Numbers of a weight that stay in cache: half a megabyte. A larger one takes the longest groups.
+const CACHED: usize = 1 << 17;
+
+/// Terms in a part of the sum that is computed on its own.
+const PART_TERMS: usize = 1 << 12;
+
+/// Most parts, and most numbers in all of them.
+const PARTS: usize = 16;
+const PART_NUMBERS: usize = 1 << 21;
+
+/// Parts that keep all threads busy, so that none needs to be cut.
+const ENOUGH_PARTS: usize = 8;
+
+/// Rows of the weight that one thread computes, if there are not enough parts.
+const CELL_ROWS: usize = 56;
+
+/// Numbers that one thread adds up from all parts.
+const CELL_SUM: usize = 1 << 14;
+
+/// Computes the gradient of the weight. A long sum for a small weight is cut into parts, which are
+/// added in order at the end; how many depends on the sizes alone.
+pub(super) fn gradient(
+    table: &Table,
+    dw: &mut [f32],
+    x: &[f32],
+    dy: &[f32],
+    conv: Conv,
+    write: Write,
+) {
+    if dw.is_empty() {
+        return;
+    }
+    let output = conv.output();
+    let layout = SpatialLayout::new(conv.input, BATCH_BLOCK);
+    let sum = Sum {
+        table,
+        x,
+        dy,
+        conv,
+        output,
+        layout,
+        parallel: flops(conv) >= PARALLEL_FLOPS,
+    };
+    let len = dw.len();
+    let lines = output.n.div_ceil(layout.block) * output.h;
+    let parts = (output.n * output.pixels() / PART_TERMS)
+        .min(PARTS)
+        .min(PART_NUMBERS / len)
+        .min(lines)
+        .max(1);
+    let rows = len / conv.out_c;
+    let mut cell_rows = rows;
+    if sum.parallel && parts < ENOUGH_PARTS {
+        cell_rows = rows.div_ceil(rows.div_ceil(CELL_ROWS));
+    }
+    let part = |part: usize, dw: TileMut<'_>, write: Write| {
+        let range = lines * part / parts..lines * (part + 1) / parts;
+        dw.for_each_cell(cell_rows, conv.out_c, sum.parallel, &|first, _, dw| {
+            sum.lines(dw, first, range.clone(), write);
+        });
+    };
+    if parts == 1 {
+        return part(0, TileMut::new(dw, rows, conv.out_c, conv.out_c), write);
+    }
+    scratch::numbers(parts * len, |partial| {
+        let all = TileMut::new(partial, parts * rows, conv.out_c, conv.out_c);
+        all.for_each_cell(rows, conv.out_c, sum.parallel, &|first, _, dw| {
+            part(first / rows, dw, Write::Set);
+        });
+        let partial = &*partial;
+        let dw = TileMut::new(dw, 1, len, len);
+        dw.for_each_cell(1, CELL_SUM, sum.parallel, &|_, at, mut dw| {
+            let dw = dw.row(0);
+            for part in 0..parts {
+                let part_of = &partial[part * len + at..][..dw.len()];
+                if part == 0 && write == Write::Set {
+                    dw.copy_from_slice(part_of);
+                } else {
+                    for (sum, x) in dw.iter_mut().zip(part_of) {
+                        *sum += x;
+                    }
+                }
+            }
+        });
+    });
+}
+
+struct Sum<'a> {
+    table: &'a Table,
+    x: &'a [f32],
+    dy: &'a [f32],
+    conv: Conv,
+    output: Images,
+    layout: SpatialLayout,
+    parallel: bool,
+}
+
+/// Output pixels of one block whose terms are added in one go.
+struct Group {
+    /// The first sample of the block and the samples in it.
+    block: (usize, usize),
+    rows: Range<usize>,
+    cols: Range<usize>,
+}
+
+impl Sum<'_> {
+    /// Sums over `lines`, rows of output pixels counted through all blocks, into the rows of the
+    /// weight from `first` on.
+    fn lines(&self, mut dw: TileMut<'_>, first: usize, lines: Range<usize>, write: Write) {
+        let (h, w) = (self.output.h, self.output.w);
+        let terms = if self.conv.weight_len() > CACHED {
+            *TERMS.end()
+        } else {
+            let numbers = self.conv.input.c + self.output.c;
+            (GROUP / numbers).clamp(*TERMS.start(), *TERMS.end())
+        };
+        let mut write = write;
+        let mut line = lines.start;
+        scratch::taps(|taps| {
+            while line < lines.end {
+                let start = line / h * self.layout.block;
+                let samples = self.layout.block.min(self.output.n - start);
+                // As many rows as have `terms` terms, or as many columns of one row.
+                let row = line % h;
+                let rows = (terms / (w * samples).max(1)).clamp(1, (h - row).min(lines.end - line));
+                let cols = if rows > 1 {
+                    w
+                } else {
+                    (terms / samples).clamp(1, w.max(1))
+                };
+                for col in (0..w).step_by(cols) {
+                    let group = Group {
+                        block: (start, samples),
+                        rows: row..row + rows,
+                        cols: col..(col + cols).min(w),
+                    };
+                    self.group(dw.reborrow(), first, &group, taps, write);
+                    write = Write::Add;
+                }
+                line += rows;
+            }
+            if write == Write::Set {
+                // There was not a single term.
+                for i in 0..dw.rows() {
+                    dw.row(i).fill(0.0);
+                }
+            }
+        });
+    }
+
+    /// Adds one group to the rows of the weight from `first` on, place by place.
+    fn group(
+        &self,
+        mut dw: TileMut<'_>,
+        first: usize,
+        group: &Group,
+        taps: &mut Vec<Tap>,
+        write: Write,
+    ) {
+        let (input, output) = (self.conv.input, self.output);
+        let (start, samples) = group.block;
+        let x = &self.x[start * input.sample()..][..samples * input.sample()];
+        let dy = &self.dy[start * output.sample()..][..samples * output.sample()];
+        let mut row = 0;
+        while row < dw.rows() {
+            let (place, channel) = ((first + row) / input.c, (first + row) % input.c);
+            let rows = (input.c - channel).min(dw.rows() - row);
+            let (k, a_step) = self.taps(taps, place, group);
+            if !taps.is_empty() || write == Write::Set {
+                let terms = Terms {
+                    a: &x[channel.min(x.len())..],
+                    b: dy,
+                    taps,
+                    k,
+                    a_row: 1,
+                    a_step,
+                    b_row: output.c,
+                };
+                let dw = dw.rows_every(row, rows, 1);
+                self.table.product(dw, &terms, write);
+            }
+            row += rows;
+        }
+    }
+
+    /// Lists the terms of one place: runs of pixels, or of samples, that lie evenly on both sides.
+    /// Returns the terms in a run and the distance between them in the input.
+    fn taps(&self, taps: &mut Vec<Tap>, place: usize, group: &Group) -> (usize, usize) {
+        taps.clear();
+        let samples = group.block.1;
+        let (input, output) = (self.conv.input, self.output);
+        let stride = self.conv.stride[1];
+        let ys = self.meeting(0, place / self.conv.kernel[1], &group.rows);
+        let xs = self.meeting(1, place % self.conv.kernel[1], &group.cols);
+        let (run, k, a_step) = if stride == 1 {
+            (xs.len(), xs.len() * samples, input.c)
+        } else if samples == 1 {
+            (xs.len(), xs.len(), stride * input.c)
+        } else {
+            (1, samples, input.c)
+        };
+        for oy in ys {
+            let y = oy * self.conv.stride[0] + place / self.conv.kernel[1] - self.conv.padding[0];
+            for ox in xs.clone().step_by(run.max(1)) {
+                let x = ox * stride + place % self.conv.kernel[1] - self.conv.padding[1];
+                taps.push(Tap {
+                    a: (y * input.w + x) * samples * input.c,
+                    b: (oy * output.w + ox) * samples * output.c,
+                });
+            }
+        }
+        (k, a_step)
+    }
+
+    /// The output coordinates among `range` whose window has its place `place` inside the image.
+    fn meeting(&self, which: usize, place: usize, range: &Range<usize>) -> Range<usize> {
+        let axis = axis(self.conv, which, false);
+        // start: dst·stride + place >= padding; end: dst·stride + place < src + padding.
+        let first = axis.padding.saturating_sub(place).div_ceil(axis.stride);
+        let end = (axis.src + axis.padding)
+            .saturating_sub(place)
+            .div_ceil(axis.stride);
+        let (first, end) = (first.max(range.start), end.min(range.end));
+        first..end.max(first)
+    }
+}

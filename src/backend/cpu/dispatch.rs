@@ -1,0 +1,420 @@
+//! Which kernels this CPU runs: one table of functions for each instruction set, chosen once.
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::sync::OnceLock;
+
+use super::isa::{self, Blocking, Call, Matrices, Move, Tap, Tile};
+use super::tiles::TileMut;
+use super::widths::{MAX_VECTORS, Widths};
+use crate::backend::Write;
+use crate::error::{Error, Result};
+
+/// The environment variable that caps the instruction set: `portable`, `avx2` or `avx512`.
+pub const ISA_VARIABLE: &str = "UNFORGET_ISA";
+
+/// An instruction set with kernels of its own, from the plainest to the fastest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Isa {
+    /// Plain Rust.
+    Portable,
+    /// AVX2 and FMA.
+    Avx2,
+    /// AVX-512F.
+    Avx512,
+}
+
+impl Isa {
+    const ALL: [Isa; 3] = [Isa::Portable, Isa::Avx2, Isa::Avx512];
+
+    /// The name used in [`ISA_VARIABLE`].
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Portable => "portable",
+            Isa::Avx2 => "avx2",
+            Isa::Avx512 => "avx512",
+        }
+    }
+
+    fn parse(name: &str) -> Result<Self> {
+        let found = Isa::ALL.into_iter().find(|isa| isa.name() == name);
+        found.ok_or_else(|| {
+            Error::config(
+                ISA_VARIABLE,
+                "portable, avx2 or avx512",
+                format!("{name:?}"),
+            )
+        })
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The kernels of one instruction set. Whoever holds a `&'static Table` from [`tables`] runs on a
+/// CPU that has the instructions, so its methods are safe.
+pub(crate) struct Table {
+    isa: Isa,
+    lanes: usize,
+    /// `tiles[v - 1][r - 1]` computes `r` rows of `v` vectors.
+    tiles: [&'static [Tile]; MAX_VECTORS],
+    copy: Move,
+    transpose: Move,
+    burn: unsafe fn(usize) -> f32,
+    burn_vectors: usize,
+    blocking: Option<Blocking>,
+}
+
+/// The operands of a sum over groups of terms:
+/// `C[i][j] = Σ_taps Σ_{p < k} A[tap.a + i·a_row + p·a_step] · B[tap.b + p·b_row + j]`.
+///
+/// A matrix product has one tap; a convolution one for each place of its kernel inside the image.
+#[derive(Clone, Copy)]
+pub(crate) struct Terms<'a> {
+    /// Numbers of A.
+    pub a: &'a [f32],
+    /// Numbers of B.
+    pub b: &'a [f32],
+    /// The groups; with none the sum is 0.
+    pub taps: &'a [Tap],
+    /// Terms in each group.
+    pub k: usize,
+    /// Distance between rows of A.
+    pub a_row: usize,
+    /// Distance between terms of A.
+    pub a_step: usize,
+    /// Distance between terms of B.
+    pub b_row: usize,
+}
+
+impl Terms<'_> {
+    /// Panics unless the operands hold every number that `m` rows and `n` columns read.
+    #[track_caller]
+    fn check(&self, m: usize, n: usize) {
+        if self.k == 0 {
+            return;
+        }
+        let reach = |rows: usize, row: usize, step: usize| {
+            let along = (self.k - 1).checked_mul(step)?;
+            (rows - 1).checked_mul(row)?.checked_add(along)
+        };
+        let last_a = self.taps.iter().map(|t| t.a).max();
+        let last_b = self.taps.iter().map(|t| t.b).max();
+        let fits = |last: Option<usize>, reach: Option<usize>, len: usize| match (last, reach) {
+            (None, _) => true,
+            (Some(last), Some(reach)) => last.checked_add(reach).is_some_and(|end| end < len),
+            (Some(_), None) => false,
+        };
+        assert!(
+            fits(last_a, reach(m, self.a_row, self.a_step), self.a.len())
+                && fits(last_b, reach(n, 1, self.b_row), self.b.len()),
+            "a product of {m} x {n} with {} taps of {} terms reads past {} or {} numbers",
+            self.taps.len(),
+            self.k,
+            self.a.len(),
+            self.b.len()
+        );
+    }
+}
+
+impl Table {
+    /// A table, for the static of its instruction set.
+    ///
+    /// # Safety
+    /// The functions keep the contracts of their types on a CPU that has `isa`; entry `i` of
+    /// `tiles[v]` computes `i + 1` rows of `v + 1` vectors of `lanes` numbers, and `tiles[0]` is not
+    /// empty. `moves` are the copy and the transposition, and `burn` comes with the vectors it works
+    /// on in a round. Nothing but [`tables`] hands the table out, after it has found `isa`.
+    pub(super) const unsafe fn new(
+        isa: Isa,
+        lanes: usize,
+        tiles: [&'static [Tile]; MAX_VECTORS],
+        moves: [Move; 2],
+        burn: (unsafe fn(usize) -> f32, usize),
+        blocking: Option<Blocking>,
+    ) -> Self {
+        Table {
+            isa,
+            lanes,
+            tiles,
+            copy: moves[0],
+            transpose: moves[1],
+            burn: burn.0,
+            burn_vectors: burn.1,
+            blocking,
+        }
+    }
+
+    /// The instruction set.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Numbers in a vector.
+    pub fn lanes(&self) -> usize {
+        self.lanes
+    }
+
+    /// How to block a packed product; `None` when this table has no kernels worth packing for.
+    pub fn blocking(&self) -> Option<Blocking> {
+        self.blocking
+    }
+
+    /// Computes the sum that `terms` describes into `c`, tile by tile. Each number of `c` is one
+    /// chain of additions in the order of taps and terms, however the tiles fall.
+    ///
+    /// # Panics
+    /// If an operand is too short.
+    #[track_caller]
+    pub fn product(&self, mut c: TileMut<'_>, terms: &Terms<'_>, write: Write) {
+        let (m, n) = (c.rows(), c.cols());
+        if m == 0 || n == 0 {
+            return;
+        }
+        terms.check(m, n);
+        let (c_row, c) = (c.stride(), c.as_mut_ptr());
+        let mut vectors = n.div_ceil(self.lanes);
+        // What fits one tile needs no plan.
+        let one = self
+            .tiles
+            .get(vectors - 1)
+            .is_some_and(|tiles| m <= tiles.len());
+        let widths = (!one).then(|| Widths::new(self.tiles.map(<[Tile]>::len), m, vectors));
+        let mut j = 0;
+        while vectors > 0 {
+            let nv = widths.as_ref().map_or(vectors, |w| w.next(vectors));
+            let tiles = self.tiles[nv - 1];
+            let cols = (nv * self.lanes).min(n - j);
+            let mut i = 0;
+            // Twenty rows are two tiles of ten, not one of fourteen and one of six.
+            for left in (1..=m.div_ceil(tiles.len())).rev() {
+                let rows = (m - i).div_ceil(left);
+                let call = Call {
+                    c: c.wrapping_add(i * c_row + j),
+                    c_row,
+                    a: terms.a.as_ptr().wrapping_add(i * terms.a_row),
+                    b: terms.b.as_ptr().wrapping_add(j),
+                    taps: terms.taps,
+                    k: terms.k,
+                    a_row: terms.a_row,
+                    a_step: terms.a_step,
+                    b_row: terms.b_row,
+                    last: cols - (nv - 1) * self.lanes,
+                    add: write == Write::Add,
+                };
+                // SAFETY: this CPU has the instructions of its table. Rows `i .. i + rows` and
+                // columns `j .. j + cols` lie inside `c`, which is exclusively ours, and inside
+                // what `check` found readable in `a` and `b`.
+                unsafe { tiles[rows - 1](&call) };
+                i += rows;
+            }
+            j += cols;
+            vectors -= nv;
+        }
+    }
+
+    /// `dst[i][j] = src[i][j]` for `rows x cols` numbers; rows of the two are `dst_row` and `src_row`
+    /// apart.
+    ///
+    /// # Panics
+    /// If one of them is too short.
+    #[track_caller]
+    pub fn copy(
+        &self,
+        (dst, dst_row): (&mut [f32], usize),
+        (src, src_row): (&[f32], usize),
+        (rows, cols): (usize, usize),
+    ) {
+        if rows == 0 || cols == 0 {
+            return;
+        }
+        assert!(
+            holds(dst, dst_row, rows, cols) && holds(src, src_row, rows, cols),
+            "a copy of {rows} x {cols} from {} to {} numbers",
+            src.len(),
+            dst.len()
+        );
+        let matrices = Matrices {
+            dst: dst.as_mut_ptr(),
+            dst_row,
+            src: src.as_ptr(),
+            src_row,
+        };
+        // SAFETY: this CPU has the instructions of its table, and both matrices lie inside their
+        // slices (asserted), of which one is exclusive.
+        unsafe { (self.copy)(&matrices, rows, cols) }
+    }
+
+    /// `dst[j][i] = src[i][j]` for `rows x cols` numbers of `src`; rows of the two are `dst_row` and
+    /// `src_row` apart.
+    ///
+    /// # Panics
+    /// If one of them is too short.
+    #[track_caller]
+    pub fn transpose(
+        &self,
+        (dst, dst_row): (&mut [f32], usize),
+        (src, src_row): (&[f32], usize),
+        (rows, cols): (usize, usize),
+    ) {
+        if rows == 0 || cols == 0 {
+            return;
+        }
+        assert!(
+            holds(dst, dst_row, cols, rows) && holds(src, src_row, rows, cols),
+            "a transposition of {rows} x {cols} from {} to {} numbers",
+            src.len(),
+            dst.len()
+        );
+        let matrices = Matrices {
+            dst: dst.as_mut_ptr(),
+            dst_row,
+            src: src.as_ptr(),
+            src_row,
+        };
+        // SAFETY: this CPU has the instructions of its table, and both matrices lie inside their
+        // slices (asserted), of which one is exclusive.
+        unsafe { (self.transpose)(&matrices, rows, cols) }
+    }
+
+    /// Keeps the multipliers busy without touching memory, `rounds` times; returns the floating
+    /// point operations that took.
+    pub fn burn(&self, rounds: usize) -> f64 {
+        // SAFETY: this CPU has the instructions of its table.
+        std::hint::black_box(unsafe { (self.burn)(std::hint::black_box(rounds)) });
+        2.0 * (rounds * self.burn_vectors * self.lanes) as f64
+    }
+}
+
+/// Whether `data` holds `rows >= 1` rows of `cols` numbers that are `row` apart.
+fn holds(data: &[f32], row: usize, rows: usize, cols: usize) -> bool {
+    let end = (rows - 1)
+        .checked_mul(row)
+        .and_then(|n| n.checked_add(cols));
+    end.is_some_and(|end| end <= data.len())
+}
+
+/// The tables that this CPU can run, from the plainest to the fastest.
+pub(crate) fn tables() -> impl DoubleEndedIterator<Item = &'static Table> {
+    let present: [Option<&'static Table>; 3] = [
+        Some(&isa::portable::TABLE),
+        #[cfg(target_arch = "x86_64")]
+        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"))
+            .then_some(&isa::avx2::TABLE),
+        #[cfg(target_arch = "x86_64")]
+        is_x86_feature_detected!("avx512f").then_some(&isa::avx512::TABLE),
+        #[cfg(not(target_arch = "x86_64"))]
+        None,
+        #[cfg(not(target_arch = "x86_64"))]
+        None,
+    ];
+    present.into_iter().flatten()
+}
+
+/// The instruction set the engine will use: the best of this CPU, or of those up to
+/// [`ISA_VARIABLE`] if that is set.
+///
+/// # Errors
+/// [`Error::Config`] when the variable holds none of the known names. The engine itself, which
+/// cannot fail there, then goes on without a cap.
+pub fn isa_from_env() -> Result<Isa> {
+    let cap = match std::env::var_os(ISA_VARIABLE) {
+        None => None,
+        Some(value) => Some(Isa::parse(&value.to_string_lossy())?),
+    };
+    Ok(best(cap).isa)
+}
+
+/// The table in use, settled at the first call.
+pub(crate) fn select() -> &'static Table {
+    static SELECTED: OnceLock<&'static Table> = OnceLock::new();
+    SELECTED.get_or_init(|| best(isa_from_env().ok()))
+}
+
+fn best(cap: Option<Isa>) -> &'static Table {
+    tables()
+        .rfind(|table| cap.is_none_or(|cap| table.isa <= cap))
+        .unwrap_or(&isa::portable::TABLE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::cpu::check;
+
+    #[test]
+    fn tables_go_from_the_plainest_to_the_fastest() {
+        let isas: Vec<Isa> = check::tables().iter().map(|table| table.isa()).collect();
+        assert_eq!(isas[0], Isa::Portable);
+        assert!(isas.is_sorted());
+    }
+
+    #[test]
+    fn the_cap_is_kept() {
+        for isa in Isa::ALL {
+            assert_eq!(Isa::parse(isa.name()).unwrap(), isa);
+            assert!(best(Some(isa)).isa() <= isa);
+        }
+        assert_eq!(best(Some(Isa::Portable)).isa(), Isa::Portable);
+        assert_eq!(best(None).isa(), tables().last().unwrap().isa());
+        let error = Isa::parse("sse9").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "UNFORGET_ISA: expected portable, avx2 or avx512, found \"sse9\""
+        );
+    }
+
+    #[test]
+    fn copies_and_transpositions_of_every_size_stay_inside() {
+        for table in check::tables() {
+            for (rows, cols) in [
+                (0, 3),
+                (1, 1),
+                (3, 17),
+                (16, 16),
+                (17, 33),
+                (40, 15),
+                (5, 2),
+                (33, 6),
+            ] {
+                let (src_row, dst_row) = (cols + 2, rows.max(cols) + 3);
+                let src = check::noise(1, rows * src_row);
+                let mut copied = vec![9.0; rows * dst_row];
+                let mut transposed = vec![9.0; cols * dst_row];
+                table.copy((&mut copied, dst_row), (&src, src_row), (rows, cols));
+                table.transpose((&mut transposed, dst_row), (&src, src_row), (rows, cols));
+                for i in 0..rows {
+                    for j in 0..dst_row {
+                        let want = if j < cols { src[i * src_row + j] } else { 9.0 };
+                        assert_eq!(copied[i * dst_row + j], want, "{} {i} {j}", table.isa());
+                    }
+                }
+                for j in 0..cols {
+                    for i in 0..dst_row {
+                        let want = if i < rows { src[i * src_row + j] } else { 9.0 };
+                        assert_eq!(transposed[j * dst_row + i], want, "{} {i} {j}", table.isa());
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "reads past")]
+    fn a_product_must_stay_inside_its_operands() {
+        let (mut c, a, b) = ([0.0; 6], [0.0; 4], [0.0; 6]);
+        let terms = Terms {
+            a: &a,
+            b: &b,
+            taps: &[Tap { a: 0, b: 0 }, Tap { a: 0, b: 1 }],
+            k: 2,
+            a_row: 2,
+            a_step: 1,
+            b_row: 3,
+        };
+        select().product(TileMut::new(&mut c, 2, 3, 3), &terms, Write::Set);
+    }
+}

@@ -1,0 +1,269 @@
+//! The product of dense row-major matrices.
+//!
+//! Small products go straight to the register tiles: B is read where it lies (transposed into
+//! scratch first if it is stored that way), A through any strides. Large ones are packed: blocks of
+//! A and B are copied into the order in which the tiles read them, so that they stay in cache
+//! whatever their strides (Goto and van de Geijn, "Anatomy of High-Performance Matrix
+//! Multiplication", 2008). Work is cut over the destination only, never over the terms of a sum, so
+//! the result does not depend on the number of threads.
+
+use super::dispatch::{Table, Terms, select};
+use super::isa::fallback::{self, Strided};
+use super::isa::{Blocking, Tap};
+use super::scratch;
+use super::tiles::TileMut;
+use crate::backend::{Gemm, Write};
+
+/// Operations below which a product stays on the calling thread: about 0.3 ms, against some 0.03 ms
+/// to hand half of it over when the machine is busy.
+pub(super) const PARALLEL_FLOPS: usize = 1 << 26;
+
+/// Operations from which packing is worth thinking about.
+const PACKED_FLOPS: usize = 1 << 26;
+
+/// Numbers of B that the second-level cache holds, so that it need not be packed: a megabyte.
+const CACHED: usize = 1 << 18;
+
+/// Rows at this distance (in numbers), a page, fall on the same few places of the caches and push
+/// each other out, unless they are packed.
+const PAGE: usize = 1 << 10;
+
+/// Rows of a cell of the destination that one thread fills in a product without packing.
+const CELL_ROWS: usize = 112;
+
+/// Columns of a cell of the destination that one thread fills in a packed product: a multiple of the
+/// width of every panel.
+const CELL_COLS: usize = 512;
+
+/// Panels of B that one thread packs at a time, and terms that it takes from each in turn.
+const PACKED_TOGETHER: usize = 8;
+const PACKED_TERMS: usize = 16;
+
+/// Rows and columns of a cell that one call of the fallback fills.
+const FALLBACK_CELL: usize = 256;
+
+/// `C = A·B` or `C += A·B`.
+///
+/// # Panics
+/// If a slice is not as long as `dims` says.
+#[track_caller]
+pub(crate) fn gemm(c: &mut [f32], a: &[f32], b: &[f32], dims: Gemm, write: Write) {
+    gemm_with(select(), c, a, b, dims, write);
+}
+
+/// [`gemm`] on a given table.
+#[track_caller]
+pub(super) fn gemm_with(
+    table: &Table,
+    c: &mut [f32],
+    a: &[f32],
+    b: &[f32],
+    dims: Gemm,
+    write: Write,
+) {
+    let Gemm { m, n, k, .. } = dims;
+    assert!(
+        c.len() == m * n && a.len() == m * k && b.len() == k * n,
+        "gemm {dims:?} on {}, {} and {} numbers",
+        c.len(),
+        a.len(),
+        b.len()
+    );
+    if k == 0 {
+        if write == Write::Set {
+            c.fill(0.0);
+        }
+        return;
+    }
+    let (a_row, a_col) = strides(dims.a_transposed, k, m);
+    let (b_row, b_col) = strides(dims.b_transposed, n, k);
+    let a = Strided {
+        data: a,
+        row: a_row,
+        col: a_col,
+    };
+    let b = Strided {
+        data: b,
+        row: b_row,
+        col: b_col,
+    };
+    let c = TileMut::new(c, m, n, n);
+    let large = flops(m, n, k) >= PACKED_FLOPS;
+    let uncached = k * n > CACHED || a_row.is_multiple_of(PAGE) || b_row.is_multiple_of(PAGE);
+    match table.blocking() {
+        Some(blocking) if large && uncached => packed(table, blocking, c, a, b, k, write),
+        None if large => c.for_each_cell(FALLBACK_CELL, FALLBACK_CELL, true, &|i, j, c| {
+            fallback::sgemm(c, a.from(i, 0), b.from(0, j), k, write);
+        }),
+        _ => small(table, c, a, b, k, write),
+    }
+}
+
+/// Multiplications and additions of a product.
+fn flops(m: usize, n: usize, k: usize) -> usize {
+    2usize.saturating_mul(m).saturating_mul(n).saturating_mul(k)
+}
+
+/// The distances between rows and columns of a matrix with rows of `width` numbers, or of one
+/// stored transposed with rows of `height`.
+fn strides(transposed: bool, width: usize, height: usize) -> (usize, usize) {
+    if transposed { (1, height) } else { (width, 1) }
+}
+
+impl<'a> Strided<'a> {
+    /// The matrix without its first rows and columns.
+    fn from(self, row: usize, col: usize) -> Strided<'a> {
+        Strided {
+            data: &self.data[row * self.row + col * self.col..],
+            ..self
+        }
+    }
+}
+
+/// A product without packing.
+fn small(table: &Table, c: TileMut<'_>, a: Strided, b: Strided, k: usize, write: Write) {
+    let n = c.cols();
+    if b.col == 1 {
+        return straight(table, c, a, (b.data, b.row), k, write);
+    }
+    // Rows that start on a cache line, and not all on the same one.
+    let mut row = n.next_multiple_of(16);
+    if row.is_multiple_of(PAGE) {
+        row += 16;
+    }
+    scratch::numbers(k * row, |straightened| {
+        table.transpose((straightened, row), (b.data, b.col), (n, k));
+        straight(table, c, a, (straightened, row), k, write);
+    });
+}
+
+/// A product with B read where it lies.
+fn straight(
+    table: &Table,
+    c: TileMut<'_>,
+    a: Strided,
+    (b, b_row): (&[f32], usize),
+    k: usize,
+    write: Write,
+) {
+    let (m, n) = (c.rows(), c.cols());
+    let parallel = flops(m, n, k) >= PARALLEL_FLOPS;
+    c.for_each_cell(CELL_ROWS, n, parallel, &|i, _, c| {
+        let terms = Terms {
+            a: a.from(i, 0).data,
+            b,
+            taps: &[Tap { a: 0, b: 0 }],
+            k,
+            a_row: a.row,
+            a_step: a.col,
+            b_row,
+        };
+        table.product(c, &terms, write);
+    });
+}
+
+/// A packed product. Around the register tile run four loops: over `nc` columns, `kc` terms, `mc`
+/// rows, and over the tiles of a block of A in cache against a panel of B.
+fn packed(
+    table: &Table,
+    blocking: Blocking,
+    mut c: TileMut<'_>,
+    a: Strided,
+    b: Strided,
+    k: usize,
+    write: Write,
+) {
+    let (m, n) = (c.rows(), c.cols());
+    let parallel = flops(m, n, k) >= PARALLEL_FLOPS;
+    let nr = blocking.nv * table.lanes();
+    let kc = k.div_ceil(k.div_ceil(blocking.kc));
+    for j in (0..n).step_by(blocking.nc) {
+        let (mut cols, rest) = c.split_cols(blocking.nc.min(n - j));
+        c = rest;
+        let width = cols.cols();
+        let panels = width.div_ceil(nr);
+        for p in (0..k).step_by(kc) {
+            let kc = kc.min(k - p);
+            let write = if p == 0 { write } else { Write::Add };
+            scratch::numbers(panels * nr * kc, |packed_b| {
+                let out = TileMut::new(packed_b, panels, nr * kc, nr * kc);
+                out.for_each_cell(PACKED_TOGETHER, nr * kc, parallel, &|first, _, mut out| {
+                    // A few terms of several panels at a time, to go along the rows of B.
+                    for q in (0..kc).step_by(PACKED_TERMS) {
+                        for i in 0..out.rows() {
+                            let at = (first + i) * nr;
+                            let b = b.from(p + q, j + at);
+                            let size = (nr.min(width - at), PACKED_TERMS.min(kc - q));
+                            let out = &mut out.row(i)[q * nr..];
+                            pack(table, out, nr, (b.data, b.col, b.row), size);
+                        }
+                    }
+                });
+                let packed_b = &*packed_b;
+                let (rows, cells) = (blocking.mc, cols.reborrow());
+                cells.for_each_cell(rows, CELL_COLS, parallel, &|i, j, cell| {
+                    let b = &packed_b[j * kc..];
+                    block(table, blocking, cell, a.from(i, p), b, kc, write);
+                });
+            });
+        }
+    }
+}
+
+/// One block of at most `mc` rows: packs A and runs the register tiles over the panels of B.
+fn block(
+    table: &Table,
+    blocking: Blocking,
+    mut c: TileMut<'_>,
+    a: Strided,
+    b: &[f32],
+    kc: usize,
+    write: Write,
+) {
+    let (m, n) = (c.rows(), c.cols());
+    let (mr, nr) = (blocking.mr, blocking.nv * table.lanes());
+    scratch::numbers(m.div_ceil(mr) * mr * kc, |packed_a| {
+        for (i, out) in packed_a.chunks_exact_mut(mr * kc).enumerate() {
+            let a = a.from(i * mr, 0);
+            let size = (mr.min(m - i * mr), kc);
+            pack(table, out, mr, (a.data, a.row, a.col), size);
+        }
+        let packed_a = &*packed_a;
+        for (j, b) in (0..n).step_by(nr).zip(b.chunks_exact(nr * kc)) {
+            let (mut cols, rest) = c.split_cols(nr.min(n - j));
+            c = rest;
+            for (i, a) in (0..m).step_by(mr).zip(packed_a.chunks_exact(mr * kc)) {
+                let (tile, rest) = cols.split_rows(mr.min(m - i));
+                cols = rest;
+                let terms = Terms {
+                    a,
+                    b,
+                    taps: &[Tap { a: 0, b: 0 }],
+                    k: kc,
+                    a_row: 1,
+                    a_step: mr,
+                    b_row: nr,
+                };
+                table.product(tile, &terms, write);
+            }
+        }
+    });
+}
+
+/// Copies a sliver of `width` lines with `kc` terms so that the lines of one term are neighbours:
+/// `out[p·pitch + i] = from[i·line + p·term]`. One of `line` and `term` is 1.
+fn pack(
+    table: &Table,
+    out: &mut [f32],
+    pitch: usize,
+    (from, line, term): (&[f32], usize, usize),
+    (width, kc): (usize, usize),
+) {
+    if term == 1 {
+        return table.transpose((out, pitch), (from, line), (width, kc));
+    }
+    table.copy((out, pitch), (from, term), (kc, width));
+}
+
+#[cfg(test)]
+mod tests;

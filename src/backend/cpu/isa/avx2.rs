@@ -1,0 +1,120 @@
+//! Kernels for CPUs with AVX2 and FMA.
+#![allow(unsafe_code)]
+
+use std::arch::x86_64::*;
+
+use super::super::dispatch::{Isa, Table};
+use super::kernel::{self, Vector};
+use super::{Blocking, Call, Matrices, Tile};
+
+/// `LANES` ones and as many zeros: a window onto it is a mask.
+static WINDOW: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+
+// SAFETY: uses AVX2 and FMA only, which callers have made sure of.
+unsafe impl Vector for __m256 {
+    const LANES: usize = 8;
+    type Mask = __m256i;
+    #[inline(always)]
+    unsafe fn mask(lanes: usize) -> __m256i {
+        // SAFETY: with `1 <= lanes <= 8` the window lies inside the array.
+        unsafe { _mm256_loadu_si256(WINDOW.as_ptr().add(8 - lanes).cast()) }
+    }
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe { _mm256_setzero_ps() }
+    }
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe { _mm256_set1_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller vouches for 8 numbers and the instruction set.
+        unsafe { _mm256_loadu_ps(from) }
+    }
+    #[inline(always)]
+    unsafe fn load_masked(from: *const f32, mask: __m256i) -> Self {
+        // SAFETY: lanes outside the mask are not read.
+        unsafe { _mm256_maskload_ps(from, mask) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller vouches for 8 numbers and the instruction set.
+        unsafe { _mm256_storeu_ps(to, self) }
+    }
+    #[inline(always)]
+    unsafe fn store_masked(self, to: *mut f32, mask: __m256i) {
+        // SAFETY: lanes outside the mask are not written.
+        unsafe { _mm256_maskstore_ps(to, mask, self) }
+    }
+    #[inline(always)]
+    unsafe fn add_product(self, a: Self, b: Self) -> Self {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe { _mm256_fmadd_ps(a, b, self) }
+    }
+    #[inline(always)]
+    unsafe fn prefetch(at: *const f32) {
+        // SAFETY: a hint; any address is allowed.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe { _mm256_add_ps(self, other) }
+    }
+}
+
+/// A tile of `MR` rows and `NV` vectors.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn tile<const MR: usize, const NV: usize>(call: &Call<'_>) {
+    // SAFETY: the instruction set is enabled here; the addresses are the caller's.
+    unsafe { kernel::tile::<__m256, MR, NV>(call) }
+}
+
+#[target_feature(enable = "avx2,fma")]
+unsafe fn copy(m: &Matrices, rows: usize, cols: usize) {
+    // SAFETY: the instruction set is enabled here; the addresses are the caller's.
+    unsafe { kernel::copy::<__m256>(m, rows, cols) }
+}
+
+#[target_feature(enable = "avx2,fma")]
+unsafe fn transpose(m: &Matrices, rows: usize, cols: usize) {
+    // SAFETY: the addresses are the caller's.
+    unsafe { kernel::transpose(m, rows, cols) }
+}
+
+#[target_feature(enable = "avx2,fma")]
+unsafe fn burn(rounds: usize) -> f32 {
+    // SAFETY: the instruction set is enabled here; there are no addresses.
+    unsafe { kernel::burn::<__m256, 12>(rounds) }
+}
+
+// Sixteen registers: 6 x 2 vectors leave four for B, the broadcast and the mask.
+const ONE: [Tile; 6] = tiles!(1: 1 2 3 4 5 6);
+const TWO: [Tile; 6] = tiles!(2: 1 2 3 4 5 6);
+const THREE: [Tile; 4] = tiles!(3: 1 2 3 4);
+
+/// The table of a CPU with AVX2 and FMA.
+pub(crate) static TABLE: Table = {
+    let blocking = Blocking {
+        mr: 6,
+        nv: 2,
+        mc: 96,
+        nc: 1024,
+        kc: 256,
+    };
+    // SAFETY: `dispatch` hands this table out only where AVX2 and FMA were detected, and entry `i`
+    // of the list for `v` vectors is the tile of `i + 1` rows and `v` vectors of 8 lanes.
+    unsafe {
+        Table::new(
+            Isa::Avx2,
+            8,
+            [&ONE, &TWO, &THREE, &[]],
+            [copy, transpose],
+            (burn, 12),
+            Some(blocking),
+        )
+    }
+};

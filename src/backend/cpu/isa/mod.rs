@@ -1,0 +1,95 @@
+//! The innermost kernels, one file per instruction set, one generic body for all.
+//!
+//! Everything here works on raw pointers; the safe way in is
+//! [`Table`](super::dispatch::Table), which checks lengths first.
+
+/// The tiles of `$nv` vectors, for each number of rows in the list.
+macro_rules! tiles {
+    ($nv:literal: $($mr:literal)*) => { [$(tile::<$mr, $nv>),*] };
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(super) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(super) mod avx512;
+pub(super) mod fallback;
+mod kernel;
+pub(super) mod portable;
+
+/// Where one group of terms starts: offsets into the two operands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tap {
+    /// Offset of the first number of A.
+    pub a: usize,
+    /// Offset of the first number of B.
+    pub b: usize,
+}
+
+/// The arguments of one register tile, see [`kernel::tile`].
+pub(super) struct Call<'a> {
+    /// First number of the destination.
+    pub c: *mut f32,
+    /// Distance between rows of the destination.
+    pub c_row: usize,
+    /// Base of A.
+    pub a: *const f32,
+    /// Base of B.
+    pub b: *const f32,
+    /// The groups of terms.
+    pub taps: &'a [Tap],
+    /// Terms in each group.
+    pub k: usize,
+    /// Distance between rows of A.
+    pub a_row: usize,
+    /// Distance between terms of A.
+    pub a_step: usize,
+    /// Distance between terms of B.
+    pub b_row: usize,
+    /// Columns in the last vector of the tile, at least 1.
+    pub last: usize,
+    /// Add to the destination instead of overwriting it.
+    pub add: bool,
+}
+
+/// A register tile of a fixed number of rows and vectors.
+///
+/// # Safety
+/// The CPU has the instruction set of the table the tile is from, and for its rows `i`, its columns
+/// `j` (as cut by `last`), every tap and every term `p` the numbers `a[tap.a + i·a_row + p·a_step]`
+/// and `b[tap.b + p·b_row + j]` may be read and `c[i·c_row + j]` may be read and written.
+pub(super) type Tile = unsafe fn(&Call<'_>);
+
+/// Moves a matrix of `rows x cols`, the last two arguments: a copy does
+/// `dst[i·dst_row + j] = src[i·src_row + j]`, a transposition `dst[j·dst_row + i] = src[i·src_row + j]`.
+///
+/// # Safety
+/// The CPU has the instruction set of the table, all these numbers may be read or written, and the
+/// two matrices do not overlap.
+pub(super) type Move = unsafe fn(&Matrices, usize, usize);
+
+/// The two matrices of a [`Move`].
+pub(super) struct Matrices {
+    /// First number of the destination.
+    pub dst: *mut f32,
+    /// Distance between rows of the destination.
+    pub dst_row: usize,
+    /// First number of the source.
+    pub src: *const f32,
+    /// Distance between rows of the source.
+    pub src_row: usize,
+}
+
+/// The cache blocking of a packed product.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Blocking {
+    /// Rows of the register tile.
+    pub mr: usize,
+    /// Vectors of the register tile.
+    pub nv: usize,
+    /// Rows of A packed at a time.
+    pub mc: usize,
+    /// Columns of B packed at a time.
+    pub nc: usize,
+    /// Terms summed in registers before they go to the destination.
+    pub kc: usize,
+}

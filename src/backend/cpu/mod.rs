@@ -1,0 +1,340 @@
+//! The CPU backend: every primitive in f32, fast.
+//!
+//! A primitive that touches few numbers runs on the calling thread; a large one is cut into pieces
+//! for the rayon pool that the caller runs in (run the whole training loop inside one pool: handing
+//! over from outside costs more). No primitive allocates, and none gives different bits for a
+//! different number of threads.
+
+pub mod buffer;
+#[cfg(test)]
+mod check;
+pub(crate) mod conv;
+pub(crate) mod dispatch;
+mod dropout;
+mod elementwise;
+pub(crate) mod gemm;
+mod isa;
+mod layout;
+mod loss;
+mod norm;
+mod norm_backward;
+mod optim;
+mod parallel;
+mod pool;
+#[doc(hidden)]
+pub mod probe;
+mod reduce;
+mod scratch;
+pub(crate) mod tiles;
+mod widths;
+
+pub use dispatch::{ISA_VARIABLE, Isa, isa_from_env};
+
+use super::{
+    Backend, BatchNorm, BatchNormBackward, DropoutMask, Dst, Gemm, RowLoss, SgdStep, Src, Write,
+};
+use crate::error::Result;
+use crate::shape::{Conv, Images, Pool};
+use buffer::{Buffer, slice, slice_mut};
+
+/// Most samples in one block of a spatial tensor.
+pub const BATCH_BLOCK: usize = 32;
+
+/// The processor that this program runs on.
+///
+/// ```
+/// use unforget::backend::{Backend, View, ViewMut, cpu::Cpu};
+///
+/// let mut x = Cpu.alloc(4)?;
+/// Cpu.upload(ViewMut { buf: &mut x, offset: 0, len: 4 }, &[-1.0, 2.0, -3.0, 4.0]);
+/// let mut y = Cpu.alloc(4)?;
+/// let dst = ViewMut { buf: &mut y, offset: 0, len: 4 };
+/// Cpu.relu(dst, View { buf: &x, offset: 0, len: 4 });
+/// assert_eq!(Cpu.host(View { buf: &y, offset: 1, len: 3 }), Some(&[2.0, 0.0, 4.0][..]));
+/// # Ok::<(), unforget::Error>(())
+/// ```
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Cpu;
+
+/// The slices of the arguments of batch normalisation.
+fn forward_slices(args: BatchNorm<'_, Buffer>) -> norm::Forward<'_> {
+    norm::Forward {
+        y: slice_mut(args.y),
+        mean: slice_mut(args.mean),
+        inv_std: slice_mut(args.inv_std),
+        running: slice_mut(args.running),
+        x: slice(args.x),
+        gamma: slice(args.gamma),
+        beta: slice(args.beta),
+    }
+}
+
+/// The slices of the arguments of its backward pass.
+fn backward_slices(args: BatchNormBackward<'_, Buffer>) -> norm_backward::Backward<'_> {
+    norm_backward::Backward {
+        dx: args.dx.map(|(dx, write)| (slice_mut(dx), write)),
+        dgamma_dbeta: slice_mut(args.dgamma_dbeta),
+        x: slice(args.x),
+        dy: slice(args.dy),
+        gamma: slice(args.gamma),
+        mean: slice(args.mean),
+        inv_std: slice(args.inv_std),
+    }
+}
+
+impl Backend for Cpu {
+    type Elem = f32;
+    type Buf = Buffer;
+    const BATCH_BLOCK: usize = BATCH_BLOCK;
+
+    fn alloc(&self, len: usize) -> Result<Buffer> {
+        Buffer::zeroed(len)
+    }
+
+    fn capacity(buf: &Buffer) -> usize {
+        buf.numbers().len()
+    }
+
+    fn upload(&self, dst: Dst<'_, Self>, src: &[f32]) {
+        slice_mut(dst).copy_from_slice(src);
+    }
+
+    fn download(&self, src: Src<'_, Self>, dst: &mut [f32]) {
+        dst.copy_from_slice(slice(src));
+    }
+
+    fn host<'a>(&self, src: Src<'a, Self>) -> Option<&'a [f32]> {
+        Some(slice(src))
+    }
+
+    fn fill(&self, dst: Dst<'_, Self>, value: f32) {
+        slice_mut(dst).fill(value);
+    }
+
+    fn scale_add(&self, dst: Dst<'_, Self>, src: Src<'_, Self>, alpha: f32, write: Write) {
+        elementwise::map(slice_mut(dst), slice(src), write, |x| alpha * x);
+    }
+
+    fn gemm(&self, c: Dst<'_, Self>, a: Src<'_, Self>, b: Src<'_, Self>, dims: Gemm, write: Write) {
+        gemm::gemm(slice_mut(c), slice(a), slice(b), dims, write);
+    }
+
+    fn add_bias(&self, y: Dst<'_, Self>, bias: Src<'_, Self>, cols: usize) {
+        elementwise::add_bias(slice_mut(y), slice(bias), cols);
+    }
+
+    fn sum_rows(&self, dst: Dst<'_, Self>, src: Src<'_, Self>, cols: usize, write: Write) {
+        reduce::sum_rows(slice_mut(dst), slice(src), cols, write);
+    }
+
+    fn to_spatial(&self, y: Dst<'_, Self>, x: Src<'_, Self>, images: Images, write: Write) {
+        layout::to_spatial(slice_mut(y), slice(x), images, write);
+    }
+
+    fn to_rows(&self, y: Dst<'_, Self>, x: Src<'_, Self>, images: Images, write: Write) {
+        layout::to_rows(slice_mut(y), slice(x), images, write);
+    }
+
+    fn copy_samples(
+        &self,
+        dst: Dst<'_, Self>,
+        dst_images: Images,
+        dst_start: usize,
+        src: Src<'_, Self>,
+        src_images: Images,
+        src_start: usize,
+        count: usize,
+        write: Write,
+    ) {
+        let copy = layout::SampleCopy {
+            dst: dst_images,
+            dst_start,
+            src: src_images,
+            src_start,
+            count,
+        };
+        layout::copy_samples(slice_mut(dst), slice(src), &copy, write);
+    }
+
+    fn conv2d(&self, y: Dst<'_, Self>, x: Src<'_, Self>, w: Src<'_, Self>, conv: Conv) {
+        conv::conv2d(slice_mut(y), slice(x), slice(w), conv);
+    }
+
+    fn conv2d_backward_data(
+        &self,
+        dx: Dst<'_, Self>,
+        dy: Src<'_, Self>,
+        w: Src<'_, Self>,
+        conv: Conv,
+        write: Write,
+    ) {
+        conv::conv2d_backward_data(slice_mut(dx), slice(dy), slice(w), conv, write);
+    }
+
+    fn conv2d_backward_weight(
+        &self,
+        dw: Dst<'_, Self>,
+        x: Src<'_, Self>,
+        dy: Src<'_, Self>,
+        conv: Conv,
+        write: Write,
+    ) {
+        conv::conv2d_backward_weight(slice_mut(dw), slice(x), slice(dy), conv, write);
+    }
+
+    fn batch_norm(
+        &self,
+        args: BatchNorm<'_, Buffer>,
+        images: Images,
+        groups: &[usize],
+        eps: f32,
+        momentum: f32,
+    ) {
+        norm::forward(forward_slices(args), images, groups, eps, momentum);
+    }
+
+    fn batch_norm_backward(
+        &self,
+        args: BatchNormBackward<'_, Buffer>,
+        images: Images,
+        groups: &[usize],
+        write: Write,
+    ) {
+        norm_backward::backward(backward_slices(args), images, groups, write);
+    }
+
+    fn batch_norm_eval(&self, args: BatchNorm<'_, Buffer>, c: usize, eps: f32) {
+        norm::eval(forward_slices(args), c, eps);
+    }
+
+    fn batch_norm_eval_backward(
+        &self,
+        args: BatchNormBackward<'_, Buffer>,
+        c: usize,
+        write: Write,
+    ) {
+        norm_backward::eval_backward(backward_slices(args), c, write);
+    }
+
+    fn relu(&self, y: Dst<'_, Self>, x: Src<'_, Self>) {
+        elementwise::map(slice_mut(y), slice(x), Write::Set, elementwise::relu);
+    }
+
+    fn relu_backward(&self, dx: Dst<'_, Self>, y: Src<'_, Self>, dy: Src<'_, Self>, write: Write) {
+        let gradient = elementwise::relu_backward;
+        elementwise::map2(slice_mut(dx), slice(y), slice(dy), write, gradient);
+    }
+
+    fn tanh(&self, y: Dst<'_, Self>, x: Src<'_, Self>) {
+        elementwise::map(slice_mut(y), slice(x), Write::Set, f32::tanh);
+    }
+
+    fn tanh_backward(&self, dx: Dst<'_, Self>, y: Src<'_, Self>, dy: Src<'_, Self>, write: Write) {
+        let gradient = |y: f32, dy: f32| dy * (1.0 - y * y);
+        elementwise::map2(slice_mut(dx), slice(y), slice(dy), write, gradient);
+    }
+
+    fn dropout(
+        &self,
+        y: Dst<'_, Self>,
+        x: Src<'_, Self>,
+        images: Images,
+        mask: DropoutMask,
+        write: Write,
+    ) {
+        dropout::dropout(slice_mut(y), slice(x), images, mask, write);
+    }
+
+    fn max_pool(&self, y: Dst<'_, Self>, x: Src<'_, Self>, pool: Pool) {
+        pool::max(slice_mut(y), slice(x), pool);
+    }
+
+    fn max_pool_backward(
+        &self,
+        dx: Dst<'_, Self>,
+        x: Src<'_, Self>,
+        y: Src<'_, Self>,
+        dy: Src<'_, Self>,
+        pool: Pool,
+        write: Write,
+    ) {
+        pool::max_backward(slice_mut(dx), slice(x), slice(y), slice(dy), pool, write);
+    }
+
+    fn avg_pool(&self, y: Dst<'_, Self>, x: Src<'_, Self>, pool: Pool) {
+        pool::avg(slice_mut(y), slice(x), pool);
+    }
+
+    fn avg_pool_backward(&self, dx: Dst<'_, Self>, dy: Src<'_, Self>, pool: Pool, write: Write) {
+        pool::avg_backward(slice_mut(dx), slice(dy), pool, write);
+    }
+
+    fn row_loss(
+        &self,
+        terms: Dst<'_, Self>,
+        probs: Dst<'_, Self>,
+        logits: Src<'_, Self>,
+        rows: Src<'_, Self>,
+        targets: Option<Src<'_, Self>>,
+        dims: RowLoss,
+    ) {
+        let targets = targets.map(slice);
+        loss::row_loss(
+            slice_mut(terms),
+            slice_mut(probs),
+            slice(logits),
+            slice(rows),
+            targets,
+            dims,
+        );
+    }
+
+    fn row_loss_backward(
+        &self,
+        dx: Dst<'_, Self>,
+        probs: Src<'_, Self>,
+        logits: Src<'_, Self>,
+        rows: Src<'_, Self>,
+        targets: Option<Src<'_, Self>>,
+        dl: Src<'_, Self>,
+        dims: RowLoss,
+        write: Write,
+    ) {
+        let args = loss::RowLossBackward {
+            probs: slice(probs),
+            logits: slice(logits),
+            table: slice(rows),
+            targets: targets.map(slice),
+            dl: slice(dl)[0],
+            dims,
+        };
+        loss::row_loss_backward(slice_mut(dx), &args, write);
+    }
+
+    fn mse(&self, loss: Dst<'_, Self>, x: Src<'_, Self>, t: Src<'_, Self>) {
+        slice_mut(loss)[0] = loss::mse(slice(x), slice(t));
+    }
+
+    fn mse_backward(
+        &self,
+        dx: Dst<'_, Self>,
+        x: Src<'_, Self>,
+        t: Src<'_, Self>,
+        dl: Src<'_, Self>,
+        sign: f32,
+        write: Write,
+    ) {
+        let scale = sign * slice(dl)[0] * 2.0 / x.len as f32;
+        loss::mse_backward(slice_mut(dx), slice(x), slice(t), scale, write);
+    }
+
+    fn sgd(
+        &self,
+        values: Dst<'_, Self>,
+        grads: Src<'_, Self>,
+        momentum: Dst<'_, Self>,
+        step: SgdStep,
+    ) {
+        optim::sgd(slice_mut(values), slice(grads), slice_mut(momentum), step);
+    }
+}

@@ -1,0 +1,59 @@
+//! Stochastic gradient descent in one pass over the flat parameters.
+
+use super::parallel::{CHUNK, min_tasks};
+use crate::backend::SgdStep;
+use rayon::prelude::*;
+
+/// One step, see [`Backend::sgd`](crate::backend::Backend::sgd).
+pub(super) fn sgd(values: &mut [f32], grads: &[f32], momentum: &mut [f32], step: SgdStep) {
+    let min_len = min_tasks(values.len());
+    let chunks = values
+        .par_chunks_mut(CHUNK)
+        .zip(grads.par_chunks(CHUNK))
+        .with_min_len(min_len);
+    if step.momentum == 0.0 {
+        chunks.for_each(|(values, grads)| plain_body(values, grads, step));
+    } else {
+        let chunks = chunks.zip(momentum.par_chunks_mut(CHUNK));
+        chunks.for_each(|((values, grads), momentum)| {
+            momentum_body(values, grads, momentum, step);
+        });
+    }
+}
+
+/// `p -= lr·(g + weight_decay·p)`
+#[inline(always)]
+fn plain_body(values: &mut [f32], grads: &[f32], step: SgdStep) {
+    for (p, &g) in values.iter_mut().zip(grads) {
+        *p -= step.lr * decayed(g, *p, step);
+    }
+}
+
+#[inline(always)]
+fn momentum_body(values: &mut [f32], grads: &[f32], momentum: &mut [f32], step: SgdStep) {
+    let averaged = 1.0 - step.dampening;
+    for ((p, &g), v) in values.iter_mut().zip(grads).zip(momentum) {
+        let d = decayed(g, *p, step);
+        *v = if step.first {
+            d
+        } else {
+            step.momentum * *v + averaged * d
+        };
+        *p -= step.lr
+            * if step.nesterov {
+                d + step.momentum * *v
+            } else {
+                *v
+            };
+    }
+}
+
+/// The gradient with its L2 penalty. Without one the weight is not looked at, as in PyTorch.
+#[inline(always)]
+fn decayed(g: f32, p: f32, step: SgdStep) -> f32 {
+    if step.weight_decay == 0.0 {
+        g
+    } else {
+        g + step.weight_decay * p
+    }
+}

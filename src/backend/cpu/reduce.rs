@@ -1,0 +1,216 @@
+//! Sums over rows, the same for any number of threads.
+//!
+//! Rows are added up in f32 within a leaf of about [`LEAF_ROWS`] rows, leaves in f64 in a binary
+//! tree whose shape follows from the geometry alone. Threads only decide who computes which branch.
+
+use super::elementwise::put;
+use super::parallel::{PARALLEL_MIN, min_tasks};
+use crate::backend::{SpatialLayout, Write};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Columns summed at a time: few enough for the sums to stay in registers or the nearest cache.
+pub(super) const PANEL: usize = 32;
+
+/// Rows that are added up in f32 before the sum goes on in f64: rounding stays near one part in a
+/// million, and a panel of a leaf (16 KiB) stays in the nearest cache for a second pass.
+const LEAF_ROWS: usize = 128;
+
+/// Rows of a tensor as runs of consecutive rows, in rising order. The samples of a group are one run
+/// in each pixel of each block that they reach into.
+pub(super) struct Runs {
+    layout: SpatialLayout,
+    samples: Range<usize>,
+}
+
+impl Runs {
+    /// The rows that belong to some samples of a spatial tensor.
+    pub(super) fn of_samples(layout: SpatialLayout, samples: Range<usize>) -> Self {
+        Runs { layout, samples }
+    }
+
+    /// The rows `0..rows`, one leaf a run.
+    pub(super) fn contiguous(rows: usize) -> Self {
+        let images = crate::shape::Images {
+            n: rows,
+            c: 1,
+            h: 1,
+            w: 1,
+        };
+        let layout = SpatialLayout {
+            images,
+            block: LEAF_ROWS,
+        };
+        Runs {
+            layout,
+            samples: 0..rows,
+        }
+    }
+
+    /// How many rows there are in all.
+    pub(super) fn rows(&self) -> usize {
+        self.samples.len() * self.layout.images.pixels()
+    }
+
+    /// How many runs there are.
+    fn count(&self) -> usize {
+        if self.samples.is_empty() {
+            return 0;
+        }
+        let (first, end) = (self.samples.start, self.samples.end);
+        (end.div_ceil(self.layout.block) - first / self.layout.block) * self.layout.images.pixels()
+    }
+
+    /// Run `i`.
+    #[inline]
+    pub(super) fn get(&self, i: usize) -> Range<usize> {
+        let (block, pixels) = (self.layout.block, self.layout.images.pixels());
+        let first = (self.samples.start / block + i / pixels) * block;
+        let size = block.min(self.layout.images.n - first);
+        let pixel = first * pixels + i % pixels * size;
+        let start = self.samples.start.max(first) - first;
+        let end = self.samples.end.min(first + size) - first;
+        pixel + start..pixel + end
+    }
+
+    /// Combines `leaf(runs)` of all leaves. A row has `width` numbers that count as work.
+    pub(super) fn reduce<T: Send>(
+        &self,
+        width: usize,
+        leaf: &(impl Fn(Range<usize>) -> T + Sync),
+        merge: &(impl Fn(T, T) -> T + Sync),
+    ) -> T {
+        let leaf_runs = (LEAF_ROWS / self.layout.block).max(1);
+        let parallel_runs = PARALLEL_MIN / (self.layout.block * width).max(1);
+        tree(0..self.count(), leaf_runs, parallel_runs, leaf, merge)
+    }
+
+    /// Calls `f(first row, its numbers and those of the rows after it in the run)` for every run;
+    /// `dst` is the whole tensor, of `cols` columns.
+    pub(super) fn for_each_mut(
+        &self,
+        dst: &mut [f32],
+        cols: usize,
+        f: &(impl Fn(usize, &mut [f32]) + Sync),
+    ) {
+        self.split(0..self.count(), dst, 0, cols, f);
+    }
+
+    /// As [`for_each_mut`](Self::for_each_mut) for some of the runs; `dst` begins at row `first`.
+    fn split(
+        &self,
+        runs: Range<usize>,
+        dst: &mut [f32],
+        first: usize,
+        cols: usize,
+        f: &(impl Fn(usize, &mut [f32]) + Sync),
+    ) {
+        if runs.len() > 1 && runs.len() * self.layout.block * cols >= PARALLEL_MIN {
+            let mid = runs.start + runs.len() / 2;
+            let row = self.get(mid).start;
+            let (left, right) = dst.split_at_mut((row - first) * cols);
+            rayon::join(
+                || self.split(runs.start..mid, left, first, cols, f),
+                || self.split(mid..runs.end, right, row, cols, f),
+            );
+        } else {
+            for rows in runs.map(|i| self.get(i)) {
+                f(
+                    rows.start,
+                    &mut dst[(rows.start - first) * cols..][..rows.len() * cols],
+                );
+            }
+        }
+    }
+}
+
+/// Combines `leaf(part)` of parts of `leaf_runs` runs, pair by pair.
+fn tree<T: Send>(
+    runs: Range<usize>,
+    leaf_runs: usize,
+    parallel_runs: usize,
+    leaf: &(impl Fn(Range<usize>) -> T + Sync),
+    merge: &(impl Fn(T, T) -> T + Sync),
+) -> T {
+    if runs.len() <= leaf_runs {
+        return leaf(runs);
+    }
+    let mid = runs.start + runs.len().div_ceil(leaf_runs) / 2 * leaf_runs;
+    let branch = |runs| tree(runs, leaf_runs, parallel_runs, leaf, merge);
+    let (left, right) = if runs.len() < parallel_runs {
+        (branch(runs.start..mid), branch(mid..runs.end))
+    } else {
+        rayon::join(|| branch(runs.start..mid), || branch(mid..runs.end))
+    };
+    merge(left, right)
+}
+
+/// `dst = Σ rows of src` or `dst += Σ rows of src`
+pub(super) fn sum_rows(dst: &mut [f32], src: &[f32], cols: usize, write: Write) {
+    if cols == 0 {
+        return;
+    }
+    let rows = Runs::contiguous(src.len() / cols);
+    let panels = dst.par_chunks_mut(PANEL).with_min_len(min_tasks(src.len()));
+    panels.enumerate().for_each(|(panel, dst)| {
+        let columns = panel * PANEL..panel * PANEL + dst.len();
+        let leaf = |runs: Range<usize>| {
+            let mut sums = [0.0; PANEL];
+            for rows in runs.map(|i| rows.get(i)) {
+                let src = &src[rows.start * cols..rows.end * cols];
+                add_rows(&mut sums[..dst.len()], src, cols, columns.clone());
+            }
+            sums.map(f64::from)
+        };
+        let sums = rows.reduce(PANEL, &leaf, &add_panels);
+        for (dst, sum) in dst.iter_mut().zip(sums) {
+            put(dst, sum as f32, write);
+        }
+    });
+}
+
+/// Adds some columns of every row of `src` to `sums`.
+#[inline(always)]
+pub(super) fn add_rows(sums: &mut [f32], src: &[f32], cols: usize, columns: Range<usize>) {
+    for row in src.chunks_exact(cols) {
+        for (sum, x) in sums.iter_mut().zip(&row[columns.clone()]) {
+            *sum += x;
+        }
+    }
+}
+
+/// The sums of two branches.
+pub(super) fn add_panels(mut a: [f64; PANEL], b: [f64; PANEL]) -> [f64; PANEL] {
+    for (a, b) in a.iter_mut().zip(b) {
+        *a += b;
+    }
+    a
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shape::Images;
+
+    #[test]
+    fn runs_are_the_rows_of_their_samples_in_order() {
+        let images = Images {
+            n: 70,
+            c: 2,
+            h: 2,
+            w: 3,
+        };
+        let layout = SpatialLayout::new(images, 32);
+        for samples in [0..0, 0..70, 0..24, 23..25, 10..60, 69..70] {
+            let runs = Runs::of_samples(layout, samples.clone());
+            let rows: Vec<usize> = (0..runs.count()).flat_map(|i| runs.get(i)).collect();
+            assert!(rows.is_sorted(), "{samples:?}");
+            let mut expected: Vec<usize> = samples
+                .flat_map(|s| (0..6).map(move |p| layout.index(s, p / 3, p % 3) / 2))
+                .collect();
+            expected.sort_unstable();
+            assert_eq!(rows, expected);
+            assert_eq!(rows.len(), runs.rows());
+        }
+    }
+}

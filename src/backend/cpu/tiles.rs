@@ -1,0 +1,216 @@
+//! A matrix cut into tiles that different threads may write at the same time.
+#![allow(unsafe_code)]
+
+use std::marker::PhantomData;
+
+/// A rectangle of a row-major matrix, exclusively borrowed. Two tiles cut from one never overlap,
+/// which slices cannot express when the cut runs between columns.
+pub(crate) struct TileMut<'a> {
+    /// Valid for reads and writes of `cols` numbers at each of `rows` steps of `stride`, and nobody
+    /// else touches those while `'a` lasts.
+    first: *mut f32,
+    rows: usize,
+    cols: usize,
+    stride: usize,
+    matrix: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: a tile is an exclusive borrow of plain numbers, like `&mut [f32]`, which is `Send`.
+unsafe impl Send for TileMut<'_> {}
+
+impl<'a> TileMut<'a> {
+    /// The `rows x cols` rectangle that starts at the first number of `matrix`, whose rows are
+    /// `stride` apart.
+    ///
+    /// # Panics
+    /// If the rectangle does not fit.
+    #[track_caller]
+    pub fn new(matrix: &'a mut [f32], rows: usize, cols: usize, stride: usize) -> Self {
+        if rows > 0 && cols > 0 {
+            let end = (rows - 1)
+                .checked_mul(stride)
+                .and_then(|n| n.checked_add(cols));
+            assert!(
+                (rows == 1 || cols <= stride) && end.is_some_and(|end| end <= matrix.len()),
+                "a tile of {rows} x {cols}, rows {stride} apart, in {} numbers",
+                matrix.len()
+            );
+        }
+        TileMut {
+            first: matrix.as_mut_ptr(),
+            rows,
+            cols,
+            stride,
+            matrix: PhantomData,
+        }
+    }
+
+    /// Rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Columns.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Distance between the first numbers of two rows.
+    pub fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// The first number, for the kernels.
+    pub fn as_mut_ptr(&mut self) -> *mut f32 {
+        self.first
+    }
+
+    /// The numbers of row `i`.
+    #[track_caller]
+    pub fn row(&mut self, i: usize) -> &mut [f32] {
+        assert!(i < self.rows, "row {i} of a tile with {} rows", self.rows);
+        // SAFETY: `i < rows`, so `first` is valid for these `cols` numbers, which this tile alone
+        // may touch; the borrow of the slice is a borrow of the tile.
+        unsafe { std::slice::from_raw_parts_mut(self.first.add(i * self.stride), self.cols) }
+    }
+
+    /// The same tile for a shorter time.
+    pub fn reborrow(&mut self) -> TileMut<'_> {
+        TileMut {
+            matrix: PhantomData,
+            ..*self
+        }
+    }
+
+    /// The `count` rows `first`, `first + step`, ..
+    #[track_caller]
+    pub fn rows_every(&mut self, first: usize, count: usize, step: usize) -> TileMut<'_> {
+        let last = count
+            .checked_sub(1)
+            .map(|n| n.saturating_mul(step).saturating_add(first));
+        assert!(
+            step > 0 && last.is_none_or(|last| last < self.rows),
+            "{count} rows from {first} on, {step} apart, of {}",
+            self.rows
+        );
+        TileMut {
+            // With no row at all the pointer is never used.
+            first: self.first.wrapping_add(first * self.stride),
+            rows: count,
+            cols: self.cols,
+            stride: self.stride * step,
+            matrix: PhantomData,
+        }
+    }
+
+    /// The first `at` rows and the rest.
+    #[track_caller]
+    pub fn split_rows(self, at: usize) -> (Self, Self) {
+        assert!(at <= self.rows, "{at} of {} rows", self.rows);
+        // With `at == rows` the second part is empty and its pointer is never used.
+        let second = self.first.wrapping_add(at * self.stride);
+        let rows = self.rows - at;
+        (
+            TileMut { rows: at, ..self },
+            TileMut {
+                first: second,
+                rows,
+                ..self
+            },
+        )
+    }
+
+    /// The first `at` columns and the rest.
+    #[track_caller]
+    pub fn split_cols(self, at: usize) -> (Self, Self) {
+        assert!(at <= self.cols, "{at} of {} columns", self.cols);
+        // With `at == cols` the second part is empty and its pointer is never used.
+        let second = self.first.wrapping_add(at);
+        let cols = self.cols - at;
+        (
+            TileMut { cols: at, ..self },
+            TileMut {
+                first: second,
+                cols,
+                ..self
+            },
+        )
+    }
+
+    /// Calls `f(row, column, tile)` for the pieces of a grid with cells of `rows x cols` (smaller at
+    /// the end), if `parallel` on whatever threads are free. The grid depends on the sizes alone.
+    pub fn for_each_cell<F>(self, rows: usize, cols: usize, parallel: bool, f: &F)
+    where
+        F: Fn(usize, usize, TileMut<'_>) + Sync,
+    {
+        self.cells((0, 0), (rows.max(1), cols.max(1)), parallel, f);
+    }
+
+    fn cells<F>(self, at: (usize, usize), cell: (usize, usize), parallel: bool, f: &F)
+    where
+        F: Fn(usize, usize, TileMut<'_>) + Sync,
+    {
+        let down = self.rows.div_ceil(cell.0);
+        let across = self.cols.div_ceil(cell.1);
+        if down == 0 || across == 0 {
+            return;
+        }
+        if down == 1 && across == 1 {
+            return f(at.0, at.1, self);
+        }
+        let (first, second, next) = if down > 1 {
+            let cut = down / 2 * cell.0;
+            let (first, second) = self.split_rows(cut);
+            (first, second, (at.0 + cut, at.1))
+        } else {
+            let cut = across / 2 * cell.1;
+            let (first, second) = self.split_cols(cut);
+            (first, second, (at.0, at.1 + cut))
+        };
+        if parallel {
+            rayon::join(
+                || first.cells(at, cell, true, f),
+                || second.cells(next, cell, true, f),
+            );
+        } else {
+            first.cells(at, cell, false, f);
+            second.cells(next, cell, false, f);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_cover_the_matrix_once() {
+        for (rows, cols, stride, cell) in [(7, 5, 9, (2, 2)), (1, 1, 1, (4, 4)), (0, 3, 3, (1, 1))]
+        {
+            let mut data = vec![0.0; rows * stride];
+            TileMut::new(&mut data, rows, cols, stride).for_each_cell(
+                cell.0,
+                cell.1,
+                true,
+                &|r, c, mut tile| {
+                    for i in 0..tile.rows() {
+                        for (j, x) in tile.row(i).iter_mut().enumerate() {
+                            *x += ((r + i) * cols + c + j + 1) as f32;
+                        }
+                    }
+                },
+            );
+            for (at, &x) in data.iter().enumerate() {
+                let (i, j) = (at / stride, at % stride);
+                let want = if j < cols { i * cols + j + 1 } else { 0 };
+                assert_eq!(x, want as f32, "{rows}x{cols} at {i}, {j}");
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "a tile of 2 x 3")]
+    fn a_tile_must_fit() {
+        TileMut::new(&mut [0.0; 6], 2, 3, 4);
+    }
+}

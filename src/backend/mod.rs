@@ -1,0 +1,516 @@
+//! The primitives that a device must offer, and the devices that offer them.
+//!
+//! [`Backend`] is the contract; [`Reference`](reference::Reference) keeps it with plain loops (the
+//! oracle of every test), [`Cpu`](cpu::Cpu) keeps it fast. A backend knows numbers and geometry; it
+//! knows neither tapes nor derivatives as a whole, only the arithmetic of each step.
+//!
+//! # Layout
+//! Activations are **channels last**. Every primitive but convolution, spatial pooling, dropout,
+//! batch normalisation by group, and the conversions sees `rows x channels` and does not care how the
+//! rows are ordered. A batch of images is stored in blocks of at most [`Backend::BATCH_BLOCK`]
+//! samples, `[block][h][w][sample in block][c]`: [`SpatialLayout`] says exactly which. With a block
+//! of one this is plain NHWC; on the CPU the batch sits inside the pixel, so that a convolution is a
+//! matrix product over its valid taps. *Row order* is one sample after the other in PyTorch's CHW
+//! order, which is how data enters and leaves.
+//!
+//! Weights are stored output-channel fastest: linear `[in][out]`, convolution
+//! `[kernel row][kernel column][in][out]`.
+//!
+//! # Writing
+//! Each primitive that produces a gradient takes a [`Write`]: the first writer of a gradient sets
+//! it, later writers add. With [`Write::Set`] the destination must not be read: it may hold
+//! anything, NaN included.
+
+pub mod cpu;
+mod dropout;
+pub mod reference;
+
+#[cfg(test)]
+mod conformance;
+
+use crate::error::Result;
+use crate::shape::{Conv, Images, Pool};
+use std::fmt::Debug;
+
+/// A number type of a backend.
+pub trait Elem:
+    Copy + Default + Debug + PartialOrd + Send + Sync + std::iter::Sum + 'static
+{
+    /// The nearest value to `x`.
+    fn from_f64(x: f64) -> Self;
+    /// The value as f64, exactly.
+    fn to_f64(self) -> f64;
+    /// The nearest value to `x` (exact for every type in use).
+    fn from_f32(x: f32) -> Self {
+        Self::from_f64(f64::from(x))
+    }
+    /// The value rounded to f32.
+    fn to_f32(self) -> f32 {
+        self.to_f64() as f32
+    }
+}
+
+impl Elem for f32 {
+    fn from_f64(x: f64) -> Self {
+        x as f32
+    }
+    fn to_f64(self) -> f64 {
+        f64::from(self)
+    }
+    fn from_f32(x: f32) -> Self {
+        x
+    }
+    fn to_f32(self) -> f32 {
+        self
+    }
+}
+
+impl Elem for f64 {
+    fn from_f64(x: f64) -> Self {
+        x
+    }
+    fn to_f64(self) -> f64 {
+        self
+    }
+}
+
+/// Whether a primitive overwrites its destination or adds to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Write {
+    /// Overwrite; what was there is not read.
+    Set,
+    /// Add in place.
+    Add,
+}
+
+/// Read access to `len` numbers of a buffer, from `offset`.
+#[derive(Debug)]
+pub struct View<'a, Buf> {
+    /// The buffer.
+    pub buf: &'a Buf,
+    /// The first number.
+    pub offset: usize,
+    /// How many numbers.
+    pub len: usize,
+}
+
+impl<Buf> Clone for View<'_, Buf> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<Buf> Copy for View<'_, Buf> {}
+
+/// Write access to `len` numbers of a buffer, from `offset`.
+#[derive(Debug)]
+pub struct ViewMut<'a, Buf> {
+    /// The buffer.
+    pub buf: &'a mut Buf,
+    /// The first number.
+    pub offset: usize,
+    /// How many numbers.
+    pub len: usize,
+}
+
+impl<Buf> ViewMut<'_, Buf> {
+    /// The same view for a shorter time.
+    pub fn reborrow(&mut self) -> ViewMut<'_, Buf> {
+        ViewMut {
+            buf: self.buf,
+            offset: self.offset,
+            len: self.len,
+        }
+    }
+}
+
+/// Where the numbers of a batch of images lie: see the [module](self#layout).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SpatialLayout {
+    /// The batch.
+    pub images: Images,
+    /// Samples in each block but the last, which may be smaller; at least 1.
+    pub block: usize,
+}
+
+impl SpatialLayout {
+    /// The layout of `images` on a backend whose blocks hold at most `max_block` samples: the batch
+    /// is divided evenly, so that 33 samples make blocks of 17 and 16 rather than 32 and 1.
+    pub fn new(images: Images, max_block: usize) -> Self {
+        let blocks = images.n.div_ceil(max_block).max(1);
+        SpatialLayout {
+            images,
+            block: images.n.div_ceil(blocks).max(1),
+        }
+    }
+
+    /// The blocks in order: `(first sample, samples)`.
+    pub fn blocks(&self) -> impl DoubleEndedIterator<Item = (usize, usize)> + use<> {
+        let (n, block) = (self.images.n, self.block);
+        (0..n.div_ceil(block)).map(move |b| (b * block, block.min(n - b * block)))
+    }
+
+    /// The index of the first channel of pixel `(y, x)` of sample `sample`.
+    pub fn index(&self, sample: usize, y: usize, x: usize) -> usize {
+        let Images { n, c, h, w } = self.images;
+        let first = sample / self.block * self.block;
+        let size = self.block.min(n - first);
+        (first * h * w + (y * w + x) * size + (sample - first)) * c
+    }
+}
+
+/// The matrix product `C = op(A)·op(B)` of row-major matrices: `C` is `m x n`, `op(A)` is `m x k`,
+/// `op(B)` is `k x n`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Gemm {
+    /// Rows of C.
+    pub m: usize,
+    /// Columns of C.
+    pub n: usize,
+    /// Terms of each sum.
+    pub k: usize,
+    /// A is stored transposed, as `k x m`.
+    pub a_transposed: bool,
+    /// B is stored transposed, as `n x k`.
+    pub b_transposed: bool,
+}
+
+/// The arguments of batch normalisation in training mode.
+pub struct BatchNorm<'a, Buf> {
+    /// Output, `rows x c`.
+    pub y: ViewMut<'a, Buf>,
+    /// Saved for the backward pass: the mean of each group, `groups x c`.
+    pub mean: ViewMut<'a, Buf>,
+    /// Saved for the backward pass: `1 / sqrt(variance + eps)`, `groups x c`.
+    pub inv_std: ViewMut<'a, Buf>,
+    /// Running mean and then running (unbiased) variance, `2 x c`; updated group after group.
+    pub running: ViewMut<'a, Buf>,
+    /// Input, `rows x c`.
+    pub x: View<'a, Buf>,
+    /// Scale, `c`.
+    pub gamma: View<'a, Buf>,
+    /// Shift, `c`.
+    pub beta: View<'a, Buf>,
+}
+
+/// The arguments of the backward pass of batch normalisation.
+pub struct BatchNormBackward<'a, Buf> {
+    /// Gradient of the input, if wanted, and how to write it.
+    pub dx: Option<(ViewMut<'a, Buf>, Write)>,
+    /// Gradient of the scale and then of the shift, `2 x c`.
+    pub dgamma_dbeta: ViewMut<'a, Buf>,
+    /// Input of the forward pass.
+    pub x: View<'a, Buf>,
+    /// Gradient of the output.
+    pub dy: View<'a, Buf>,
+    /// Scale, `c`.
+    pub gamma: View<'a, Buf>,
+    /// Mean of each group as saved, `groups x c`.
+    pub mean: View<'a, Buf>,
+    /// `1 / sqrt(variance + eps)` of each group as saved, `groups x c`.
+    pub inv_std: View<'a, Buf>,
+}
+
+/// The random numbers of one dropout: element `i` of sample `s` depends on these and nothing else,
+/// so the mask is the same on every device and needs no storage. `i` counts pixel by pixel, channel
+/// fastest.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct DropoutMask {
+    /// Probability of dropping an element, in `[0, 1)`.
+    pub p: f32,
+    /// Seed of the run.
+    pub seed: u64,
+    /// Training step.
+    pub step: u64,
+    /// Which dropout of the step.
+    pub layer: u32,
+}
+
+/// The geometry of the row-weighted loss, see [`Backend::row_loss`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RowLoss {
+    /// Rows of the logits.
+    pub n: usize,
+    /// Columns of the logits.
+    pub c: usize,
+    /// First row of the current mini-batch; the other rows are replay.
+    pub current_start: usize,
+    /// End of the rows of the current mini-batch.
+    pub current_end: usize,
+}
+
+/// Columns of the row table of [`Backend::row_loss`]: label, CE weight, MSE weight, stored width.
+pub const ROW_LOSS_COLUMNS: usize = 4;
+
+/// The constants of one step of stochastic gradient descent, see [`Backend::sgd`].
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct SgdStep {
+    /// Learning rate.
+    pub lr: f32,
+    /// Momentum factor.
+    pub momentum: f32,
+    /// Dampening of the momentum.
+    pub dampening: f32,
+    /// L2 penalty.
+    pub weight_decay: f32,
+    /// Nesterov's look-ahead.
+    pub nesterov: bool,
+    /// The momentum buffer is empty: it is set to the gradient, not averaged with it.
+    pub first: bool,
+}
+
+/// Read access to a buffer of `B`.
+pub type Src<'a, B> = View<'a, <B as Backend>::Buf>;
+/// Write access to a buffer of `B`.
+pub type Dst<'a, B> = ViewMut<'a, <B as Backend>::Buf>;
+
+/// What a device must do. Lengths are those of the geometry given; a backend may assume that the
+/// views have them (the graph checks when it records).
+pub trait Backend: Send {
+    /// The numbers it computes with.
+    type Elem: Elem;
+    /// A piece of device memory.
+    type Buf: Send + Sync;
+    /// Most samples in one block of a spatial tensor.
+    const BATCH_BLOCK: usize;
+
+    /// Memory for at least `len` numbers, zeroed.
+    ///
+    /// # Errors
+    /// [`Error::Device`](crate::Error::Device) when the memory cannot be had.
+    fn alloc(&self, len: usize) -> Result<Self::Buf>;
+    /// How many numbers `buf` can hold.
+    fn capacity(buf: &Self::Buf) -> usize;
+    /// Copies host numbers to the device.
+    fn upload(&self, dst: Dst<'_, Self>, src: &[Self::Elem]);
+    /// Copies device numbers to the host.
+    fn download(&self, src: Src<'_, Self>, dst: &mut [Self::Elem]);
+    /// The numbers themselves where device memory is host memory.
+    fn host<'a>(&self, src: Src<'a, Self>) -> Option<&'a [Self::Elem]>;
+
+    /// `dst = value`
+    fn fill(&self, dst: Dst<'_, Self>, value: Self::Elem);
+    /// `dst = alpha·src` or `dst += alpha·src`
+    fn scale_add(&self, dst: Dst<'_, Self>, src: Src<'_, Self>, alpha: Self::Elem, write: Write);
+
+    /// `C = op(A)·op(B)` or `C += op(A)·op(B)`
+    fn gemm(&self, c: Dst<'_, Self>, a: Src<'_, Self>, b: Src<'_, Self>, dims: Gemm, write: Write);
+    /// Adds `bias` (`cols`) to every row of `y` (`rows x cols`).
+    fn add_bias(&self, y: Dst<'_, Self>, bias: Src<'_, Self>, cols: usize);
+    /// `dst = Σ rows of src` or `dst += Σ rows of src`; `src` is `rows x cols`.
+    fn sum_rows(&self, dst: Dst<'_, Self>, src: Src<'_, Self>, cols: usize, write: Write);
+
+    /// Row order to spatial order.
+    fn to_spatial(&self, y: Dst<'_, Self>, x: Src<'_, Self>, images: Images, write: Write);
+    /// Spatial order to row order.
+    fn to_rows(&self, y: Dst<'_, Self>, x: Src<'_, Self>, images: Images, write: Write);
+    /// Copies `count` samples of a spatial tensor `src`, from its sample `src_start`, to sample
+    /// `dst_start` of `dst`. Source and destination differ in `n` only. With [`Write::Set`] the other
+    /// samples of `dst` keep their value.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "two tensors, each with its own batch and start"
+    )]
+    fn copy_samples(
+        &self,
+        dst: Dst<'_, Self>,
+        dst_images: Images,
+        dst_start: usize,
+        src: Src<'_, Self>,
+        src_images: Images,
+        src_start: usize,
+        count: usize,
+        write: Write,
+    );
+
+    /// Convolution: `y[o] = Σ over taps t inside the image of x[o·stride + t - padding] · w[t]`;
+    /// `x`, `y` spatial.
+    fn conv2d(&self, y: Dst<'_, Self>, x: Src<'_, Self>, w: Src<'_, Self>, conv: Conv);
+    /// Gradient of the input of [`conv2d`](Self::conv2d).
+    fn conv2d_backward_data(
+        &self,
+        dx: Dst<'_, Self>,
+        dy: Src<'_, Self>,
+        w: Src<'_, Self>,
+        conv: Conv,
+        write: Write,
+    );
+    /// Gradient of the weight of [`conv2d`](Self::conv2d).
+    fn conv2d_backward_weight(
+        &self,
+        dw: Dst<'_, Self>,
+        x: Src<'_, Self>,
+        dy: Src<'_, Self>,
+        conv: Conv,
+        write: Write,
+    );
+
+    /// Batch normalisation with the statistics of each group of samples (`groups` holds their sizes,
+    /// which add up to `images.n`): `y = (x - mean) · inv_std · gamma + beta` with the biased
+    /// variance; then for each group in order `running = (1 - momentum)·running + momentum·batch`
+    /// with the unbiased variance. A group with a single value per channel has no variance: its
+    /// output is `beta` and it leaves the running statistics alone; so does an empty group, whose saved
+    /// mean is 0. `x`, `y` spatial.
+    fn batch_norm(
+        &self,
+        args: BatchNorm<'_, Self::Buf>,
+        images: Images,
+        groups: &[usize],
+        eps: f32,
+        momentum: f32,
+    );
+    /// Backward pass of [`batch_norm`](Self::batch_norm); the gradients of scale and shift are
+    /// written as `write` says.
+    fn batch_norm_backward(
+        &self,
+        args: BatchNormBackward<'_, Self::Buf>,
+        images: Images,
+        groups: &[usize],
+        write: Write,
+    );
+    /// Batch normalisation with running statistics (`2 x c`, as in [`BatchNorm::running`]):
+    /// `y = (x - mean) / sqrt(var + eps) · gamma + beta`. Saves `mean` and `inv_std` (`c` each).
+    /// [`BatchNorm::running`] is not changed.
+    fn batch_norm_eval(&self, args: BatchNorm<'_, Self::Buf>, c: usize, eps: f32);
+    /// Backward pass of [`batch_norm_eval`](Self::batch_norm_eval): mean and variance are constants.
+    fn batch_norm_eval_backward(
+        &self,
+        args: BatchNormBackward<'_, Self::Buf>,
+        c: usize,
+        write: Write,
+    );
+
+    /// `y = max(x, 0)`; NaN stays NaN.
+    fn relu(&self, y: Dst<'_, Self>, x: Src<'_, Self>);
+    /// `dx = dy where y > 0, else 0`
+    fn relu_backward(&self, dx: Dst<'_, Self>, y: Src<'_, Self>, dy: Src<'_, Self>, write: Write);
+    /// `y = tanh(x)`
+    fn tanh(&self, y: Dst<'_, Self>, x: Src<'_, Self>);
+    /// `dx = dy·(1 - y²)`
+    fn tanh_backward(&self, dx: Dst<'_, Self>, y: Src<'_, Self>, dy: Src<'_, Self>, write: Write);
+    /// `y = x·mask / (1 - p)` with a mask of 0 and 1 (a NaN stays NaN), which is its own backward
+    /// pass. `x`, `y` spatial.
+    fn dropout(
+        &self,
+        y: Dst<'_, Self>,
+        x: Src<'_, Self>,
+        images: Images,
+        mask: DropoutMask,
+        write: Write,
+    );
+
+    /// Largest value of each window; a NaN counts as larger than every number, and a window with no
+    /// position inside the image gives minus infinity. `x`, `y` spatial.
+    fn max_pool(&self, y: Dst<'_, Self>, x: Src<'_, Self>, pool: Pool);
+    /// Sends the gradient of each window to its first largest value (first in row-major order, as
+    /// PyTorch does; of several NaN to the first, where PyTorch takes the last).
+    fn max_pool_backward(
+        &self,
+        dx: Dst<'_, Self>,
+        x: Src<'_, Self>,
+        y: Src<'_, Self>,
+        dy: Src<'_, Self>,
+        pool: Pool,
+        write: Write,
+    );
+    /// Mean of each window, see [`Window::divisor`](crate::shape::Window::divisor). `x`, `y` spatial.
+    fn avg_pool(&self, y: Dst<'_, Self>, x: Src<'_, Self>, pool: Pool);
+    /// Gradient of the input of [`avg_pool`](Self::avg_pool).
+    fn avg_pool_backward(&self, dx: Dst<'_, Self>, dy: Src<'_, Self>, pool: Pool, write: Write);
+
+    /// The row-weighted loss, the fused loss of DER:
+    /// `L = Σ_i w_ce[i]·CE(o_i, label_i) + w_mse[i]·Σ_{j < width_i} (o_ij - z_ij)²`.
+    ///
+    /// `rows` is `n x 4`: label, `w_ce`, `w_mse`, `width` ([`ROW_LOSS_COLUMNS`]). `targets` (`n x c`)
+    /// holds the stored logits z; it is read only where `w_mse` is not 0 and only up to `width`, and
+    /// may be `None` when no row needs it. A term whose weight is 0 is not evaluated, so nothing
+    /// infinite in it can poison the sum. Writes `terms = [L, CE of current rows, MSE, CE of replay
+    /// rows]`, all weighted, so that the last three add up to the first; and the softmax of each row
+    /// with `w_ce != 0` into `probs` (`n x c`) for the backward pass; the other rows of `probs`
+    /// are unspecified.
+    fn row_loss(
+        &self,
+        terms: Dst<'_, Self>,
+        probs: Dst<'_, Self>,
+        logits: Src<'_, Self>,
+        rows: Src<'_, Self>,
+        targets: Option<Src<'_, Self>>,
+        dims: RowLoss,
+    );
+    /// `dx = dl·(w_ce·(softmax(o) - onehot(label)) + 2·w_mse·(o - z))`, row by row; `dl` is one number.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what the forward pass saved, and the gradient"
+    )]
+    fn row_loss_backward(
+        &self,
+        dx: Dst<'_, Self>,
+        probs: Src<'_, Self>,
+        logits: Src<'_, Self>,
+        rows: Src<'_, Self>,
+        targets: Option<Src<'_, Self>>,
+        dl: Src<'_, Self>,
+        dims: RowLoss,
+        write: Write,
+    );
+    /// `loss = mean (x - t)²`; NaN for no numbers, as in PyTorch.
+    fn mse(&self, loss: Dst<'_, Self>, x: Src<'_, Self>, t: Src<'_, Self>);
+    /// `dx = sign·dl·2·(x - t)/len`; `sign` is -1 for the gradient of `t`.
+    fn mse_backward(
+        &self,
+        dx: Dst<'_, Self>,
+        x: Src<'_, Self>,
+        t: Src<'_, Self>,
+        dl: Src<'_, Self>,
+        sign: f32,
+        write: Write,
+    );
+
+    /// One step of SGD as PyTorch's: `d = g + weight_decay·p`; with momentum
+    /// `v = momentum·v + (1 - dampening)·d` (the first time `v = d`) and `d = v`, with Nesterov
+    /// `d = d + momentum·v`; then `p -= lr·d`. `momentum` is not touched when the factor is 0.
+    fn sgd(
+        &self,
+        values: Dst<'_, Self>,
+        grads: Src<'_, Self>,
+        momentum: Dst<'_, Self>,
+        step: SgdStep,
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spatial_layout_is_a_permutation_with_even_blocks() {
+        for (n, max, block) in [
+            (1, 32, 1),
+            (20, 32, 20),
+            (33, 32, 17),
+            (96, 32, 32),
+            (5, 1, 1),
+        ] {
+            let images = Images {
+                n,
+                c: 3,
+                h: 2,
+                w: 4,
+            };
+            let layout = SpatialLayout::new(images, max);
+            assert_eq!(layout.block, block, "{n} samples");
+            let mut seen = vec![false; images.len() / 3];
+            for s in 0..n {
+                for y in 0..2 {
+                    for x in 0..4 {
+                        let at = layout.index(s, y, x);
+                        assert!(
+                            at.is_multiple_of(3) && !std::mem::replace(&mut seen[at / 3], true)
+                        );
+                    }
+                }
+            }
+            assert_eq!(layout.blocks().map(|b| b.1).sum::<usize>(), n);
+        }
+    }
+}

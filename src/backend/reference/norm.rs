@@ -1,0 +1,130 @@
+//! Batch normalisation, channel by channel.
+
+use super::{BatchNorm, BatchNormBackward, Elem, Write, put, slice, slice_mut};
+use crate::shape::Images;
+use std::ops::Range;
+
+/// The rows of each group: with blocks of one sample they are contiguous.
+fn group_rows(images: Images, groups: &[usize]) -> Vec<Range<usize>> {
+    let mut end = 0;
+    let bounds = groups.iter().map(|samples| {
+        let start = end;
+        end += samples * images.pixels();
+        start..end
+    });
+    bounds.collect()
+}
+
+/// `y = (x - mean)·inv_std·gamma + beta` with the statistics of each group.
+pub(super) fn forward<E: Elem>(
+    args: BatchNorm<'_, Vec<E>>,
+    images: Images,
+    groups: &[usize],
+    eps: f32,
+    momentum: f32,
+) {
+    let c = images.c;
+    let (x, gamma, beta) = (slice(args.x), slice(args.gamma), slice(args.beta));
+    let (y, running) = (slice_mut(args.y), slice_mut(args.running));
+    let (means, inv_stds) = (slice_mut(args.mean), slice_mut(args.inv_std));
+    let (eps, momentum) = (f64::from(eps), f64::from(momentum));
+    for (g, rows) in group_rows(images, groups).into_iter().enumerate() {
+        let count = rows.len() as f64;
+        for j in 0..c {
+            let value = |row: usize| x[row * c + j].to_f64();
+            let mean = rows.clone().map(value).sum::<f64>() / count.max(1.0);
+            let squares: f64 = rows.clone().map(|row| (value(row) - mean).powi(2)).sum();
+            let inv_std = 1.0 / (squares / count.max(1.0) + eps).sqrt();
+            means[g * c + j] = E::from_f64(mean);
+            inv_stds[g * c + j] = E::from_f64(inv_std);
+            for row in rows.clone() {
+                let normal = (value(row) - mean) * inv_std;
+                y[row * c + j] = E::from_f64(normal * gamma[j].to_f64() + beta[j].to_f64());
+            }
+            if rows.len() > 1 {
+                for (at, batch) in [(j, mean), (c + j, squares / (count - 1.0))] {
+                    let old = running[at].to_f64();
+                    running[at] = E::from_f64((1.0 - momentum) * old + momentum * batch);
+                }
+            }
+        }
+    }
+}
+
+/// With `n` rows in the group and `h = (x - mean)·inv_std`:
+/// `dx = gamma·inv_std·(dy - Σdy/n - h·Σ(dy·h)/n)`, `dgamma = Σ dy·h`, `dbeta = Σ dy`.
+pub(super) fn backward<E: Elem>(
+    args: BatchNormBackward<'_, Vec<E>>,
+    images: Images,
+    groups: &[usize],
+    write: Write,
+) {
+    let c = images.c;
+    let (x, dy, gamma) = (slice(args.x), slice(args.dy), slice(args.gamma));
+    let (means, inv_stds) = (slice(args.mean), slice(args.inv_std));
+    let mut dx = args.dx.map(|(dx, write)| (slice_mut(dx), write));
+    let dparams = slice_mut(args.dgamma_dbeta);
+    for j in 0..c {
+        let (mut dgamma, mut dbeta) = (0.0, 0.0);
+        for (g, rows) in group_rows(images, groups).into_iter().enumerate() {
+            let (mean, inv_std) = (means[g * c + j].to_f64(), inv_stds[g * c + j].to_f64());
+            let normal = |row: usize| (x[row * c + j].to_f64() - mean) * inv_std;
+            let grad = |row: usize| dy[row * c + j].to_f64();
+            let sum: f64 = rows.clone().map(grad).sum();
+            let dot: f64 = rows.clone().map(|row| grad(row) * normal(row)).sum();
+            dgamma += dot;
+            dbeta += sum;
+            let Some((dx, write)) = &mut dx else { continue };
+            let n = rows.len() as f64;
+            for row in rows {
+                let d = grad(row) - sum / n - normal(row) * dot / n;
+                put(
+                    &mut dx[row * c + j],
+                    gamma[j].to_f64() * inv_std * d,
+                    *write,
+                );
+            }
+        }
+        put(&mut dparams[j], dgamma, write);
+        put(&mut dparams[c + j], dbeta, write);
+    }
+}
+
+/// `y = (x - mean)·inv_std·gamma + beta` with the running statistics.
+pub(super) fn eval<E: Elem>(args: BatchNorm<'_, Vec<E>>, c: usize, eps: f32) {
+    let (x, gamma, beta) = (slice(args.x), slice(args.gamma), slice(args.beta));
+    let (y, running) = (slice_mut(args.y), slice_mut(args.running));
+    let (means, inv_stds) = (slice_mut(args.mean), slice_mut(args.inv_std));
+    for j in 0..c {
+        let mean = running[j].to_f64();
+        let inv_std = 1.0 / (running[c + j].to_f64() + f64::from(eps)).sqrt();
+        means[j] = E::from_f64(mean);
+        inv_stds[j] = E::from_f64(inv_std);
+        for at in (j..x.len()).step_by(c) {
+            let normal = (x[at].to_f64() - mean) * inv_std;
+            y[at] = E::from_f64(normal * gamma[j].to_f64() + beta[j].to_f64());
+        }
+    }
+}
+
+/// `dx = gamma·inv_std·dy`, `dgamma = Σ dy·(x - mean)·inv_std`, `dbeta = Σ dy`.
+pub(super) fn eval_backward<E: Elem>(args: BatchNormBackward<'_, Vec<E>>, c: usize, write: Write) {
+    let (x, dy, gamma) = (slice(args.x), slice(args.dy), slice(args.gamma));
+    let (means, inv_stds) = (slice(args.mean), slice(args.inv_std));
+    let mut dx = args.dx.map(|(dx, write)| (slice_mut(dx), write));
+    let dparams = slice_mut(args.dgamma_dbeta);
+    for j in 0..c {
+        let (mean, inv_std) = (means[j].to_f64(), inv_stds[j].to_f64());
+        let (mut dgamma, mut dbeta) = (0.0, 0.0);
+        for at in (j..x.len()).step_by(c) {
+            let grad = dy[at].to_f64();
+            dgamma += grad * (x[at].to_f64() - mean) * inv_std;
+            dbeta += grad;
+            if let Some((dx, write)) = &mut dx {
+                put(&mut dx[at], gamma[j].to_f64() * inv_std * grad, *write);
+            }
+        }
+        put(&mut dparams[j], dgamma, write);
+        put(&mut dparams[c + j], dbeta, write);
+    }
+}

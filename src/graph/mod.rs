@@ -1,0 +1,270 @@
+//! The record of one step: nodes, their memory, the parameters. Bookkeeping only; what an operation
+//! computes, and its derivative, is written in [`ops`](crate::ops).
+//!
+//! A node's inputs always have a smaller index than the node, so index order is topological order
+//! and the backward pass is one loop from the last node to the first.
+
+mod arena;
+mod node;
+mod params;
+
+pub(crate) use arena::{Arena, Block, Lent};
+pub use node::{Norm, Var};
+pub(crate) use node::{Node, Op, Order};
+pub(crate) use params::Params;
+pub use params::{BufferId, ParamId, ParamLayout};
+
+use crate::backend::{Backend, Elem, SgdStep, SpatialLayout, Write};
+use crate::error::Result;
+use crate::shape::Shape;
+
+/// What a step is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// Dropout active, batch statistics, gradients.
+    Train,
+    /// No dropout, running statistics, nothing recorded for a backward pass.
+    Eval,
+    /// No dropout, running statistics, but gradients (for importance estimates).
+    EvalWithGrad,
+}
+
+/// A recording of operations on one backend, with the parameters they use.
+///
+/// This is the engine below [`Tape`](crate::Tape); use it directly to check gradients in f64 on
+/// [`Reference`](crate::backend::reference::Reference).
+pub struct Graph<B: Backend> {
+    pub(crate) backend: B,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) arena: Arena<B>,
+    pub(crate) params: Params<B>,
+    /// Host numbers on their way to the device; kept so that a step does not allocate.
+    pub(crate) staging: Vec<B::Elem>,
+    pub(crate) groups: Vec<usize>,
+    pub(crate) mode: Mode,
+    pub(crate) dropout_seed: u64,
+    pub(crate) dropouts: u32,
+    /// Training steps begun, which keys the random numbers of dropout.
+    pub(crate) train_steps: u64,
+    step: u32,
+}
+
+impl<B: Backend> Graph<B> {
+    /// An empty graph.
+    ///
+    /// # Errors
+    /// [`Error::Device`](crate::Error::Device) when the backend has no memory.
+    pub fn new(backend: B) -> Result<Self> {
+        Ok(Graph {
+            params: Params::new(&backend)?,
+            backend,
+            nodes: Vec::new(),
+            arena: Arena::new(),
+            staging: Vec::new(),
+            groups: Vec::new(),
+            mode: Mode::Eval,
+            dropout_seed: 0,
+            dropouts: 0,
+            train_steps: 0,
+            step: 0,
+        })
+    }
+
+    /// Starts a step: forgets all values and gradients. Every [`Var`] of an earlier step is stale.
+    pub fn begin(&mut self, mode: Mode) {
+        self.nodes.clear();
+        self.arena.rewind();
+        self.groups.clear();
+        self.params.zero_grad();
+        self.mode = mode;
+        self.dropouts = 0;
+        self.train_steps += u64::from(mode == Mode::Train);
+        self.step = self.step.wrapping_add(1);
+    }
+
+    /// Divides the batch of this step into groups of consecutive samples, each normalised by its
+    /// own statistics in every batch normalisation of the step.
+    pub fn set_groups(&mut self, sizes: &[usize]) {
+        self.groups.clear();
+        self.groups.extend(sizes.iter().filter(|&&n| n > 0));
+    }
+
+    /// A value from outside, in row order (`[N, C, H, W]` as PyTorch has it). `grad` asks for its
+    /// gradient.
+    ///
+    /// # Panics
+    /// If `values` has not the length of the shape.
+    #[track_caller]
+    pub fn input(&mut self, shape: Shape, values: &[B::Elem], grad: bool) -> Var {
+        assert_eq!(shape.len(), values.len(), "input of shape {shape}: number of values");
+        let value = self.arena.take(&self.backend, values.len());
+        let mut lent = self.arena.lend(value);
+        self.backend.upload(lent.view(), values);
+        self.arena.restore(lent);
+        let needs_grad = grad && self.mode != Mode::Eval;
+        self.push_leaf(Op::Input, shape, value, needs_grad)
+    }
+
+    fn push_leaf(&mut self, op: Op, shape: Shape, value: Block, needs_grad: bool) -> Var {
+        self.record(Node { op, shape, order: Order::Rows, value, grad: None, needs_grad })
+    }
+
+    /// Records a node.
+    pub(crate) fn record(&mut self, node: Node) -> Var {
+        self.nodes.push(node);
+        Var { index: self.nodes.len() as u32 - 1, step: self.step }
+    }
+
+    /// Records the result of `op`, whose parents are `parents`; it has a gradient if one of them
+    /// has, or if `own` says that the operation's own parameters want one.
+    pub(crate) fn push(
+        &mut self,
+        op: Op,
+        shape: Shape,
+        order: Order,
+        value: Block,
+        parents: &[Var],
+        own: bool,
+    ) -> Var {
+        let wanted = own || parents.iter().any(|&p| self.node(p).needs_grad);
+        let needs_grad = wanted && self.mode != Mode::Eval;
+        self.record(Node { op, shape, order, value, grad: None, needs_grad })
+    }
+
+    /// Whether one of these parameters is to be trained.
+    pub(crate) fn trains(&self, params: &[Option<ParamId>]) -> bool {
+        params.iter().flatten().any(|&p| self.params.trainable(p))
+    }
+
+    /// The node of `v`.
+    ///
+    /// # Panics
+    /// If `v` belongs to an earlier step.
+    #[track_caller]
+    pub(crate) fn node(&self, v: Var) -> Node {
+        assert_eq!(v.step, self.step, "a Var of an earlier step was used: begin() ended that step");
+        self.nodes[v.index as usize]
+    }
+
+    /// The shape of a value.
+    #[track_caller]
+    pub fn shape(&self, v: Var) -> Shape {
+        self.node(v).shape
+    }
+
+    /// A new block of `len` numbers, lent for writing.
+    pub(crate) fn output(&mut self, len: usize) -> (Block, Lent<B::Buf>) {
+        let block = self.arena.take(&self.backend, len);
+        (block, self.arena.lend(block))
+    }
+
+    /// The gradient of `v`, lent for writing, and whether to set it or to add to it; `None` if
+    /// nobody wants it.
+    pub(crate) fn grad_of(&mut self, v: Var) -> Option<(Lent<B::Buf>, Write)> {
+        let node = self.node(v);
+        if !node.needs_grad {
+            return None;
+        }
+        let (block, write) = match node.grad {
+            Some(block) => (block, Write::Add),
+            None => {
+                let block = self.arena.take(&self.backend, node.shape.len());
+                self.nodes[v.index as usize].grad = Some(block);
+                (block, Write::Set)
+            }
+        };
+        Some((self.arena.lend(block), write))
+    }
+
+    /// Puts the gradient `seed` on `root` and returns its index, for the backward loop.
+    #[track_caller]
+    pub(crate) fn seed(&mut self, root: Var) -> Option<usize> {
+        let node = self.node(root);
+        assert_eq!(node.shape.len(), 1, "backward starts at one number, not at {}", node.shape);
+        let (mut lent, _) = self.grad_of(root)?;
+        self.backend.fill(lent.view(), B::Elem::from_f64(1.0));
+        self.arena.restore(lent);
+        Some(root.index as usize)
+    }
+
+    /// The values of `v` in row order.
+    #[track_caller]
+    pub fn read(&self, v: Var) -> Vec<B::Elem> {
+        let node = self.node(v);
+        self.read_block(node.value, node)
+    }
+
+    /// The gradient of an input of this step in row order, after the backward pass; `None` if it
+    /// has none. Gradients of other values are recycled during the pass.
+    #[track_caller]
+    pub fn read_grad(&self, v: Var) -> Option<Vec<B::Elem>> {
+        let node = self.node(v);
+        assert!(matches!(node.op, Op::Input), "only an input keeps its gradient");
+        node.grad.map(|block| self.read_block(block, node))
+    }
+
+    /// The values of `v` where they lie, if that is host memory and row order.
+    #[track_caller]
+    pub fn host(&self, v: Var) -> Option<&[B::Elem]> {
+        let node = self.node(v);
+        let len = node.shape.len();
+        let view = self.arena.range(node.value, 0, len);
+        (node.order == Order::Rows).then(|| self.backend.host(view)).flatten()
+    }
+
+    /// Copies the first numbers of `v` as they lie; for a loss this is `[total, current, logits,
+    /// replay]`.
+    #[track_caller]
+    pub(crate) fn read_raw<const N: usize>(&self, v: Var) -> [B::Elem; N] {
+        let mut out = [B::Elem::default(); N];
+        self.backend.download(self.arena.range(self.node(v).value, 0, N), &mut out);
+        out
+    }
+
+    fn read_block(&self, block: Block, node: Node) -> Vec<B::Elem> {
+        let mut raw = vec![B::Elem::default(); node.shape.len()];
+        self.backend.download(self.arena.range(block, 0, raw.len()), &mut raw);
+        if node.order == Order::Rows {
+            return raw;
+        }
+        let images = node.shape.images();
+        let layout = SpatialLayout::new(images, B::BATCH_BLOCK);
+        let mut out = Vec::with_capacity(raw.len());
+        for n in 0..images.n {
+            for c in 0..images.c {
+                for y in 0..images.h {
+                    out.extend((0..images.w).map(|x| raw[layout.index(n, y, x) + c]));
+                }
+            }
+        }
+        out
+    }
+
+    /// Adds a parameter with initial values in PyTorch's order.
+    ///
+    /// # Panics
+    /// If the name is taken or the number of values does not fit.
+    #[track_caller]
+    pub fn parameter(&mut self, name: &str, layout: ParamLayout, init: &[B::Elem]) -> ParamId {
+        self.params.add(&self.backend, name, layout, init, false)
+    }
+
+    /// Adds the scale (ones), shift (zeros) and running statistics of a batch normalisation over
+    /// `channels` channels, named as in PyTorch.
+    #[track_caller]
+    pub fn norm(&mut self, name: &str, channels: usize, eps: f32, momentum: f32) -> Norm {
+        let layout = ParamLayout::Plain(Shape::new(&[channels]));
+        let (ones, zeros) =
+            (vec![B::Elem::from_f64(1.0); channels], vec![B::Elem::default(); channels]);
+        let gamma = self.parameter(&format!("{name}.weight"), layout, &ones);
+        let beta =
+            self.params.add(&self.backend, &format!("{name}.bias"), layout, &zeros, true);
+        let running = self.params.add_running(&self.backend, name, channels);
+        Norm { gamma, beta, running, eps, momentum }
+    }
+
+    /// One step of SGD with the gradients of this step. See [`Backend::sgd`].
+    pub fn sgd(&mut self, step: SgdStep) {
+        self.params.sgd(&self.backend, step);
+    }
+}

@@ -1,0 +1,1 @@
+//! The strategy loop, DER and its siblings.
