@@ -79,7 +79,8 @@ def check_recipe(name: str, seed: int, model: torch.nn.Module) -> None:
 
 def record(name: str, parameter: torch.Tensor) -> dict:
     flat = parameter.detach().flatten()
-    ends = {"first": flat[:4].tolist(), "last": flat[-4:].tolist()}
+    ends = {k: [significant(v) for v in part.tolist()] for k, part in (("first", flat[:4]), ("last", flat[-4:]))}
+    assert torch.equal(torch.tensor(ends["first"] + ends["last"]), torch.cat([flat[:4], flat[-4:]]))
     if flat.unique().numel() == 1:
         ends = {"constant": float(flat[0])}
     return {"name": name, "shape": list(parameter.shape), "fnv1a64": fnv1a64(f32_bytes(parameter)), **ends}
