@@ -24,6 +24,7 @@ impl Module for Residual {
     }
 }
 
+/// Divides the learning rate by the number of experiences met.
 struct Decay(f32);
 
 impl Plugin for Decay {
@@ -32,18 +33,9 @@ impl Plugin for Decay {
         Ok(())
     }
 
-    fn after_training_iteration(&mut self, s: &mut State) -> Result<()> {
-        if s.clock.train_iterations % 200 == 0 {
-            let l = s.loss;
-            print!(
-                "  step {:>4}  lr {:.4}  ",
-                s.clock.train_iterations, s.optimizer.lr
-            );
-            println!(
-                "loss {:.3} = {:.3} + {:.3} + {:.3}",
-                l.total, l.current, l.logits, l.replay
-            );
-        }
+    fn after_training_exp(&mut self, s: &mut State) -> Result<()> {
+        let (steps, lr) = (s.clock.train_iterations, s.optimizer.lr);
+        println!("after step {steps}: lr {lr:.4}, {:?}", s.loss);
         Ok(())
     }
 }
@@ -54,8 +46,7 @@ fn main() -> Result<()> {
     let stem = Linear::new(&mut tape, "stem", 784, 64);
     let block = Linear::new(&mut tape, "block", 64, 64);
     let head = Linear::new(&mut tape, "head", 64, 10);
-    let builder = Der::builder(tape, Residual { stem, block, head }, Sgd::new(0.05));
-    let mut strategy = builder
+    let mut strategy = Der::builder(tape, Residual { stem, block, head }, Sgd::new(0.05))
         .train_mb_size(10)
         .eval_mb_size(100)
         .plugin(Decay(0.05))
