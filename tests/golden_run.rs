@@ -35,7 +35,10 @@ impl Plugin for Record {
 
 fn close(got: f64, want: f64, tolerance: f64, what: &str) {
     let error = (got - want).abs();
-    assert!(error <= tolerance, "{what}: expected {want}, found {got}, {error:e} apart");
+    assert!(
+        error <= tolerance,
+        "{what}: expected {want}, found {got}, {error:e} apart"
+    );
 }
 
 #[test]
@@ -52,7 +55,14 @@ fn the_golden_run_comes_out() {
     tape.manual_seed(123);
     let model = SimpleMlp::new(&mut tape, 6, 6, 8, 1, 0.0);
     let first = tape.parameter_value(tape.parameters()[0]);
-    let row = [-0.16647391, 0.01352305, -0.20276001, 0.15395598, -0.34785002, 0.29926392];
+    let row = [
+        -0.16647391,
+        0.01352305,
+        -0.20276001,
+        0.15395598,
+        -0.34785002,
+        0.29926392,
+    ];
     for (got, want) in first.iter().zip(row) {
         close(f64::from(*got), want, 5e-9, "initial weight");
     }
@@ -89,7 +99,12 @@ fn the_golden_run_comes_out() {
     let losses = losses.lock().unwrap();
     assert_eq!(losses.len(), 24);
     for (i, (got, want)) in losses.iter().zip(LOSSES).enumerate() {
-        close(f64::from(*got), f64::from(want), 2e-6, &format!("loss of iteration {i}"));
+        close(
+            f64::from(*got),
+            f64::from(want),
+            2e-6,
+            &format!("loss of iteration {i}"),
+        );
     }
 
     let Some(Buffer::ClassBalanced(buffer)) = &strategy.state().storage_policy else {
@@ -99,7 +114,11 @@ fn the_golden_run_comes_out() {
         .groups()
         .map(|(class, items)| {
             let keys = items.iter().map(|item| item.key).collect();
-            (class, items.iter().map(|item| item.source_index).collect(), keys)
+            (
+                class,
+                items.iter().map(|item| item.source_index).collect(),
+                keys,
+            )
         })
         .collect();
     let expected: [(u32, &[u32], &[f64]); 6] = [
@@ -119,8 +138,12 @@ fn the_golden_run_comes_out() {
             close(f64::from(*key), *want, 5e-7, "key");
         }
     }
-    let stored = buffer.groups().find(|(class, _)| *class == 5).unwrap().1[0].logits.clone();
-    let want = [-0.7496976, -0.7274545, 1.1857535, -0.3637557, -0.5318243, 1.7250061];
+    let stored = buffer.groups().find(|(class, _)| *class == 5).unwrap().1[0]
+        .logits
+        .clone();
+    let want = [
+        -0.7496976, -0.7274545, 1.1857535, -0.3637557, -0.5318243, 1.7250061,
+    ];
     for (got, want) in stored.iter().zip(want) {
         close(f64::from(*got), want, 2e-6, "stored logit of sample 41");
     }

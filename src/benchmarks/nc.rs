@@ -1,9 +1,12 @@
 //! New classes in every experience.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::{Benchmark, Experience, Stream, check_datasets, check_n_experiences};
+use crate::data::embedded::mnist_tenth;
+use crate::data::locate::{Kind, load};
 use crate::data::{ClassificationDataset, Dataset, Transform, TransformGroups};
 use crate::rng::{TorchGenerator, python_set_order};
 use crate::{Error, Result};
@@ -311,6 +314,22 @@ impl SplitMnist {
         let transforms = TransformGroups::same(Transform::mnist());
         NcBenchmark::new(train, test, transforms).name("SplitMNIST")
     }
+
+    /// The embedded tenth of MNIST: 6,000 training and 1,000 test images, as many of each digit.
+    pub fn embedded() -> NcBenchmark {
+        let (train, test) = mnist_tenth();
+        Self::from_datasets(train, test)
+    }
+
+    /// Full MNIST from `dir`, or, with `None`, from wherever it is found on this machine (see
+    /// [`locate`](crate::data::locate)).
+    ///
+    /// # Errors
+    /// [`Error::DataMissing`] with the places looked at, or what is wrong with the files.
+    pub fn full(dir: Option<&Path>) -> Result<NcBenchmark> {
+        let (train, test) = load(Kind::Mnist, dir)?;
+        Ok(Self::from_datasets(train, test))
+    }
 }
 
 /// Fashion-MNIST's ten articles divided over experiences.
@@ -321,6 +340,16 @@ impl SplitFmnist {
     pub fn from_datasets(train: Dataset, test: Dataset) -> NcBenchmark {
         let transforms = TransformGroups::same(Transform::fmnist());
         NcBenchmark::new(train, test, transforms).name("SplitFMNIST")
+    }
+
+    /// Full Fashion-MNIST from `dir`, or, with `None`, from wherever it is found on this machine (see
+    /// [`locate`](crate::data::locate)).
+    ///
+    /// # Errors
+    /// [`Error::DataMissing`] with the places looked at, or what is wrong with the files.
+    pub fn full(dir: Option<&Path>) -> Result<NcBenchmark> {
+        let (train, test) = load(Kind::FashionMnist, dir)?;
+        Ok(Self::from_datasets(train, test))
     }
 }
 
