@@ -5,8 +5,7 @@ use std::sync::Arc;
 use crate::{Error, Result};
 
 /// The pixels of a [`Dataset`], sample after sample, each laid out channels x height x width.
-#[derive(Clone, Debug)]
-#[derive(PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Pixels {
     /// Bytes, 0 to 255, as image files hold them.
     U8(Arc<[u8]>),
