@@ -21,3 +21,21 @@ pub mod training;
 
 pub use error::{Error, Result};
 pub use ndarray;
+
+/// What most programs need.
+pub mod prelude {
+    pub use crate::benchmarks::{
+        Benchmark, Experience, NcBenchmark, PermutedMnist, RotatedMnist, SplitFmnist, SplitMnist,
+        Stream,
+    };
+    pub use crate::data::{ClassificationDataset, Dataset};
+    pub use crate::error::{Error, Result};
+    pub use crate::nn::{
+        BatchNorm, Conv2d, LeNet5, Linear, Mlp, Module, ResNet18, SimpleCnn, SimpleMlp,
+    };
+    pub use crate::optim::Sgd;
+    pub use crate::tape::{Device, Mode, Tape, Var};
+    pub use crate::training::{
+        Cumulative, Der, EvalResult, Joint, Naive, Plugin, Replay, State, Strategy,
+    };
+}

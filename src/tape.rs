@@ -1,1 +1,533 @@
-//! The one door to the engine.
+//! The one door to the engine: everything below this module is generic over the backend, nothing
+//! above it is.
+
+use crate::backend::SgdStep;
+use crate::backend::cpu::Cpu;
+use crate::backend::reference::Reference;
+use crate::error::{Error, Result};
+use crate::rng::TorchGenerator;
+use crate::shape::{Shape, Window};
+use ndarray::{ArrayD, CowArray, IxDyn};
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+pub use crate::graph::{BufferId, Graph, Mode, Norm, ParamId, ParamLayout, Var};
+pub use crate::ops::{DerLoss, LossRows};
+
+/// Where a tape computes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Device {
+    /// The processor, in f32, on the kernels it has.
+    #[default]
+    Cpu,
+    /// Plain loops in f64: slow, and obviously right. For checking a model's gradients.
+    Reference,
+}
+
+/// A tape records operations, runs them, and differentiates them. It owns the parameters of the
+/// models built on it and the generator that everything random in a run draws from.
+///
+/// A step begins with [`begin`](Self::begin), which forgets all values of the step before; a warm
+/// step allocates no memory. A shape that does not fit is a bug of the caller and panics, naming the
+/// operation and both shapes.
+///
+/// ```
+/// use unforget::tape::{Device, Mode, Tape};
+///
+/// let mut tape = Tape::new(Device::Cpu)?;
+/// tape.begin(Mode::Train);
+/// let x = tape.variable(&[1, 2], &[3.0, -4.0]);
+/// let y = tape.relu(x);
+/// let loss = tape.mse(y, x);
+/// tape.backward(loss);
+/// assert_eq!(tape.item(loss), 8.0); // (0² + 4²) / 2
+/// # Ok::<(), unforget::Error>(())
+/// ```
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a program has one tape, and it never moves"
+)]
+pub enum Tape {
+    /// On the processor.
+    Cpu(Graph<Cpu>),
+    /// On the oracle.
+    Reference(Graph<Reference<f64>>),
+}
+
+macro_rules! on {
+    ($tape:expr, $graph:ident => $call:expr) => {
+        match $tape {
+            Tape::Cpu($graph) => $call,
+            Tape::Reference($graph) => $call,
+        }
+    };
+}
+
+fn wide(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&x| f64::from(x)).collect()
+}
+
+fn narrow(values: &[f64]) -> Vec<f32> {
+    values.iter().map(|&x| x as f32).collect()
+}
+
+impl Tape {
+    /// A tape on `device`, its generator seeded with 0.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the device cannot be used.
+    pub fn new(device: Device) -> Result<Self> {
+        Ok(match device {
+            Device::Cpu => Tape::Cpu(Graph::new(Cpu)?),
+            Device::Reference => Tape::Reference(Graph::new(Reference::default())?),
+        })
+    }
+
+    /// Seeds the generator of the run, as `torch.manual_seed`.
+    pub fn manual_seed(&mut self, seed: u64) {
+        *self.generator() = TorchGenerator::manual_seed(seed);
+    }
+
+    /// The generator of the run.
+    pub fn generator(&mut self) -> &mut TorchGenerator {
+        on!(self, g => &mut g.generator)
+    }
+
+    /// Runs `work` and turns running out of memory on the way into an error.
+    ///
+    /// # Errors
+    /// What `work` returns, or [`Error::Device`] when the tape could not get memory.
+    pub fn guard<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
+            Ok(result) => result,
+            Err(payload) => match payload.downcast::<Error>() {
+                Ok(error) => Err(*error),
+                Err(bug) => std::panic::resume_unwind(bug),
+            },
+        }
+    }
+
+    // --- a step ------------------------------------------------------------------------------
+
+    /// Starts a step: every [`Var`] of an earlier step is stale, all gradients are forgotten.
+    pub fn begin(&mut self, mode: Mode) {
+        on!(self, g => g.begin(mode));
+    }
+
+    /// What the running step is for.
+    pub fn mode(&self) -> Mode {
+        on!(self, g => g.mode)
+    }
+
+    /// See [`Graph::set_groups`].
+    pub fn set_groups(&mut self, sizes: &[usize]) {
+        on!(self, g => g.set_groups(sizes));
+    }
+
+    /// A constant of this shape, in PyTorch's order.
+    #[track_caller]
+    pub fn input(&mut self, dims: &[usize], values: &[f32]) -> Var {
+        self.leaf(dims, values, false)
+    }
+
+    /// An input whose gradient is wanted.
+    #[track_caller]
+    pub fn variable(&mut self, dims: &[usize], values: &[f32]) -> Var {
+        self.leaf(dims, values, true)
+    }
+
+    #[track_caller]
+    fn leaf(&mut self, dims: &[usize], values: &[f32], grad: bool) -> Var {
+        let shape = Shape::new(dims);
+        match self {
+            Tape::Cpu(g) => g.input(shape, values, grad),
+            Tape::Reference(g) => g.input(shape, &wide(values), grad),
+        }
+    }
+
+    /// Computes all gradients of `loss`. See [`Graph::backward`].
+    #[track_caller]
+    pub fn backward(&mut self, loss: Var) {
+        on!(self, g => g.backward(loss));
+    }
+
+    /// One step of SGD with the gradients of this step.
+    pub fn sgd(&mut self, step: SgdStep) {
+        on!(self, g => g.sgd(step));
+    }
+
+    // --- operations --------------------------------------------------------------------------
+
+    /// See [`Graph::matmul`].
+    #[track_caller]
+    pub fn matmul(&mut self, a: Var, b: Var) -> Var {
+        on!(self, g => g.matmul(a, b))
+    }
+
+    /// See [`Graph::linear`].
+    #[track_caller]
+    pub fn linear(&mut self, x: Var, weight: ParamId, bias: Option<ParamId>) -> Var {
+        on!(self, g => g.linear(x, weight, bias))
+    }
+
+    /// See [`Graph::weight`].
+    pub fn weight(&mut self, id: ParamId) -> Var {
+        on!(self, g => g.weight(id))
+    }
+
+    /// See [`Graph::conv2d`].
+    #[track_caller]
+    pub fn conv2d(
+        &mut self,
+        x: Var,
+        weight: ParamId,
+        bias: Option<ParamId>,
+        stride: [usize; 2],
+        padding: [usize; 2],
+    ) -> Var {
+        on!(self, g => g.conv2d(x, weight, bias, stride, padding))
+    }
+
+    /// See [`Graph::batch_norm`].
+    #[track_caller]
+    pub fn batch_norm(&mut self, x: Var, norm: Norm, frozen: bool) -> Var {
+        on!(self, g => g.batch_norm(x, norm, frozen))
+    }
+
+    /// See [`Graph::relu`].
+    #[track_caller]
+    pub fn relu(&mut self, x: Var) -> Var {
+        on!(self, g => g.relu(x))
+    }
+
+    /// See [`Graph::tanh`].
+    #[track_caller]
+    pub fn tanh(&mut self, x: Var) -> Var {
+        on!(self, g => g.tanh(x))
+    }
+
+    /// See [`Graph::dropout`].
+    #[track_caller]
+    pub fn dropout(&mut self, x: Var, p: f32) -> Var {
+        on!(self, g => g.dropout(x, p))
+    }
+
+    /// See [`Graph::max_pool`].
+    #[track_caller]
+    pub fn max_pool(&mut self, x: Var, rows: Window, cols: Window) -> Var {
+        on!(self, g => g.max_pool(x, rows, cols))
+    }
+
+    /// See [`Graph::avg_pool`].
+    #[track_caller]
+    pub fn avg_pool(&mut self, x: Var, rows: Window, cols: Window) -> Var {
+        on!(self, g => g.avg_pool(x, rows, cols))
+    }
+
+    /// See [`Graph::flatten`].
+    #[track_caller]
+    pub fn flatten(&mut self, x: Var) -> Var {
+        on!(self, g => g.flatten(x))
+    }
+
+    /// See [`Graph::reshape`].
+    #[track_caller]
+    pub fn reshape(&mut self, x: Var, dims: &[usize]) -> Var {
+        on!(self, g => g.reshape(x, Shape::new(dims)))
+    }
+
+    /// See [`Graph::add`].
+    #[track_caller]
+    pub fn add(&mut self, a: Var, b: Var) -> Var {
+        on!(self, g => g.add(a, b))
+    }
+
+    /// See [`Graph::scale`].
+    #[track_caller]
+    pub fn scale(&mut self, x: Var, factor: f32) -> Var {
+        on!(self, g => g.scale(x, factor))
+    }
+
+    /// See [`Graph::concat`].
+    #[track_caller]
+    pub fn concat(&mut self, a: Var, b: Var) -> Var {
+        on!(self, g => g.concat(a, b))
+    }
+
+    /// The samples `range` of `x`. See [`Graph::slice`].
+    #[track_caller]
+    pub fn slice(&mut self, x: Var, range: Range<usize>) -> Var {
+        on!(self, g => g.slice(x, range.start, range.len()))
+    }
+
+    /// See [`Graph::cross_entropy`].
+    #[track_caller]
+    pub fn cross_entropy(&mut self, logits: Var, labels: &[u32]) -> Var {
+        on!(self, g => g.cross_entropy(logits, labels))
+    }
+
+    /// See [`Graph::mse`].
+    #[track_caller]
+    pub fn mse(&mut self, x: Var, target: Var) -> Var {
+        on!(self, g => g.mse(x, target))
+    }
+
+    /// See [`Graph::der_loss`].
+    #[track_caller]
+    pub fn der_loss(&mut self, logits: Var, loss: &DerLoss<'_>) -> Var {
+        on!(self, g => g.der_loss(logits, loss))
+    }
+
+    /// See [`Graph::row_loss`].
+    #[track_caller]
+    pub fn row_loss(
+        &mut self,
+        logits: Var,
+        rows: &LossRows<'_>,
+        weights: impl Fn(usize) -> (f64, f64),
+    ) -> Var {
+        on!(self, g => g.row_loss(logits, rows, weights))
+    }
+
+    /// See [`Graph::loss_terms`].
+    #[track_caller]
+    pub fn loss_terms(&self, loss: Var) -> [f32; 4] {
+        on!(self, g => g.loss_terms(loss))
+    }
+
+    // --- values ------------------------------------------------------------------------------
+
+    /// The shape of a value.
+    #[track_caller]
+    pub fn shape(&self, v: Var) -> Shape {
+        on!(self, g => g.shape(v))
+    }
+
+    /// The values of `v` in PyTorch's order: a view where memory allows, a copy otherwise.
+    #[track_caller]
+    pub fn value(&self, v: Var) -> CowArray<'_, f32, IxDyn> {
+        let dims = self.dims(v);
+        match self {
+            Tape::Cpu(g) => match g.host(v) {
+                Some(values) => ndarray::ArrayViewD::from_shape(dims, values)
+                    .expect("fits")
+                    .into(),
+                None => array(dims, g.read(v)).into(),
+            },
+            Tape::Reference(g) => array(dims, narrow(&g.read(v))).into(),
+        }
+    }
+
+    /// The first number of `v`: the value of a loss.
+    #[track_caller]
+    pub fn item(&self, v: Var) -> f32 {
+        match self {
+            Tape::Cpu(g) => g.read_raw::<1>(v)[0],
+            Tape::Reference(g) => g.read_raw::<1>(v)[0] as f32,
+        }
+    }
+
+    /// Copies the values of `v`, in PyTorch's order, into `out`, which is cleared first.
+    #[track_caller]
+    pub fn copy_into(&self, v: Var, out: &mut Vec<f32>) {
+        out.clear();
+        match self {
+            Tape::Cpu(g) => match g.host(v) {
+                Some(values) => out.extend_from_slice(values),
+                None => out.extend(g.read(v)),
+            },
+            Tape::Reference(g) => out.extend(narrow(&g.read(v))),
+        }
+    }
+
+    /// The gradient of a [`variable`](Self::variable) after the backward pass.
+    #[track_caller]
+    pub fn grad(&self, v: Var) -> Option<ArrayD<f32>> {
+        let values = match self {
+            Tape::Cpu(g) => g.read_grad(v),
+            Tape::Reference(g) => g.read_grad(v).map(|x| narrow(&x)),
+        };
+        values.map(|values| array(self.dims(v), values))
+    }
+
+    fn dims(&self, v: Var) -> Vec<usize> {
+        let shape = self.shape(v);
+        shape.dims()[..shape.rank()].to_vec()
+    }
+
+    // --- parameters --------------------------------------------------------------------------
+
+    /// Adds a parameter; `init` is in PyTorch's order.
+    ///
+    /// # Panics
+    /// If the name is taken or the number of values does not fit.
+    #[track_caller]
+    pub fn parameter(&mut self, name: &str, layout: ParamLayout, init: &[f32]) -> ParamId {
+        match self {
+            Tape::Cpu(g) => g.parameter(name, layout, init),
+            Tape::Reference(g) => g.parameter(name, layout, &wide(init)),
+        }
+    }
+
+    /// Adds the parameters and running statistics of a batch normalisation. See [`Graph::norm`].
+    #[track_caller]
+    pub fn norm(&mut self, name: &str, channels: usize, eps: f32, momentum: f32) -> Norm {
+        on!(self, g => g.norm(name, channels, eps, momentum))
+    }
+
+    /// The parameters, in the order of creation.
+    pub fn parameters(&self) -> Vec<ParamId> {
+        on!(self, g => g.params.ids().collect())
+    }
+
+    /// The name of a parameter, as in PyTorch's state dict.
+    pub fn parameter_name(&self, id: ParamId) -> &str {
+        on!(self, g => g.params.name(id))
+    }
+
+    /// The values of a parameter, in PyTorch's shape and order.
+    pub fn parameter_value(&self, id: ParamId) -> ArrayD<f32> {
+        let values = match self {
+            Tape::Cpu(g) => g.params.read(&g.backend, id),
+            Tape::Reference(g) => narrow(&g.params.read(&g.backend, id)),
+        };
+        array(self.parameter_dims(id), values)
+    }
+
+    /// The gradient of a parameter in this step, if it has one.
+    pub fn parameter_grad(&self, id: ParamId) -> Option<ArrayD<f32>> {
+        let values = match self {
+            Tape::Cpu(g) => g.params.read_grad(&g.backend, id),
+            Tape::Reference(g) => g.params.read_grad(&g.backend, id).map(|x| narrow(&x)),
+        };
+        values.map(|values| array(self.parameter_dims(id), values))
+    }
+
+    /// Overwrites a parameter.
+    ///
+    /// # Errors
+    /// [`Error::StateDict`] if the shape differs.
+    pub fn set_parameter(&mut self, id: ParamId, value: &ArrayD<f32>) -> Result<()> {
+        let dims = self.parameter_dims(id);
+        if value.shape() != dims {
+            return Err(Error::StateDict(format!(
+                "parameter {}: expected the shape {dims:?}, found {:?}; was it saved from another \
+                 model?",
+                self.parameter_name(id),
+                value.shape()
+            )));
+        }
+        let values: Vec<f32> = value.iter().copied().collect();
+        match self {
+            Tape::Cpu(g) => g.params.write_values(&g.backend, id, &values),
+            Tape::Reference(g) => g.params.write_values(&g.backend, id, &wide(&values)),
+        }
+    }
+
+    /// Freezes or thaws a parameter (PyTorch's `requires_grad`).
+    pub fn set_trainable(&mut self, id: ParamId, trainable: bool) {
+        on!(self, g => g.params.set_trainable(id, trainable));
+    }
+
+    fn parameter_dims(&self, id: ParamId) -> Vec<usize> {
+        let shape = on!(self, g => g.params.layout(id).shape());
+        shape.dims()[..shape.rank()].to_vec()
+    }
+
+    /// All parameters and running statistics by PyTorch's names, in the order of creation.
+    pub fn state_dict(&self) -> Vec<(String, ArrayD<f32>)> {
+        let mut out: Vec<_> = (self.parameters().into_iter())
+            .map(|id| {
+                (
+                    self.parameter_name(id).to_string(),
+                    self.parameter_value(id),
+                )
+            })
+            .collect();
+        for id in on!(self, g => g.params.buffer_ids().collect::<Vec<_>>()) {
+            let (name, values) = match self {
+                Tape::Cpu(g) => (g.params.buffer(id).0, g.params.read_running(&g.backend, id)),
+                Tape::Reference(g) => (
+                    g.params.buffer(id).0,
+                    narrow(&g.params.read_running(&g.backend, id)),
+                ),
+            };
+            let (mean, var) = values.split_at(values.len() / 2);
+            out.push((
+                format!("{name}.running_mean"),
+                array(vec![mean.len()], mean.to_vec()),
+            ));
+            out.push((
+                format!("{name}.running_var"),
+                array(vec![var.len()], var.to_vec()),
+            ));
+        }
+        out
+    }
+
+    /// For each batch normalisation, its name and how many batches its running statistics have
+    /// seen (PyTorch's `num_batches_tracked`).
+    pub fn batches(&self) -> Vec<(String, u64)> {
+        on!(self, g => g.params.buffer_ids().map(|id| {
+            let (name, _, batches) = g.params.buffer(id);
+            (name.to_string(), batches)
+        }).collect())
+    }
+
+    /// Loads what [`state_dict`](Self::state_dict) or PyTorch saved. Strict: each name must be
+    /// there in its shape, and nothing else (`num_batches_tracked` may be there or not). Nothing
+    /// is changed when it fails.
+    ///
+    /// # Errors
+    /// [`Error::StateDict`] naming what is missing, unexpected or of another shape.
+    pub fn load_state_dict(&mut self, state: &BTreeMap<String, ArrayD<f32>>) -> Result<()> {
+        let mut unexpected: Vec<&str> = state.keys().map(String::as_str).collect();
+        unexpected.retain(|name| !name.ends_with(".num_batches_tracked"));
+        for (name, have) in self.state_dict() {
+            let Some(value) = state.get(&name) else {
+                return Err(Error::StateDict(format!(
+                    "{name} is missing from the saved weights; were they saved from another model?"
+                )));
+            };
+            if value.shape() != have.shape() {
+                return Err(Error::StateDict(format!(
+                    "{name}: expected the shape {:?}, found {:?}; were the weights saved from \
+                     another model?",
+                    have.shape(),
+                    value.shape()
+                )));
+            }
+            unexpected.retain(|other| *other != name);
+        }
+        if let Some(name) = unexpected.first() {
+            return Err(Error::StateDict(format!(
+                "the saved weights hold {name}, which this model does not have"
+            )));
+        }
+        for id in self.parameters() {
+            let name = self.parameter_name(id).to_string();
+            self.set_parameter(id, &state[&name])?;
+        }
+        for id in on!(self, g => g.params.buffer_ids().collect::<Vec<_>>()) {
+            let name = on!(&mut *self, g => g.params.buffer(id).0.to_string());
+            let part = |what: &str| state[&format!("{name}.{what}")].iter().copied();
+            let values: Vec<f32> = part("running_mean").chain(part("running_var")).collect();
+            let batches = state
+                .get(&format!("{name}.num_batches_tracked"))
+                .and_then(|a| a.first())
+                .map_or(0, |&b| b as u64);
+            match self {
+                Tape::Cpu(g) => g.params.write_running(&g.backend, id, &values, batches),
+                Tape::Reference(g) => {
+                    g.params
+                        .write_running(&g.backend, id, &wide(&values), batches);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn array(dims: Vec<usize>, values: Vec<f32>) -> ArrayD<f32> {
+    ArrayD::from_shape_vec(dims, values).expect("a tensor holds as many numbers as its shape says")
+}

@@ -1,1 +1,58 @@
 //! Streams of experiences.
+//!
+//! A [`Benchmark`] is a training and a test [`Stream`]; a stream is a sequence of [`Experience`]s,
+//! the pieces of data that a learner meets one after the other. [`NcBenchmark`] divides the classes
+//! of a data set over experiences (class-incremental learning), [`PermutedMnist`] and
+//! [`RotatedMnist`] show the same classes under changing pixels (domain-incremental learning). The
+//! same seed gives the experiences, sample for sample, that Avalanche gives.
+
+mod benchmark;
+mod experience;
+mod nc;
+mod pixel_maps;
+
+pub use benchmark::Benchmark;
+pub use experience::{Experience, Stream};
+pub use nc::{NcBenchmark, SplitFmnist, SplitMnist};
+pub use pixel_maps::{PermutedMnist, RotatedMnist};
+
+use crate::data::{Dataset, TransformGroups};
+use crate::{Error, Result};
+
+/// Checks what every builder asks of its data.
+fn check_datasets(train: &Dataset, test: &Dataset, transforms: &TransformGroups) -> Result<()> {
+    for data in [train, test] {
+        if data.is_empty() {
+            let name = format!("data set {}", data.name());
+            return Err(Error::config(name, "at least one sample", "none"));
+        }
+    }
+    if train.shape() != test.shape() {
+        return Err(Error::config(
+            format!("test data set {}", test.name()),
+            format!("the shape of the training images, {:?}", train.shape()),
+            format!("{:?}", test.shape()),
+        ));
+    }
+    let channels = train.shape()[0];
+    for transform in [&transforms.train, &transforms.eval] {
+        if let Some(wanted) = transform.channels().filter(|&wanted| wanted != channels) {
+            return Err(Error::config(
+                "normalisation",
+                format!("constants for {channels} channels, as the images have"),
+                format!("{wanted} channels"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The number of experiences, given and at least 1.
+fn check_n_experiences(n: Option<usize>) -> Result<usize> {
+    let expected = "at least 1";
+    match n {
+        None => Err(Error::config("n_experiences", expected, "none given")),
+        Some(0) => Err(Error::config("n_experiences", expected, 0)),
+        Some(n) => Ok(n),
+    }
+}

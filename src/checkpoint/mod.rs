@@ -21,7 +21,11 @@ use crate::{Error, Result};
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be written.
-pub fn save_model(path: &Path, state: &[(String, ArrayD<f32>)], batches: &[(String, u64)]) -> Result<()> {
+pub fn save_model(
+    path: &Path,
+    state: &[(String, ArrayD<f32>)],
+    batches: &[(String, u64)],
+) -> Result<()> {
     let floats = state.iter().map(|(name, array)| {
         let bytes: Vec<u8> = array.iter().flat_map(|value| value.to_le_bytes()).collect();
         (name.as_str(), Dtype::F32, array.shape().to_vec(), bytes)
@@ -34,7 +38,9 @@ pub fn save_model(path: &Path, state: &[(String, ArrayD<f32>)], batches: &[(Stri
     let tensors: Vec<_> = floats.chain(counts).collect();
     let views = tensors
         .iter()
-        .map(|(name, dtype, shape, bytes)| Ok((*name, TensorView::new(*dtype, shape.clone(), bytes)?)))
+        .map(|(name, dtype, shape, bytes)| {
+            Ok((*name, TensorView::new(*dtype, shape.clone(), bytes)?))
+        })
         .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
         .map_err(|e| Error::StateDict(format!("cannot lay out the weights: {e}")))?;
     let bytes = safetensors::serialize(views, None)
@@ -88,7 +94,10 @@ pub fn load_model(path: &Path) -> Result<BTreeMap<String, ArrayD<f32>>> {
 /// The first eight bytes say how long the header is; a file of another kind, or a cut one, is
 /// recognised here, before anything believes that number.
 fn check_length(path: &Path, bytes: &[u8]) -> Result<()> {
-    let Some(header) = bytes.first_chunk::<8>().map(|head| u64::from_le_bytes(*head)) else {
+    let Some(header) = bytes
+        .first_chunk::<8>()
+        .map(|head| u64::from_le_bytes(*head))
+    else {
         return Err(bad(path, format!("a file of {} bytes", bytes.len())));
     };
     if header > (bytes.len() - 8) as u64 {
@@ -145,12 +154,22 @@ mod tests {
         let path = folder.path().join("model.safetensors");
         save_model(&path, &state(), &[("bn.num_batches_tracked".into(), 7)]).unwrap();
         let read = load_model(&path).unwrap();
-        assert_eq!(read.into_iter().collect::<BTreeMap<_, _>>(), state().into_iter().collect());
+        assert_eq!(
+            read.into_iter().collect::<BTreeMap<_, _>>(),
+            state().into_iter().collect()
+        );
         let bytes = fs::read(&path).unwrap();
         let file = SafeTensors::deserialize(&bytes).unwrap();
         let count = file.tensor("bn.num_batches_tracked").unwrap();
-        assert_eq!((count.dtype(), count.data()), (Dtype::I64, &7i64.to_le_bytes()[..]));
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no partial file stays");
+        assert_eq!(
+            (count.dtype(), count.data()),
+            (Dtype::I64, &7i64.to_le_bytes()[..])
+        );
+        assert_eq!(
+            fs::read_dir(folder.path()).unwrap().count(),
+            1,
+            "no partial file stays"
+        );
     }
 
     #[test]
@@ -167,7 +186,12 @@ mod tests {
         let mut huge = whole;
         huge[..8].copy_from_slice(&u64::MAX.to_le_bytes());
         fs::write(&path, &huge).unwrap();
-        assert!(load_model(&path).unwrap_err().to_string().contains("a header of"));
+        assert!(
+            load_model(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("a header of")
+        );
     }
 
     #[test]

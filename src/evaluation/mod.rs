@@ -72,7 +72,13 @@ impl AccuracyMatrix {
     /// later training helped. This is Avalanche's definition.
     pub fn forgetting(&self) -> Option<f64> {
         let (last, before) = self.rows.split_last()?;
-        mean(before.iter().zip(last).enumerate().filter_map(|(j, (row, end))| Some(row.get(j)? - end)))
+        mean(
+            before
+                .iter()
+                .zip(last)
+                .enumerate()
+                .filter_map(|(j, (row, end))| Some(row.get(j)? - end)),
+        )
     }
 
     /// As [`forgetting`](Self::forgetting), but measured from the best accuracy the experience had
@@ -80,7 +86,10 @@ impl AccuracyMatrix {
     pub fn max_forgetting(&self) -> Option<f64> {
         let (last, before) = self.rows.split_last()?;
         mean(last.iter().take(before.len()).enumerate().map(|(j, end)| {
-            let best = before.iter().map(|row| row[j]).fold(f64::NEG_INFINITY, f64::max);
+            let best = before
+                .iter()
+                .map(|row| row[j])
+                .fold(f64::NEG_INFINITY, f64::max);
             best - end
         }))
     }
@@ -129,7 +138,10 @@ mod tests {
     fn metrics_agree_with_numbers_worked_out_by_hand() {
         let m = matrix(&ROWS);
         near(m.average_accuracy(), (0.5 + 0.4 + 0.7) / 3.0);
-        near(m.average_incremental_accuracy(), (0.8 + 0.75 + 1.6 / 3.0) / 3.0);
+        near(
+            m.average_incremental_accuracy(),
+            (0.8 + 0.75 + 1.6 / 3.0) / 3.0,
+        );
         near(m.forgetting(), (0.3 + 0.2) / 2.0);
         near(m.max_forgetting(), (0.4 + 0.2) / 2.0);
         near(m.backward_transfer(), -0.25);
@@ -143,7 +155,10 @@ mod tests {
         assert_eq!(joint.max_forgetting(), None);
         assert_eq!(joint.backward_transfer(), None);
         assert_eq!(AccuracyMatrix::default().average_accuracy(), None);
-        assert_eq!(AccuracyMatrix::default().average_incremental_accuracy(), None);
+        assert_eq!(
+            AccuracyMatrix::default().average_incremental_accuracy(),
+            None
+        );
     }
 
     #[test]

@@ -10,14 +10,17 @@ use crate::nn::Module;
 use crate::nn::models::{self, ModelOptions};
 use crate::optim::Sgd;
 use crate::tape::{Device, Tape};
-use crate::training::{Cumulative, Der, Joint, Naive, Plugin, Replay, Strategy};
+use crate::training::{Cumulative, Der, Joint, Naive, Replay, StrategyBuilder};
 
 use super::config::{BenchmarkName, Config, DataSource, StrategyName};
 
 /// Reads the data and makes the stream of experiences.
 pub(super) fn benchmark(config: &Config) -> Result<Benchmark> {
     let (train, test) = datasets(config)?;
-    let (n, seed) = (config.n_experiences, config.benchmark_seed.unwrap_or(config.seed));
+    let (n, seed) = (
+        config.n_experiences,
+        config.benchmark_seed.unwrap_or(config.seed),
+    );
     match config.benchmark {
         BenchmarkName::PermutedMnist => PermutedMnist::from_datasets(train, test)
             .n_experiences(n)
@@ -66,57 +69,37 @@ fn datasets(config: &Config) -> Result<(Dataset, Dataset)> {
     locate::load(kind, config.data_dir.as_deref().map(Path::new))
 }
 
-/// Seeds a tape, builds the model on it and gives both to the strategy, with `plugins`.
-pub(super) fn strategy(
-    config: &Config,
-    benchmark: &Benchmark,
-    plugins: Vec<Box<dyn Plugin>>,
-) -> Result<Strategy> {
+/// Seeds a tape, builds the model on it and gives both to the strategy, which lacks only plugins.
+pub(super) fn strategy(config: &Config, benchmark: &Benchmark) -> Result<StrategyBuilder> {
     let (tape, model) = model(config, benchmark)?;
     let sgd = Sgd::new(config.lr as f32)
         .momentum(config.momentum as f32)
         .dampening(config.dampening as f32)
         .nesterov(config.nesterov)
         .weight_decay(config.weight_decay as f32);
-    // The builders are distinct types where they have distinct settings.
-    macro_rules! build {
-        ($builder:expr) => {{
-            let mut builder = $builder
-                .train_mb_size(config.train_mb_size)
-                .train_epochs(config.train_epochs)
-                .eval_mb_size(Some(config.eval_mb_size));
-            for plugin in plugins {
-                builder = builder.plugin(plugin);
-            }
-            builder.build()
-        }};
+    let builder = match config.strategy {
+        StrategyName::Der => Der::builder(tape, model, sgd),
+        StrategyName::Naive => Naive::builder(tape, model, sgd),
+        StrategyName::Cumulative => Cumulative::builder(tape, model, sgd),
+        StrategyName::Joint => Joint::builder(tape, model, sgd),
+        StrategyName::Replay => Replay::builder(tape, model, sgd),
     }
-    match config.strategy {
-        StrategyName::Der => build!(
-            Der::builder(tape, model, sgd)
-                .mem_size(config.mem_size)
-                .batch_size_mem(config.batch_size_mem)
-                .alpha(config.alpha as f32)
-                .beta(config.beta as f32)
-        ),
-        StrategyName::Naive => build!(Naive::builder(tape, model, sgd)),
-        StrategyName::Cumulative => build!(Cumulative::builder(tape, model, sgd)),
-        StrategyName::Joint => build!(Joint::builder(tape, model, sgd)),
-        StrategyName::Replay => build!(
-            Replay::builder(tape, model, sgd)
-                .mem_size(config.mem_size)
-                .batch_size_mem(config.batch_size_mem)
-        ),
-    }
+    .mem_size(config.mem_size)
+    .batch_size_mem(config.batch_size_mem)
+    .alpha(config.alpha as f32)
+    .beta(config.beta as f32)
+    .train_mb_size(config.train_mb_size)
+    .train_epochs(config.train_epochs)
+    .eval_mb_size(config.eval_mb_size);
+    Ok(builder)
 }
 
 fn model(config: &Config, benchmark: &Benchmark) -> Result<(Tape, Box<dyn Module>)> {
     let input = benchmark.train_stream()[0].dataset().shape();
     let options = ModelOptions {
-        // Where a model has no such setting, the value is not read.
-        hidden_size: config.hidden_size.unwrap_or(100),
-        hidden_layers: config.hidden_layers.unwrap_or(2),
-        drop_rate: config.drop_rate.unwrap_or(0.5) as f32,
+        hidden_size: config.hidden_size,
+        hidden_layers: config.hidden_layers,
+        drop_rate: config.drop_rate.map(|rate| rate as f32),
         xavier: config.xavier,
     };
     let mut tape = Tape::new(Device::Cpu)?;
@@ -135,7 +118,12 @@ pub(super) fn in_pool<T: Send>(
     rayon::ThreadPoolBuilder::new()
         .num_threads(config.threads)
         .build()
-        .map_err(|e| crate::Error::config("--threads", format!("threads that can start ({e})"), config.threads))?
+        .map_err(|e| {
+            crate::Error::config(
+                "--threads",
+                format!("threads that can start ({e})"),
+                config.threads,
+            )
+        })?
         .install(work)
 }
-

@@ -127,7 +127,7 @@ pub struct Config {
     pub hidden_size: Option<usize>,
     /// Hidden layers (`mlp`: 2, `simple-mlp`: 1).
     pub hidden_layers: Option<usize>,
-    /// Dropout probability (`simple-mlp`: 0.5).
+    /// Dropout probability (`simple-mlp`: 0.5, `simple-cnn`: 0.25).
     pub drop_rate: Option<f64>,
     /// Initialise the MLP as the papers do (Xavier) rather than as PyTorch does.
     pub xavier: bool,
@@ -224,7 +224,9 @@ impl Config {
     pub fn read_table(path: &Path) -> Result<toml::Table> {
         let text = fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
         let bad = |e: toml::de::Error| {
-            let line = e.span().map_or(1, |s| text[..s.start].matches('\n').count() + 1);
+            let line = e
+                .span()
+                .map_or(1, |s| text[..s.start].matches('\n').count() + 1);
             Error::format(
                 path,
                 "options in TOML",
@@ -280,7 +282,11 @@ impl Config {
         };
         let data = *self.data.get_or_insert(implied);
         if data == DataSource::Embedded && implied == DataSource::Full {
-            let why = if fashion { "for split-fmnist" } else { "together with --data-dir" };
+            let why = if fashion {
+                "for split-fmnist"
+            } else {
+                "together with --data-dir"
+            };
             return Err(Error::config("--data", format!("full {why}"), "embedded"));
         }
         at_least("--n-experiences", self.n_experiences, 1)?;
@@ -292,19 +298,32 @@ impl Config {
                 "both",
             ));
         }
-        let split = matches!(self.benchmark, BenchmarkName::SplitMnist | BenchmarkName::SplitFmnist);
+        let split = matches!(
+            self.benchmark,
+            BenchmarkName::SplitMnist | BenchmarkName::SplitFmnist
+        );
         let name = self.benchmark.name();
         let only_split = [
             ("--fixed-class-order", self.fixed_class_order.is_some()),
-            ("--class-ids-from-zero-in-each-exp", self.class_ids_from_zero_in_each_exp),
-            ("--class-ids-from-zero-from-first-exp", self.class_ids_from_zero_from_first_exp),
+            (
+                "--class-ids-from-zero-in-each-exp",
+                self.class_ids_from_zero_in_each_exp,
+            ),
+            (
+                "--class-ids-from-zero-from-first-exp",
+                self.class_ids_from_zero_from_first_exp,
+            ),
         ];
         for (option, _) in only_split.iter().filter(|(_, set)| *set && !split) {
             return Err(Error::config(option, "a split benchmark with it", name));
         }
         if let Some(angles) = &self.rotations_list {
             if self.benchmark != BenchmarkName::RotatedMnist {
-                return Err(Error::config("--rotations-list", "rotated-mnist with it", name));
+                return Err(Error::config(
+                    "--rotations-list",
+                    "rotated-mnist with it",
+                    name,
+                ));
             }
             if angles.len() != self.n_experiences {
                 let wanted = format!("{} angles, one an experience", self.n_experiences);
@@ -322,16 +341,27 @@ impl Config {
         let (size, layers, drop) = match self.model {
             ModelName::Mlp => (Some(100), Some(2), None),
             ModelName::SimpleMlp => (Some(512), Some(1), Some(0.5)),
+            ModelName::SimpleCnn => (None, None, Some(0.25)),
             _ => (None, None, None),
         };
         let unused = [
-            ("--hidden-size", self.hidden_size.is_some() && size.is_none()),
-            ("--hidden-layers", self.hidden_layers.is_some() && layers.is_none()),
+            (
+                "--hidden-size",
+                self.hidden_size.is_some() && size.is_none(),
+            ),
+            (
+                "--hidden-layers",
+                self.hidden_layers.is_some() && layers.is_none(),
+            ),
             ("--drop-rate", self.drop_rate.is_some() && drop.is_none()),
             ("--xavier", self.xavier && self.model != ModelName::Mlp),
         ];
         if let Some((option, _)) = unused.iter().find(|(_, unused)| *unused) {
-            return Err(Error::config(option, "a --model that has such a thing", name));
+            return Err(Error::config(
+                option,
+                "a --model that has such a thing",
+                name,
+            ));
         }
         self.hidden_size = self.hidden_size.or(size);
         self.hidden_layers = self.hidden_layers.or(layers);
@@ -345,7 +375,7 @@ impl Config {
             at_most("--hidden-layers", layers, 1 << 10)?;
         }
         if let Some(rate) = self.drop_rate {
-            within("--drop-rate", rate, 0.0, 1.0)?;
+            within("--drop-rate", rate, 0.0, 0.999)?;
         }
         Ok(())
     }
@@ -362,7 +392,11 @@ impl Config {
         within("--beta", self.beta, 0.0, MAX)?;
         if self.nesterov && (self.momentum == 0.0 || self.dampening != 0.0) {
             let found = format!("momentum {}, dampening {}", self.momentum, self.dampening);
-            return Err(Error::config("--nesterov", "a momentum above 0 and no dampening", found));
+            return Err(Error::config(
+                "--nesterov",
+                "a momentum above 0 and no dampening",
+                found,
+            ));
         }
         at_least("--mem-size", self.mem_size, 1)?;
         at_most("--mem-size", self.mem_size, u32::MAX as usize)?;

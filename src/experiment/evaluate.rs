@@ -22,16 +22,25 @@ pub fn evaluate(config: &Config, model: &Path) -> Result<EvalResult> {
     let state = load_model(model)?;
     build::in_pool(&config, || {
         let benchmark = build::benchmark(&config)?;
-        let mut strategy = build::strategy(&config, &benchmark, Vec::new())?;
-        strategy.state_mut().tape.load_state_dict(&state).map_err(|e| {
-            Error::StateDict(format!(
-                "{} does not fit --model {}: {e}",
-                model.display(),
-                config.model.name()
-            ))
-        })?;
+        let mut strategy = build::strategy(&config, &benchmark)?.build()?;
+        strategy
+            .state_mut()
+            .tape
+            .load_state_dict(&state)
+            .map_err(|e| {
+                Error::StateDict(format!(
+                    "{} does not fit --model {}: {e}",
+                    model.display(),
+                    config.model.name()
+                ))
+            })?;
         let result = strategy.eval(benchmark.test_stream())?;
-        print(&result, Console { quiet: config.quiet });
+        print(
+            &result,
+            Console {
+                quiet: config.quiet,
+            },
+        );
         Ok(result)
     })
 }

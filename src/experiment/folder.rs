@@ -20,7 +20,8 @@ impl RunFolder {
     pub fn create(out: Option<&Path>, strategy: &str, benchmark: &str) -> Result<Self> {
         if let Some(out) = out {
             fs::create_dir_all(out).map_err(|e| Error::io("create the folder", out, e))?;
-            let mut entries = fs::read_dir(out).map_err(|e| Error::io("read the folder", out, e))?;
+            let mut entries =
+                fs::read_dir(out).map_err(|e| Error::io("read the folder", out, e))?;
             if entries.next().is_some() {
                 return Err(Error::config(
                     "--out",
@@ -32,7 +33,9 @@ impl RunFolder {
         }
         let runs = Path::new("runs");
         fs::create_dir_all(runs).map_err(|e| Error::io("create the folder", runs, e))?;
-        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let seconds = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |d| d.as_secs());
         let name = format!("{}-{strategy}-{benchmark}", timestamp(seconds));
         // Runs that start in the same second get a number; making the folder decides who is first.
         for attempt in 1u32.. {

@@ -7,11 +7,9 @@ use std::time::{Duration, Instant};
 
 use crate::benchmarks::Benchmark;
 use crate::checkpoint::{save_model, write_atomically};
-use crate::logging::{
-    Console, IterationLog, MetricsFile, Progress, StopOnInterrupt, percent,
-};
+use crate::logging::{Console, IterationLog, MetricsFile, Progress, StopOnInterrupt, percent};
 use crate::report::{self, LossPoint, ReportData};
-use crate::training::{EvalResult, Plugin, Strategy};
+use crate::training::{EvalResult, Strategy};
 use crate::{Error, Result};
 
 use super::build;
@@ -60,10 +58,12 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn start(config: &'a Config, interrupt: &'a Arc<AtomicBool>) -> Result<Self> {
-        let console = Console { quiet: config.quiet };
+        let console = Console {
+            quiet: config.quiet,
+        };
         let benchmark = build::benchmark(config)?;
-        // A model that cannot be built must not leave an empty folder behind.
-        build::strategy(config, &benchmark, Vec::new())?;
+        // Before the folder: a model that cannot be built must not leave an empty one behind.
+        let mut builder = build::strategy(config, &benchmark)?;
         let (strategy_name, name) = (config.strategy.name(), config.benchmark.name());
         let folder = RunFolder::create(config.out.as_deref(), strategy_name, name)?;
         let text = toml::to_string(config).expect("a config is a flat table of TOML values");
@@ -73,21 +73,20 @@ impl<'a> Run<'a> {
         );
         write_atomically(&folder.config(), text.as_bytes())?;
         let metrics = Arc::new(Mutex::new(MetricsFile::create(&folder.metrics())?));
-        let mut plugins: Vec<Box<dyn Plugin>> = vec![
-            Box::new(IterationLog {
+        builder = builder
+            .plugin(IterationLog {
                 file: Arc::clone(&metrics),
                 every: config.log_every as u64,
-            }),
-            Box::new(StopOnInterrupt(Arc::clone(interrupt))),
-        ];
+            })
+            .plugin(StopOnInterrupt(Arc::clone(interrupt)));
         if console.shows_progress() {
-            plugins.push(Box::new(Progress::default()));
+            builder = builder.plugin(Progress::default());
         }
         Ok(Run {
             config,
             interrupt,
             console,
-            strategy: build::strategy(config, &benchmark, plugins)?,
+            strategy: builder.build()?,
             benchmark,
             folder,
             metrics,
@@ -120,7 +119,10 @@ impl<'a> Run<'a> {
         }
         let summary = self.finish()?;
         self.scores.print(&summary, self.console);
-        self.console.line(format_args!("\nwritten to {}", self.folder.path().display()));
+        self.console.line(format_args!(
+            "\nwritten to {}",
+            self.folder.path().display()
+        ));
         if summary.interrupted {
             return Err(Error::Interrupted(format!(
                 "interrupted after {} steps; what was learned until then is in {}",
@@ -144,7 +146,7 @@ impl<'a> Run<'a> {
                 train[i].dataset().len()
             }
             None => {
-                self.strategy.train_stream(train)?;
+                self.strategy.train(train)?;
                 train.iter().map(|e| e.dataset().len()).sum()
             }
         };
@@ -188,7 +190,11 @@ impl<'a> Run<'a> {
 
     fn summary(&self) -> Summary {
         let seconds = self.training.as_secs_f64();
-        let Scores { class, task, stream } = &self.scores;
+        let Scores {
+            class,
+            task,
+            stream,
+        } = &self.scores;
         Summary {
             accuracy: class.average_accuracy(),
             accuracy_task: task.average_accuracy(),
@@ -211,7 +217,9 @@ impl<'a> Run<'a> {
 
     fn report(&self, summary: &Summary) -> ReportData {
         let some = |rows: &[Vec<f64>]| -> Vec<Vec<Option<f64>>> {
-            rows.iter().map(|row| row.iter().copied().map(Some).collect()).collect()
+            rows.iter()
+                .map(|row| row.iter().copied().map(Some).collect())
+                .collect()
         };
         let settings = self.config.to_table();
         let losses = lock(&self.metrics)
@@ -232,7 +240,11 @@ impl<'a> Run<'a> {
                 "seed {}, unforget {}{}",
                 summary.seed,
                 summary.version,
-                if summary.interrupted { ", interrupted" } else { "" }
+                if summary.interrupted {
+                    ", interrupted"
+                } else {
+                    ""
+                }
             ),
             settings: settings.into_iter().map(|(k, v)| (k, plain(&v))).collect(),
             summary: summary.figures(),
@@ -277,10 +289,14 @@ impl<'a> Run<'a> {
 
 /// A string without its quotes, anything else as TOML writes it.
 fn plain(value: &toml::Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_string)
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_string)
 }
 
 /// A panic elsewhere leaves complete lines behind, so its poison changes nothing here.
 fn lock(metrics: &Mutex<MetricsFile>) -> MutexGuard<'_, MetricsFile> {
-    metrics.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    metrics
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
 }

@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 
+use crate::Result;
 use crate::evaluation::AccuracyMatrix;
 use crate::logging::{Console, Evaluation, MetricsFile, matrix_text, percent};
 use crate::training::EvalResult;
-use crate::Result;
 
 /// The last line of `metrics.jsonl`. Accuracies are fractions; what a run did not get as far as
 /// measuring, or what has no meaning for it, is `None`.
@@ -45,11 +45,22 @@ pub struct Summary {
 impl Summary {
     /// The figures for people, with their names.
     pub fn figures(&self) -> Vec<(String, String)> {
-        let rate = self.samples_per_second.map_or_else(|| "-".into(), |r| format!("{r:.0}"));
+        let rate = self
+            .samples_per_second
+            .map_or_else(|| "-".into(), |r| format!("{r:.0}"));
         [
-            ("average accuracy, class-incremental", percent(self.accuracy)),
-            ("average accuracy, task-incremental", percent(self.accuracy_task)),
-            ("average incremental accuracy", percent(self.accuracy_incremental)),
+            (
+                "average accuracy, class-incremental",
+                percent(self.accuracy),
+            ),
+            (
+                "average accuracy, task-incremental",
+                percent(self.accuracy_task),
+            ),
+            (
+                "average incremental accuracy",
+                percent(self.accuracy_incremental),
+            ),
             ("forgetting", percent(self.forgetting)),
             ("backward transfer", percent(self.backward_transfer)),
             ("samples/s", rate),
@@ -83,7 +94,10 @@ impl Scores {
         }
         // An experience without test samples counts as not known at all.
         let row = |of: fn(&crate::training::ExperienceEval) -> usize| {
-            let accuracy = result.experiences.iter().map(|e| share(of(e), e.samples).unwrap_or(0.0));
+            let accuracy = result
+                .experiences
+                .iter()
+                .map(|e| share(of(e), e.samples).unwrap_or(0.0));
             accuracy.collect::<Vec<_>>()
         };
         self.class.push(row(|e| e.correct));

@@ -22,12 +22,20 @@ pub(crate) struct Lent<Buf> {
 impl<Buf> Lent<Buf> {
     /// The whole block.
     pub fn view(&mut self) -> ViewMut<'_, Buf> {
-        ViewMut { buf: &mut self.buf, offset: 0, len: self.block.len as usize }
+        ViewMut {
+            buf: &mut self.buf,
+            offset: 0,
+            len: self.block.len as usize,
+        }
     }
 
     /// `len` numbers of the block, from `offset`.
     pub fn range(&mut self, offset: usize, len: usize) -> ViewMut<'_, Buf> {
-        ViewMut { buf: &mut self.buf, offset, len }
+        ViewMut {
+            buf: &mut self.buf,
+            offset,
+            len,
+        }
     }
 }
 
@@ -39,7 +47,11 @@ pub(crate) struct Arena<B: Backend> {
 
 impl<B: Backend> Arena<B> {
     pub fn new() -> Self {
-        Arena { blocks: Vec::new(), cursor: 0, free: Vec::new() }
+        Arena {
+            blocks: Vec::new(),
+            cursor: 0,
+            free: Vec::new(),
+        }
     }
 
     pub fn rewind(&mut self) {
@@ -55,11 +67,17 @@ impl<B: Backend> Arena<B> {
     pub fn take(&mut self, backend: &B, len: usize) -> Block {
         let fits = |b: &Block| (len..=2 * len).contains(&(b.len as usize));
         if let Some(at) = self.free.iter().rposition(fits) {
-            return Block { len: len as u32, ..self.free.swap_remove(at) };
+            return Block {
+                len: len as u32,
+                ..self.free.swap_remove(at)
+            };
         }
         let index = self.cursor;
         self.cursor += 1;
-        let have = self.blocks.get(index).map(|b| B::capacity(b.as_ref().expect("not lent")));
+        let have = self
+            .blocks
+            .get(index)
+            .map(|b| B::capacity(b.as_ref().expect("not lent")));
         if have.is_none_or(|have| have < len) {
             let buf = backend
                 .alloc(len)
@@ -70,7 +88,10 @@ impl<B: Backend> Arena<B> {
             }
         }
         let len = u32::try_from(len).expect("a tensor has fewer than 2^32 numbers");
-        Block { index: index as u32, len }
+        Block {
+            index: index as u32,
+            len,
+        }
     }
 
     /// Gives a block back for use by a later [`take`](Self::take) of the same step.
@@ -81,7 +102,10 @@ impl<B: Backend> Arena<B> {
     /// Takes the buffer of `block` out for writing; [`restore`](Self::restore) puts it back.
     pub fn lend(&mut self, block: Block) -> Lent<B::Buf> {
         let buf = self.blocks[block.index as usize].take();
-        Lent { block, buf: buf.expect("a block is written by one kernel at a time") }
+        Lent {
+            block,
+            buf: buf.expect("a block is written by one kernel at a time"),
+        }
     }
 
     pub fn restore(&mut self, lent: Lent<B::Buf>) {
@@ -95,8 +119,15 @@ impl<B: Backend> Arena<B> {
 
     /// `len` numbers of `block`, from `offset`, for reading.
     pub fn range(&self, block: Block, offset: usize, len: usize) -> View<'_, B::Buf> {
-        assert!(offset + len <= block.len as usize, "range outside of its block");
+        assert!(
+            offset + len <= block.len as usize,
+            "range outside of its block"
+        );
         let buf = self.blocks[block.index as usize].as_ref();
-        View { buf: buf.expect("a source is not also a destination"), offset, len }
+        View {
+            buf: buf.expect("a source is not also a destination"),
+            offset,
+            len,
+        }
     }
 }

@@ -9,13 +9,14 @@ mod node;
 mod params;
 
 pub(crate) use arena::{Arena, Block, Lent};
-pub use node::{Norm, Var};
 pub(crate) use node::{Node, Op, Order};
+pub use node::{Norm, Var};
 pub(crate) use params::Params;
 pub use params::{BufferId, ParamId, ParamLayout};
 
 use crate::backend::{Backend, Elem, SgdStep, SpatialLayout, Write};
 use crate::error::Result;
+use crate::rng::TorchGenerator;
 use crate::shape::Shape;
 
 /// What a step is for.
@@ -42,7 +43,8 @@ pub struct Graph<B: Backend> {
     pub(crate) staging: Vec<B::Elem>,
     pub(crate) groups: Vec<usize>,
     pub(crate) mode: Mode,
-    pub(crate) dropout_seed: u64,
+    /// The run's generator, as PyTorch's global one: initial weights, shuffles and keys come from it.
+    pub(crate) generator: TorchGenerator,
     pub(crate) dropouts: u32,
     /// Training steps begun, which keys the random numbers of dropout.
     pub(crate) train_steps: u64,
@@ -63,7 +65,7 @@ impl<B: Backend> Graph<B> {
             staging: Vec::new(),
             groups: Vec::new(),
             mode: Mode::Eval,
-            dropout_seed: 0,
+            generator: TorchGenerator::manual_seed(0),
             dropouts: 0,
             train_steps: 0,
             step: 0,
@@ -96,7 +98,11 @@ impl<B: Backend> Graph<B> {
     /// If `values` has not the length of the shape.
     #[track_caller]
     pub fn input(&mut self, shape: Shape, values: &[B::Elem], grad: bool) -> Var {
-        assert_eq!(shape.len(), values.len(), "input of shape {shape}: number of values");
+        assert_eq!(
+            shape.len(),
+            values.len(),
+            "input of shape {shape}: number of values"
+        );
         let value = self.arena.take(&self.backend, values.len());
         let mut lent = self.arena.lend(value);
         self.backend.upload(lent.view(), values);
@@ -106,13 +112,23 @@ impl<B: Backend> Graph<B> {
     }
 
     fn push_leaf(&mut self, op: Op, shape: Shape, value: Block, needs_grad: bool) -> Var {
-        self.record(Node { op, shape, order: Order::Rows, value, grad: None, needs_grad })
+        self.record(Node {
+            op,
+            shape,
+            order: Order::Rows,
+            value,
+            grad: None,
+            needs_grad,
+        })
     }
 
     /// Records a node.
     pub(crate) fn record(&mut self, node: Node) -> Var {
         self.nodes.push(node);
-        Var { index: self.nodes.len() as u32 - 1, step: self.step }
+        Var {
+            index: self.nodes.len() as u32 - 1,
+            step: self.step,
+        }
     }
 
     /// Records the result of `op`, whose parents are `parents`; it has a gradient if one of them
@@ -128,7 +144,14 @@ impl<B: Backend> Graph<B> {
     ) -> Var {
         let wanted = own || parents.iter().any(|&p| self.node(p).needs_grad);
         let needs_grad = wanted && self.mode != Mode::Eval;
-        self.record(Node { op, shape, order, value, grad: None, needs_grad })
+        self.record(Node {
+            op,
+            shape,
+            order,
+            value,
+            grad: None,
+            needs_grad,
+        })
     }
 
     /// Whether one of these parameters is to be trained.
@@ -142,7 +165,10 @@ impl<B: Backend> Graph<B> {
     /// If `v` belongs to an earlier step.
     #[track_caller]
     pub(crate) fn node(&self, v: Var) -> Node {
-        assert_eq!(v.step, self.step, "a Var of an earlier step was used: begin() ended that step");
+        assert_eq!(
+            v.step, self.step,
+            "a Var of an earlier step was used: begin() ended that step"
+        );
         self.nodes[v.index as usize]
     }
 
@@ -180,7 +206,12 @@ impl<B: Backend> Graph<B> {
     #[track_caller]
     pub(crate) fn seed(&mut self, root: Var) -> Option<usize> {
         let node = self.node(root);
-        assert_eq!(node.shape.len(), 1, "backward starts at one number, not at {}", node.shape);
+        assert_eq!(
+            node.shape.len(),
+            1,
+            "backward starts at one number, not at {}",
+            node.shape
+        );
         let (mut lent, _) = self.grad_of(root)?;
         self.backend.fill(lent.view(), B::Elem::from_f64(1.0));
         self.arena.restore(lent);
@@ -199,7 +230,10 @@ impl<B: Backend> Graph<B> {
     #[track_caller]
     pub fn read_grad(&self, v: Var) -> Option<Vec<B::Elem>> {
         let node = self.node(v);
-        assert!(matches!(node.op, Op::Input), "only an input keeps its gradient");
+        assert!(
+            matches!(node.op, Op::Input),
+            "only an input keeps its gradient"
+        );
         node.grad.map(|block| self.read_block(block, node))
     }
 
@@ -209,7 +243,9 @@ impl<B: Backend> Graph<B> {
         let node = self.node(v);
         let len = node.shape.len();
         let view = self.arena.range(node.value, 0, len);
-        (node.order == Order::Rows).then(|| self.backend.host(view)).flatten()
+        (node.order == Order::Rows)
+            .then(|| self.backend.host(view))
+            .flatten()
     }
 
     /// Copies the first numbers of `v` as they lie; for a loss this is `[total, current, logits,
@@ -217,13 +253,15 @@ impl<B: Backend> Graph<B> {
     #[track_caller]
     pub(crate) fn read_raw<const N: usize>(&self, v: Var) -> [B::Elem; N] {
         let mut out = [B::Elem::default(); N];
-        self.backend.download(self.arena.range(self.node(v).value, 0, N), &mut out);
+        self.backend
+            .download(self.arena.range(self.node(v).value, 0, N), &mut out);
         out
     }
 
     fn read_block(&self, block: Block, node: Node) -> Vec<B::Elem> {
         let mut raw = vec![B::Elem::default(); node.shape.len()];
-        self.backend.download(self.arena.range(block, 0, raw.len()), &mut raw);
+        self.backend
+            .download(self.arena.range(block, 0, raw.len()), &mut raw);
         if node.order == Order::Rows {
             return raw;
         }
@@ -254,13 +292,22 @@ impl<B: Backend> Graph<B> {
     #[track_caller]
     pub fn norm(&mut self, name: &str, channels: usize, eps: f32, momentum: f32) -> Norm {
         let layout = ParamLayout::Plain(Shape::new(&[channels]));
-        let (ones, zeros) =
-            (vec![B::Elem::from_f64(1.0); channels], vec![B::Elem::default(); channels]);
+        let (ones, zeros) = (
+            vec![B::Elem::from_f64(1.0); channels],
+            vec![B::Elem::default(); channels],
+        );
         let gamma = self.parameter(&format!("{name}.weight"), layout, &ones);
-        let beta =
-            self.params.add(&self.backend, &format!("{name}.bias"), layout, &zeros, true);
+        let beta = self
+            .params
+            .add(&self.backend, &format!("{name}.bias"), layout, &zeros, true);
         let running = self.params.add_running(&self.backend, name, channels);
-        Norm { gamma, beta, running, eps, momentum }
+        Norm {
+            gamma,
+            beta,
+            running,
+            eps,
+            momentum,
+        }
     }
 
     /// One step of SGD with the gradients of this step. See [`Backend::sgd`].

@@ -46,9 +46,11 @@ impl ParamLayout {
         match *self {
             ParamLayout::Plain(shape) => shape,
             ParamLayout::Linear { inputs, outputs } => Shape::new(&[outputs, inputs]),
-            ParamLayout::Conv { outputs, inputs, kernel: [kh, kw] } => {
-                Shape::new(&[outputs, inputs, kh, kw])
-            }
+            ParamLayout::Conv {
+                outputs,
+                inputs,
+                kernel: [kh, kw],
+            } => Shape::new(&[outputs, inputs, kh, kw]),
         }
     }
 
@@ -57,7 +59,11 @@ impl ParamLayout {
         match *self {
             ParamLayout::Plain(_) => i,
             ParamLayout::Linear { inputs, outputs } => i % inputs * outputs + i / inputs,
-            ParamLayout::Conv { outputs, inputs, kernel: [kh, kw] } => {
+            ParamLayout::Conv {
+                outputs,
+                inputs,
+                kernel: [kh, kw],
+            } => {
                 let taps = kh * kw;
                 let (tap, channel) = (i % taps, i / taps);
                 (tap * inputs + channel % inputs) * outputs + channel / inputs
@@ -74,7 +80,9 @@ impl ParamLayout {
     }
 
     fn to_torch<E: Elem>(self, stored: &[E]) -> Vec<E> {
-        (0..stored.len()).map(|i| stored[self.stored_at(i)]).collect()
+        (0..stored.len())
+            .map(|i| stored[self.stored_at(i)])
+            .collect()
     }
 }
 
@@ -138,18 +146,30 @@ impl<B: Backend> Params<B> {
         init: &[B::Elem],
         adjacent: bool,
     ) -> ParamId {
-        assert_eq!(init.len(), layout.shape().len(), "parameter {name}: initial values");
+        assert_eq!(
+            init.len(),
+            layout.shape().len(),
+            "parameter {name}: initial values"
+        );
         assert!(
             self.params.iter().all(|p| p.name != name),
             "parameter {name} exists already: give each layer a name of its own"
         );
-        let offset = if adjacent { self.len } else { self.len.next_multiple_of(ALIGN) };
+        let offset = if adjacent {
+            self.len
+        } else {
+            self.len.next_multiple_of(ALIGN)
+        };
         let len = init.len();
         for buf in [&mut self.values, &mut self.grads, &mut self.momentum] {
             grow(backend, buf, self.len, offset + len);
         }
         self.len = offset + len;
-        let dst = ViewMut { buf: &mut self.values, offset, len };
+        let dst = ViewMut {
+            buf: &mut self.values,
+            offset,
+            len,
+        };
         backend.upload(dst, &layout.to_storage(init));
         self.params.push(Param {
             name: name.to_string(),
@@ -168,10 +188,18 @@ impl<B: Backend> Params<B> {
         let offset = self.running_len;
         grow(backend, &mut self.running, offset, offset + 2 * channels);
         self.running_len += 2 * channels;
-        let variance =
-            ViewMut { buf: &mut self.running, offset: offset + channels, len: channels };
+        let variance = ViewMut {
+            buf: &mut self.running,
+            offset: offset + channels,
+            len: channels,
+        };
         backend.fill(variance, B::Elem::from_f64(1.0));
-        self.buffers.push(Running { name: name.to_string(), offset, channels, batches: 0 });
+        self.buffers.push(Running {
+            name: name.to_string(),
+            offset,
+            channels,
+            batches: 0,
+        });
         BufferId(self.buffers.len() as u32 - 1)
     }
 
@@ -207,13 +235,21 @@ impl<B: Backend> Params<B> {
 
     pub fn value(&self, id: ParamId) -> View<'_, B::Buf> {
         let p = self.param(id);
-        View { buf: &self.values, offset: p.offset, len: p.len }
+        View {
+            buf: &self.values,
+            offset: p.offset,
+            len: p.len,
+        }
     }
 
     /// Values for reading and the gradient for writing, which are different buffers.
     pub fn grad(&mut self, id: ParamId) -> ViewMut<'_, B::Buf> {
         let p = &self.params[id.0 as usize];
-        ViewMut { buf: &mut self.grads, offset: p.offset, len: p.len }
+        ViewMut {
+            buf: &mut self.grads,
+            offset: p.offset,
+            len: p.len,
+        }
     }
 
     /// Two parameters that lie side by side (`beta` was added as adjacent to `gamma`).
@@ -223,11 +259,23 @@ impl<B: Backend> Params<B> {
         beta: ParamId,
     ) -> (View<'_, B::Buf>, ViewMut<'_, B::Buf>) {
         let (first, second) = (self.param(gamma), self.param(beta));
-        assert_eq!(first.offset + first.len, second.offset, "scale and shift lie side by side");
+        assert_eq!(
+            first.offset + first.len,
+            second.offset,
+            "scale and shift lie side by side"
+        );
         let (offset, len) = (first.offset, first.len);
         (
-            View { buf: &self.values, offset, len },
-            ViewMut { buf: &mut self.grads, offset, len: 2 * len },
+            View {
+                buf: &self.values,
+                offset,
+                len,
+            },
+            ViewMut {
+                buf: &mut self.grads,
+                offset,
+                len: 2 * len,
+            },
         )
     }
 
@@ -249,7 +297,11 @@ impl<B: Backend> Params<B> {
     /// Running mean and variance, for writing.
     pub fn running(&mut self, id: BufferId) -> ViewMut<'_, B::Buf> {
         let b = &self.buffers[id.0 as usize];
-        ViewMut { buf: &mut self.running, offset: b.offset, len: 2 * b.channels }
+        ViewMut {
+            buf: &mut self.running,
+            offset: b.offset,
+            len: 2 * b.channels,
+        }
     }
 
     /// Everything a batch normalisation reads and writes beside its activations: scale, shift and
@@ -261,12 +313,27 @@ impl<B: Backend> Params<B> {
         beta: ParamId,
         running: BufferId,
     ) -> (View<'_, B::Buf>, View<'_, B::Buf>, ViewMut<'_, B::Buf>) {
-        let (g, b) = (&self.params[gamma.0 as usize], &self.params[beta.0 as usize]);
+        let (g, b) = (
+            &self.params[gamma.0 as usize],
+            &self.params[beta.0 as usize],
+        );
         let r = &self.buffers[running.0 as usize];
         (
-            View { buf: &self.values, offset: g.offset, len: g.len },
-            View { buf: &self.values, offset: b.offset, len: b.len },
-            ViewMut { buf: &mut self.running, offset: r.offset, len: 2 * r.channels },
+            View {
+                buf: &self.values,
+                offset: g.offset,
+                len: g.len,
+            },
+            View {
+                buf: &self.values,
+                offset: b.offset,
+                len: b.len,
+            },
+            ViewMut {
+                buf: &mut self.running,
+                offset: r.offset,
+                len: 2 * r.channels,
+            },
         )
     }
 
@@ -284,7 +351,14 @@ impl<B: Backend> Params<B> {
     pub fn read_running(&self, backend: &B, id: BufferId) -> Vec<B::Elem> {
         let b = &self.buffers[id.0 as usize];
         let mut out = vec![B::Elem::default(); 2 * b.channels];
-        backend.download(View { buf: &self.running, offset: b.offset, len: out.len() }, &mut out);
+        backend.download(
+            View {
+                buf: &self.running,
+                offset: b.offset,
+                len: out.len(),
+            },
+            &mut out,
+        );
         out
     }
 
@@ -301,18 +375,22 @@ impl<B: Backend> Params<B> {
 
     /// The gradient in PyTorch's order, or `None` if nothing has written it in this step.
     pub fn read_grad(&self, backend: &B, id: ParamId) -> Option<Vec<B::Elem>> {
-        self.param(id).written.then(|| self.read_from(backend, &self.grads, id))
-    }
-
-    /// The momentum in PyTorch's order, or `None` if it has none yet.
-    pub fn read_momentum(&self, backend: &B, id: ParamId) -> Option<Vec<B::Elem>> {
-        self.param(id).has_momentum.then(|| self.read_from(backend, &self.momentum, id))
+        self.param(id)
+            .written
+            .then(|| self.read_from(backend, &self.grads, id))
     }
 
     fn read_from(&self, backend: &B, buf: &B::Buf, id: ParamId) -> Vec<B::Elem> {
         let p = self.param(id);
         let mut stored = vec![B::Elem::default(); p.len];
-        backend.download(View { buf, offset: p.offset, len: p.len }, &mut stored);
+        backend.download(
+            View {
+                buf,
+                offset: p.offset,
+                len: p.len,
+            },
+            &mut stored,
+        );
         p.layout.to_torch(&stored)
     }
 
@@ -323,37 +401,14 @@ impl<B: Backend> Params<B> {
     pub fn write_values(&mut self, backend: &B, id: ParamId, torch: &[B::Elem]) -> Result<()> {
         let stored = self.fitting(id, torch)?;
         let Param { offset, len, .. } = *self.param(id);
-        backend.upload(ViewMut { buf: &mut self.values, offset, len }, &stored);
-        Ok(())
-    }
-
-    /// Overwrites the gradient; `torch` is in PyTorch's order.
-    ///
-    /// # Errors
-    /// [`Error::StateDict`] if the number of values differs.
-    pub fn write_grad(&mut self, backend: &B, id: ParamId, torch: &[B::Elem]) -> Result<()> {
-        let stored = self.fitting(id, torch)?;
-        backend.upload(self.grad(id), &stored);
-        self.params[id.0 as usize].written = true;
-        Ok(())
-    }
-
-    /// Overwrites the momentum, or clears it.
-    ///
-    /// # Errors
-    /// [`Error::StateDict`] if the number of values differs.
-    pub fn write_momentum(
-        &mut self,
-        backend: &B,
-        id: ParamId,
-        torch: Option<&[B::Elem]>,
-    ) -> Result<()> {
-        if let Some(torch) = torch {
-            let stored = self.fitting(id, torch)?;
-            let Param { offset, len, .. } = *self.param(id);
-            backend.upload(ViewMut { buf: &mut self.momentum, offset, len }, &stored);
-        }
-        self.params[id.0 as usize].has_momentum = torch.is_some();
+        backend.upload(
+            ViewMut {
+                buf: &mut self.values,
+                offset,
+                len,
+            },
+            &stored,
+        );
         Ok(())
     }
 
@@ -390,13 +445,27 @@ impl<B: Backend> Params<B> {
             if run.0 {
                 step.first = !run.1;
                 backend.sgd(
-                    ViewMut { buf: &mut self.values, offset, len },
-                    View { buf: &self.grads, offset, len },
-                    ViewMut { buf: &mut self.momentum, offset, len },
+                    ViewMut {
+                        buf: &mut self.values,
+                        offset,
+                        len,
+                    },
+                    View {
+                        buf: &self.grads,
+                        offset,
+                        len,
+                    },
+                    ViewMut {
+                        buf: &mut self.momentum,
+                        offset,
+                        len,
+                    },
                     step,
                 );
                 let keeps = step.momentum != 0.0;
-                self.params[next..end].iter_mut().for_each(|p| p.has_momentum = keeps);
+                self.params[next..end]
+                    .iter_mut()
+                    .for_each(|p| p.has_momentum = keeps);
             }
             next = end;
         }
@@ -411,9 +480,22 @@ fn grow<B: Backend>(backend: &B, buf: &mut B::Buf, have: usize, want: usize) {
     let mut bigger = backend
         .alloc(want.max(2 * B::capacity(buf)))
         .unwrap_or_else(|error| std::panic::resume_unwind(Box::new(error)));
-    let dst = ViewMut { buf: &mut bigger, offset: 0, len: have };
+    let dst = ViewMut {
+        buf: &mut bigger,
+        offset: 0,
+        len: have,
+    };
     let one = B::Elem::from_f64(1.0);
-    backend.scale_add(dst, View { buf, offset: 0, len: have }, one, Write::Set);
+    backend.scale_add(
+        dst,
+        View {
+            buf,
+            offset: 0,
+            len: have,
+        },
+        one,
+        Write::Set,
+    );
     *buf = bigger;
 }
 
@@ -425,13 +507,24 @@ mod tests {
     fn stored_order_is_a_permutation_that_undoes_itself() {
         for layout in [
             ParamLayout::Plain(Shape::new(&[2, 3])),
-            ParamLayout::Linear { inputs: 3, outputs: 4 },
-            ParamLayout::Conv { outputs: 4, inputs: 3, kernel: [2, 5] },
+            ParamLayout::Linear {
+                inputs: 3,
+                outputs: 4,
+            },
+            ParamLayout::Conv {
+                outputs: 4,
+                inputs: 3,
+                kernel: [2, 5],
+            },
         ] {
             let torch: Vec<f32> = (0..layout.shape().len()).map(|i| i as f32).collect();
             assert_eq!(layout.to_torch(&layout.to_storage(&torch)), torch);
         }
-        let conv = ParamLayout::Conv { outputs: 2, inputs: 3, kernel: [1, 2] };
+        let conv = ParamLayout::Conv {
+            outputs: 2,
+            inputs: 3,
+            kernel: [1, 2],
+        };
         // out 1, in 2, tap 1 is the last number in PyTorch and in storage.
         assert_eq!(conv.stored_at(11), 11);
         // out 1, in 0, tap 0: first tap, first input, second output.

@@ -48,10 +48,13 @@ impl Plugin for Progress {
             "{prefix} {bar:30} {pos}/{len}  {per_sec}  loss {msg}  ETA {eta}",
         )
         .expect("the template is a constant that parses");
-        bar.set_style(style.with_key("per_sec", |state: &indicatif::ProgressState, w: &mut dyn std::fmt::Write| {
-            // The writer is a string in memory: it cannot fail.
-            let _ = write!(w, "{:.0} it/s", state.per_sec());
-        }));
+        bar.set_style(style.with_key(
+            "per_sec",
+            |state: &indicatif::ProgressState, w: &mut dyn std::fmt::Write| {
+                // The writer is a string in memory: it cannot fail.
+                let _ = write!(w, "{:.0} it/s", state.per_sec());
+            },
+        ));
         let experience = s.experience.as_ref().map_or(0, |e| e.current_experience());
         bar.set_prefix(format!(
             "experience {experience}, epoch {}/{}",
@@ -113,6 +116,9 @@ after \\ test       0       1
            0  100.00    0.00
            1   12.50   50.00";
         assert_eq!(text, wanted);
-        assert_eq!((percent(None), percent(Some(0.5))), ("-".into(), "50.00 %".into()));
+        assert_eq!(
+            (percent(None), percent(Some(0.5))),
+            ("-".into(), "50.00 %".into())
+        );
     }
 }

@@ -115,7 +115,9 @@ impl MetricsFile {
     }
 
     fn flush(&mut self) -> Result<()> {
-        self.file.flush().map_err(|e| Error::io("write", &self.path, e))
+        self.file
+            .flush()
+            .map_err(|e| Error::io("write", &self.path, e))
     }
 }
 
@@ -133,7 +135,10 @@ impl Plugin for IterationLog {
         if !step.is_multiple_of(self.every) {
             return Ok(());
         }
-        let mut file = self.file.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut file = self
+            .file
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
         file.iteration(Iteration {
             step,
             experience: s.experience.as_ref().map_or(0, |e| e.current_experience()),
@@ -181,6 +186,9 @@ mod tests {
             r#"{"type":"summary","seed":3}"#,
         ];
         assert_eq!(text.lines().collect::<Vec<_>>(), wanted);
-        assert!(MetricsFile::create(&path).is_err(), "an earlier file is not replaced");
+        assert!(
+            MetricsFile::create(&path).is_err(),
+            "an earlier file is not replaced"
+        );
     }
 }

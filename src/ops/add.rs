@@ -12,7 +12,11 @@ impl<B: Backend> Graph<B> {
     #[track_caller]
     pub fn add(&mut self, a: Var, b: Var) -> Var {
         let (na, nb) = (self.node(a), self.node(b));
-        assert_eq!(na.shape, nb.shape, "add: the shapes {} and {} differ", na.shape, nb.shape);
+        assert_eq!(
+            na.shape, nb.shape,
+            "add: the shapes {} and {} differ",
+            na.shape, nb.shape
+        );
         let (a, b) = match (na.order, nb.order) {
             (Order::Rows, Order::Spatial) => (self.spatial(a), b),
             (Order::Spatial, Order::Rows) => (a, self.spatial(b)),
@@ -22,8 +26,18 @@ impl<B: Backend> Graph<B> {
         let len = na.shape.len();
         let (value, mut y) = self.output(len);
         let one = B::Elem::from_f64(1.0);
-        self.backend.scale_add(y.view(), self.arena.range(na.value, 0, len), one, Write::Set);
-        self.backend.scale_add(y.view(), self.arena.range(nb.value, 0, len), one, Write::Add);
+        self.backend.scale_add(
+            y.view(),
+            self.arena.range(na.value, 0, len),
+            one,
+            Write::Set,
+        );
+        self.backend.scale_add(
+            y.view(),
+            self.arena.range(nb.value, 0, len),
+            one,
+            Write::Add,
+        );
         self.arena.restore(y);
         self.push(Op::Add(a, b), na.shape, na.order, value, &[a, b], false)
     }
@@ -40,9 +54,17 @@ impl<B: Backend> Graph<B> {
         let len = node.shape.len();
         let (value, mut y) = self.output(len);
         let source = self.arena.range(node.value, 0, len);
-        self.backend.scale_add(y.view(), source, B::Elem::from_f32(factor), Write::Set);
+        self.backend
+            .scale_add(y.view(), source, B::Elem::from_f32(factor), Write::Set);
         self.arena.restore(y);
-        self.push(Op::Scale(x, factor), node.shape, node.order, value, &[x], false)
+        self.push(
+            Op::Scale(x, factor),
+            node.shape,
+            node.order,
+            value,
+            &[x],
+            false,
+        )
     }
 
     pub(super) fn scale_backward(&mut self, x: Var, factor: f32, dy: Block) {
@@ -53,7 +75,8 @@ impl<B: Backend> Graph<B> {
     pub(super) fn pass_gradient(&mut self, x: Var, factor: f32, dy: Block) {
         if let Some((mut dx, write)) = self.grad_of(x) {
             let factor = B::Elem::from_f32(factor);
-            self.backend.scale_add(dx.view(), self.arena.view(dy), factor, write);
+            self.backend
+                .scale_add(dx.view(), self.arena.view(dy), factor, write);
             self.arena.restore(dx);
         }
     }
@@ -65,12 +88,19 @@ mod tests {
 
     #[test]
     fn add_gradient() {
-        Check::new("add").input(&[3, 4]).input(&[3, 4]).run(|g, v, _| g.add(v[0], v[1]));
-        Check::new("x + x").input(&[3, 4]).run(|g, v, _| g.add(v[0], v[0]));
+        Check::new("add")
+            .input(&[3, 4])
+            .input(&[3, 4])
+            .run(|g, v, _| g.add(v[0], v[1]));
+        Check::new("x + x")
+            .input(&[3, 4])
+            .run(|g, v, _| g.add(v[0], v[0]));
     }
 
     #[test]
     fn scale_gradient() {
-        Check::new("scale").input(&[2, 3]).run(|g, v, _| g.scale(v[0], -1.75));
+        Check::new("scale")
+            .input(&[2, 3])
+            .run(|g, v, _| g.scale(v[0], -1.75));
     }
 }

@@ -1,6 +1,6 @@
 //! Joining and cutting along the batch. Backward: cutting and joining.
 
-use crate::backend::{Backend, Elem, Write};
+use crate::backend::{Backend, Write};
 use crate::graph::{Block, Graph, Op, Var};
 use crate::shape::Shape;
 
@@ -25,7 +25,8 @@ impl<B: Backend> Graph<B> {
             let (part, n) = (node.shape.images(), node.shape.dim(0));
             let source = self.arena.range(node.value, 0, part.len());
             let (whole, set) = (shape.images(), Write::Set);
-            self.backend.copy_samples(y.view(), whole, start, source, part, 0, n, set);
+            self.backend
+                .copy_samples(y.view(), whole, start, source, part, 0, n, set);
         }
         self.arena.restore(y);
         self.push(Op::Concat(a, b), shape, na.order, value, &[a, b], false)
@@ -38,7 +39,8 @@ impl<B: Backend> Graph<B> {
             let (part, n) = (shape.images(), shape.dim(0));
             if let Some((mut dx, write)) = self.grad_of(x) {
                 let dy = self.arena.view(dy);
-                self.backend.copy_samples(dx.view(), part, 0, dy, whole, start, n, write);
+                self.backend
+                    .copy_samples(dx.view(), part, 0, dy, whole, start, n, write);
                 self.arena.restore(dx);
             }
         }
@@ -62,9 +64,13 @@ impl<B: Backend> Graph<B> {
         let (value, mut y) = self.output(shape.len());
         let (whole, part) = (node.shape.images(), shape.images());
         let source = self.arena.range(node.value, 0, whole.len());
-        self.backend.copy_samples(y.view(), part, 0, source, whole, start, count, Write::Set);
+        self.backend
+            .copy_samples(y.view(), part, 0, source, whole, start, count, Write::Set);
         self.arena.restore(y);
-        let op = Op::Slice { x, start: start as u32 };
+        let op = Op::Slice {
+            x,
+            start: start as u32,
+        };
         self.push(op, shape, node.order, value, &[x], false)
     }
 
@@ -75,7 +81,8 @@ impl<B: Backend> Graph<B> {
                 self.backend.fill(dx.view(), B::Elem::default());
             }
             let (dy, start) = (self.arena.view(dy), start as usize);
-            self.backend.copy_samples(dx.view(), whole, start, dy, part, 0, part.n, Write::Add);
+            self.backend
+                .copy_samples(dx.view(), whole, start, dy, part, 0, part.n, Write::Add);
             self.arena.restore(dx);
         }
     }
@@ -94,10 +101,13 @@ mod tests {
 
     #[test]
     fn concat_gradient() {
-        Check::new("concat rows").input(&[2, 3]).input(&[4, 3]).run(|g, v, _| {
-            let whole = g.concat(v[0], v[1]);
-            g.tanh(whole)
-        });
+        Check::new("concat rows")
+            .input(&[2, 3])
+            .input(&[4, 3])
+            .run(|g, v, _| {
+                let whole = g.concat(v[0], v[1]);
+                g.tanh(whole)
+            });
         Check::new("concat an image with itself")
             .input(&[2, 3, 2, 2])
             .run(|g, v, _| g.concat(v[0], v[0]));
@@ -105,10 +115,14 @@ mod tests {
 
     #[test]
     fn slice_gradient() {
-        Check::new("slice rows").input(&[5, 3]).run(|g, v, _| g.slice(v[0], 1, 3));
-        Check::new("overlapping slices of images").input(&[5, 2, 3, 2]).run(|g, v, _| {
-            let (a, b) = (g.slice(v[0], 0, 3), g.slice(v[0], 2, 3));
-            g.add(a, b)
-        });
+        Check::new("slice rows")
+            .input(&[5, 3])
+            .run(|g, v, _| g.slice(v[0], 1, 3));
+        Check::new("overlapping slices of images")
+            .input(&[5, 2, 3, 2])
+            .run(|g, v, _| {
+                let (a, b) = (g.slice(v[0], 0, 3), g.slice(v[0], 2, 3));
+                g.add(a, b)
+            });
     }
 }

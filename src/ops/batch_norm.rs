@@ -31,7 +31,11 @@ impl<B: Backend> Graph<B> {
         let train = self.mode == Mode::Train && !frozen;
         let whole = [images.n];
         let grouped = divides(&self.groups, images.n);
-        let count = if train && grouped { self.groups.len() } else { 1 };
+        let count = if train && grouped {
+            self.groups.len()
+        } else {
+            1
+        };
         let (value, mut y) = self.output(images.len());
         let (mean, mut mean_out) = self.output(count * c);
         let (inv_std, mut inv_std_out) = self.output(count * c);
@@ -49,8 +53,13 @@ impl<B: Backend> Graph<B> {
             beta,
         };
         if train {
-            let groups = if grouped { self.groups.as_slice() } else { &whole };
-            self.backend.batch_norm(args, images, groups, norm.eps, norm.momentum);
+            let groups = if grouped {
+                self.groups.as_slice()
+            } else {
+                &whole
+            };
+            self.backend
+                .batch_norm(args, images, groups, norm.eps, norm.momentum);
         } else {
             self.backend.batch_norm_eval(args, c, norm.eps);
         }
@@ -58,7 +67,13 @@ impl<B: Backend> Graph<B> {
             self.arena.restore(lent);
         }
         let own = self.trains(&[Some(norm.gamma), Some(norm.beta)]);
-        let op = Op::BatchNorm { x, norm, mean, inv_std, train };
+        let op = Op::BatchNorm {
+            x,
+            norm,
+            mean,
+            inv_std,
+            train,
+        };
         self.push(op, node.shape, node.order, value, &[x], own)
     }
 
@@ -90,8 +105,13 @@ impl<B: Backend> Graph<B> {
         if train {
             let whole = [images.n];
             let grouped = divides(&self.groups, images.n);
-            let groups = if grouped { self.groups.as_slice() } else { &whole };
-            self.backend.batch_norm_backward(args, images, groups, write);
+            let groups = if grouped {
+                self.groups.as_slice()
+            } else {
+                &whole
+            };
+            self.backend
+                .batch_norm_backward(args, images, groups, write);
         } else {
             self.backend.batch_norm_eval_backward(args, images.c, write);
         }
@@ -115,41 +135,58 @@ mod tests {
 
     #[test]
     fn batch_norm_gradient() {
-        Check::new("batch_norm 1d").input(&[6, 3]).norm(3).run(|g, v, _| {
-            let norm = g.test_norm();
-            g.batch_norm(v[0], norm, false)
-        });
-        Check::new("batch_norm 2d").input(&[4, 3, 3, 2]).norm(3).run(|g, v, _| {
-            let norm = g.test_norm();
-            g.batch_norm(v[0], norm, false)
-        });
-        Check::new("batch_norm in groups").input(&[9, 2, 2, 3]).norm(2).run(|g, v, _| {
-            g.set_groups(&[4, 2, 3]);
-            let norm = g.test_norm();
-            g.batch_norm(v[0], norm, false)
-        });
-        Check::new("batch_norm frozen").input(&[5, 3, 2, 2]).norm(3).run(|g, v, _| {
-            let norm = g.test_norm();
-            g.batch_norm(v[0], norm, true)
-        });
+        Check::new("batch_norm 1d")
+            .input(&[6, 3])
+            .norm(3)
+            .run(|g, v, _| {
+                let norm = g.test_norm();
+                g.batch_norm(v[0], norm, false)
+            });
+        Check::new("batch_norm 2d")
+            .input(&[4, 3, 3, 2])
+            .norm(3)
+            .run(|g, v, _| {
+                let norm = g.test_norm();
+                g.batch_norm(v[0], norm, false)
+            });
+        Check::new("batch_norm in groups")
+            .input(&[9, 2, 2, 3])
+            .norm(2)
+            .run(|g, v, _| {
+                g.set_groups(&[4, 2, 3]);
+                let norm = g.test_norm();
+                g.batch_norm(v[0], norm, false)
+            });
+        Check::new("batch_norm frozen")
+            .input(&[5, 3, 2, 2])
+            .norm(3)
+            .run(|g, v, _| {
+                let norm = g.test_norm();
+                g.batch_norm(v[0], norm, true)
+            });
     }
 
     #[test]
     fn batch_norm_gradient_when_the_layer_is_used_twice() {
-        Check::new("batch_norm twice").input(&[5, 3]).norm(3).run(|g, v, _| {
-            let norm = g.test_norm();
-            let once = g.batch_norm(v[0], norm, false);
-            let bent = g.tanh(once);
-            let twice = g.batch_norm(bent, norm, false);
-            g.add(twice, v[0])
-        });
+        Check::new("batch_norm twice")
+            .input(&[5, 3])
+            .norm(3)
+            .run(|g, v, _| {
+                let norm = g.test_norm();
+                let once = g.batch_norm(v[0], norm, false);
+                let bent = g.tanh(once);
+                let twice = g.batch_norm(bent, norm, false);
+                g.add(twice, v[0])
+            });
     }
 
     #[test]
     fn groups_give_the_numbers_of_separate_passes() {
-        let x: Vec<f64> = (0..7 * 2 * 4).map(|i| ((i * 31 % 17) as f64).sin()).collect();
+        let x: Vec<f64> = (0..7 * 2 * 4)
+            .map(|i| ((i * 31 % 17) as f64).sin())
+            .collect();
         let run = |parts: &[usize], together: bool| {
-            let mut g = Graph::new(Reference::<f64>::new()).unwrap();
+            let mut g = Graph::new(Reference::<f64>::default()).unwrap();
             let norm = g.norm("bn", 2, 1e-5, 0.1);
             let mut out = Vec::new();
             let mut start = 0;
@@ -162,7 +199,11 @@ mod tests {
                 let n: usize = groups.iter().sum();
                 g.begin(Mode::Train);
                 g.set_groups(&groups);
-                let v = g.input(Shape::new(&[n, 2, 2, 2]), &x[start * 8..(start + n) * 8], false);
+                let v = g.input(
+                    Shape::new(&[n, 2, 2, 2]),
+                    &x[start * 8..(start + n) * 8],
+                    false,
+                );
                 let y = g.batch_norm(v, norm, false);
                 out.extend(g.read(y));
                 start += n;
@@ -172,7 +213,12 @@ mod tests {
         };
         let (grouped, separate) = (run(&[3, 4], true), run(&[3, 4], false));
         assert_eq!(grouped.2, separate.2, "batches counted");
-        for (a, b) in grouped.0.iter().zip(&separate.0).chain(grouped.1.iter().zip(&separate.1)) {
+        for (a, b) in grouped
+            .0
+            .iter()
+            .zip(&separate.0)
+            .chain(grouped.1.iter().zip(&separate.1))
+        {
             assert!((a - b).abs() <= 1e-12, "{a} against {b}");
         }
         assert_ne!(grouped.0, run(&[7], true).0, "the groups make a difference");

@@ -4,7 +4,7 @@
 //! cross-correlation). Backward: the data gradient sends `dy·w` back along the same taps, the weight
 //! gradient sums `x·dy` over samples and positions, the bias gradient sums `dy`.
 
-use crate::backend::{Backend, Write};
+use crate::backend::Backend;
 use crate::graph::{Block, Graph, Op, Order, ParamId, ParamLayout, Var};
 use crate::shape::Conv;
 
@@ -23,7 +23,12 @@ impl<B: Backend> Graph<B> {
         padding: [usize; 2],
     ) -> Var {
         let name = self.params.name(weight);
-        let ParamLayout::Conv { outputs, inputs, kernel } = self.params.layout(weight) else {
+        let ParamLayout::Conv {
+            outputs,
+            inputs,
+            kernel,
+        } = self.params.layout(weight)
+        else {
             panic!("conv2d: parameter {name} is not the weight of a convolution");
         };
         let shape = self.node(x).shape;
@@ -31,7 +36,13 @@ impl<B: Backend> Graph<B> {
             shape.rank() == 4 && shape.dim(1) == inputs,
             "conv2d {name}: expected an input of shape [N, {inputs}, H, W], found {shape}"
         );
-        let conv = Conv { input: shape.images(), out_c: outputs, kernel, stride, padding };
+        let conv = Conv {
+            input: shape.images(),
+            out_c: outputs,
+            kernel,
+            stride,
+            padding,
+        };
         let output = conv.output();
         assert!(
             output.pixels() > 0 && stride.iter().all(|&s| s > 0),
@@ -41,13 +52,20 @@ impl<B: Backend> Graph<B> {
         let x = self.spatial(x);
         let (value, mut y) = self.output(output.len());
         let source = self.arena.range(self.node(x).value, 0, shape.len());
-        self.backend.conv2d(y.view(), source, self.params.value(weight), conv);
+        self.backend
+            .conv2d(y.view(), source, self.params.value(weight), conv);
         if let Some(bias) = bias {
-            self.backend.add_bias(y.view(), self.params.value(bias), outputs);
+            self.backend
+                .add_bias(y.view(), self.params.value(bias), outputs);
         }
         self.arena.restore(y);
         let own = self.trains(&[Some(weight), bias]);
-        let op = Op::Conv2d { x, weight, bias, conv };
+        let op = Op::Conv2d {
+            x,
+            weight,
+            bias,
+            conv,
+        };
         self.push(op, output.shape(), Order::Spatial, value, &[x], own)
     }
 
@@ -63,14 +81,17 @@ impl<B: Backend> Graph<B> {
         let gradient = self.arena.view(dy);
         if let Some(write) = self.params.write(weight) {
             let dw = self.params.grad(weight);
-            self.backend.conv2d_backward_weight(dw, source, gradient, conv, write);
+            self.backend
+                .conv2d_backward_weight(dw, source, gradient, conv, write);
         }
         if let Some((bias, write)) = bias.and_then(|b| Some((b, self.params.write(b)?))) {
-            self.backend.sum_rows(self.params.grad(bias), gradient, conv.out_c, write);
+            self.backend
+                .sum_rows(self.params.grad(bias), gradient, conv.out_c, write);
         }
         if let Some((mut dx, write)) = self.grad_of(x) {
             let (gradient, w) = (self.arena.view(dy), self.params.value(weight));
-            self.backend.conv2d_backward_data(dx.view(), gradient, w, conv, write);
+            self.backend
+                .conv2d_backward_data(dx.view(), gradient, w, conv, write);
             self.arena.restore(dx);
         }
     }
@@ -93,7 +114,11 @@ mod tests {
         ] {
             Check::new("conv2d")
                 .input(&[2, 3, 6, 5])
-                .param(ParamLayout::Conv { outputs: 4, inputs: 3, kernel })
+                .param(ParamLayout::Conv {
+                    outputs: 4,
+                    inputs: 3,
+                    kernel,
+                })
                 .param(ParamLayout::Plain(Shape::new(&[4])))
                 .run(|g, v, p| g.conv2d(v[0], p[0], Some(p[1]), stride, padding));
         }
@@ -103,7 +128,11 @@ mod tests {
     fn conv2d_gradient_with_everything_used_twice() {
         Check::new("conv2d, input and weight used twice")
             .input(&[2, 2, 4, 4])
-            .param(ParamLayout::Conv { outputs: 2, inputs: 2, kernel: [3, 3] })
+            .param(ParamLayout::Conv {
+                outputs: 2,
+                inputs: 2,
+                kernel: [3, 3],
+            })
             .run(|g, v, p| {
                 let once = g.conv2d(v[0], p[0], None, [1, 1], [1, 1]);
                 let twice = g.conv2d(once, p[0], None, [1, 1], [1, 1]);

@@ -13,7 +13,10 @@ impl<B: Backend> Graph<B> {
     /// If `p` is not in `[0, 1)`.
     #[track_caller]
     pub fn dropout(&mut self, x: Var, p: f32) -> Var {
-        assert!((0.0..1.0).contains(&p), "dropout: expected a probability in [0, 1), found {p}");
+        assert!(
+            (0.0..1.0).contains(&p),
+            "dropout: expected a probability in [0, 1), found {p}"
+        );
         if self.mode != Mode::Train || p == 0.0 {
             return x;
         }
@@ -21,7 +24,7 @@ impl<B: Backend> Graph<B> {
         let node = self.node(x);
         let mask = DropoutMask {
             p,
-            seed: self.dropout_seed,
+            seed: self.generator.seed(),
             step: self.train_steps,
             layer: self.dropouts,
         };
@@ -29,15 +32,24 @@ impl<B: Backend> Graph<B> {
         let len = node.shape.len();
         let (value, mut y) = self.output(len);
         let source = self.arena.range(node.value, 0, len);
-        self.backend.dropout(y.view(), source, node.shape.images(), mask, Write::Set);
+        self.backend
+            .dropout(y.view(), source, node.shape.images(), mask, Write::Set);
         self.arena.restore(y);
-        self.push(Op::Dropout { x, mask }, node.shape, node.order, value, &[x], false)
+        self.push(
+            Op::Dropout { x, mask },
+            node.shape,
+            node.order,
+            value,
+            &[x],
+            false,
+        )
     }
 
     pub(super) fn dropout_backward(&mut self, x: Var, mask: DropoutMask, dy: Block) {
         let images = self.node(x).shape.images();
         if let Some((mut dx, write)) = self.grad_of(x) {
-            self.backend.dropout(dx.view(), self.arena.view(dy), images, mask, write);
+            self.backend
+                .dropout(dx.view(), self.arena.view(dy), images, mask, write);
             self.arena.restore(dx);
         }
     }
@@ -49,10 +61,14 @@ mod tests {
 
     #[test]
     fn dropout_gradient() {
-        Check::new("dropout").input(&[6, 7]).run(|g, v, _| g.dropout(v[0], 0.4));
-        Check::new("two dropouts of a value").input(&[6, 7]).run(|g, v, _| {
-            let (a, b) = (g.dropout(v[0], 0.5), g.dropout(v[0], 0.5));
-            g.add(a, b)
-        });
+        Check::new("dropout")
+            .input(&[6, 7])
+            .run(|g, v, _| g.dropout(v[0], 0.4));
+        Check::new("two dropouts of a value")
+            .input(&[6, 7])
+            .run(|g, v, _| {
+                let (a, b) = (g.dropout(v[0], 0.5), g.dropout(v[0], 0.5));
+                g.add(a, b)
+            });
     }
 }

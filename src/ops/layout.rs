@@ -54,7 +54,8 @@ impl<B: Backend> Graph<B> {
     pub(super) fn to_rows_backward(&mut self, x: Var, dy: Block) {
         let images = self.node(x).shape.images();
         if let Some((mut dx, write)) = self.grad_of(x) {
-            self.backend.to_spatial(dx.view(), self.arena.view(dy), images, write);
+            self.backend
+                .to_spatial(dx.view(), self.arena.view(dy), images, write);
             self.arena.restore(dx);
         }
     }
@@ -68,15 +69,24 @@ impl<B: Backend> Graph<B> {
         }
         let (value, mut y) = self.output(node.shape.len());
         let source = self.arena.range(node.value, 0, node.shape.len());
-        self.backend.to_spatial(y.view(), source, node.shape.images(), Write::Set);
+        self.backend
+            .to_spatial(y.view(), source, node.shape.images(), Write::Set);
         self.arena.restore(y);
-        self.push(Op::ToSpatial(x), node.shape, Order::Spatial, value, &[x], false)
+        self.push(
+            Op::ToSpatial(x),
+            node.shape,
+            Order::Spatial,
+            value,
+            &[x],
+            false,
+        )
     }
 
     pub(super) fn to_spatial_backward(&mut self, x: Var, dy: Block) {
         let images = self.node(x).shape.images();
         if let Some((mut dx, write)) = self.grad_of(x) {
-            self.backend.to_rows(dx.view(), self.arena.view(dy), images, write);
+            self.backend
+                .to_rows(dx.view(), self.arena.view(dy), images, write);
             self.arena.restore(dx);
         }
     }
@@ -88,13 +98,17 @@ mod tests {
 
     #[test]
     fn flatten_gradient() {
-        Check::new("flatten of an image").input(&[3, 2, 4, 5]).run(|g, v, _| g.flatten(v[0]));
-        Check::new("flatten, twice used").input(&[3, 2, 2, 3]).run(|g, v, _| {
-            let spatial = g.spatial(v[0]);
-            let (a, b) = (g.flatten(spatial), g.flatten(v[0]));
-            let b = g.scale(b, 0.5);
-            g.add(a, b)
-        });
+        Check::new("flatten of an image")
+            .input(&[3, 2, 4, 5])
+            .run(|g, v, _| g.flatten(v[0]));
+        Check::new("flatten, twice used")
+            .input(&[3, 2, 2, 3])
+            .run(|g, v, _| {
+                let spatial = g.spatial(v[0]);
+                let (a, b) = (g.flatten(spatial), g.flatten(v[0]));
+                let b = g.scale(b, 0.5);
+                g.add(a, b)
+            });
     }
 
     #[test]

@@ -22,26 +22,44 @@ impl<B: Backend> Graph<B> {
         );
         let (m, k, n) = (na.shape.dim(0), na.shape.dim(1), nb.shape.dim(1));
         let (value, mut y) = self.output(m * n);
-        let (left, right) =
-            (self.arena.range(na.value, 0, m * k), self.arena.range(nb.value, 0, k * n));
-        self.backend.gemm(y.view(), left, right, product(m, n, k), Write::Set);
+        let (left, right) = (
+            self.arena.range(na.value, 0, m * k),
+            self.arena.range(nb.value, 0, k * n),
+        );
+        self.backend
+            .gemm(y.view(), left, right, product(m, n, k), Write::Set);
         self.arena.restore(y);
-        self.push(Op::MatMul(a, b), Shape::new(&[m, n]), Order::Rows, value, &[a, b], false)
+        self.push(
+            Op::MatMul(a, b),
+            Shape::new(&[m, n]),
+            Order::Rows,
+            value,
+            &[a, b],
+            false,
+        )
     }
 
     pub(super) fn matmul_backward(&mut self, a: Var, b: Var, dy: Block) {
         let (na, nb) = (self.node(a), self.node(b));
         let (m, k, n) = (na.shape.dim(0), na.shape.dim(1), nb.shape.dim(1));
         if let Some((mut da, write)) = self.grad_of(a) {
-            let dims = Gemm { b_transposed: true, ..product(m, k, n) };
+            let dims = Gemm {
+                b_transposed: true,
+                ..product(m, k, n)
+            };
             let right = self.arena.range(nb.value, 0, k * n);
-            self.backend.gemm(da.view(), self.arena.view(dy), right, dims, write);
+            self.backend
+                .gemm(da.view(), self.arena.view(dy), right, dims, write);
             self.arena.restore(da);
         }
         if let Some((mut db, write)) = self.grad_of(b) {
-            let dims = Gemm { a_transposed: true, ..product(k, n, m) };
+            let dims = Gemm {
+                a_transposed: true,
+                ..product(k, n, m)
+            };
             let left = self.arena.range(na.value, 0, m * k);
-            self.backend.gemm(db.view(), left, self.arena.view(dy), dims, write);
+            self.backend
+                .gemm(db.view(), left, self.arena.view(dy), dims, write);
             self.arena.restore(db);
         }
     }
@@ -68,14 +86,28 @@ impl<B: Backend> Graph<B> {
         let (value, mut y) = self.output(rows * outputs);
         let source = self.arena.range(node.value, 0, rows * inputs);
         let dims = product(rows, outputs, inputs);
-        self.backend.gemm(y.view(), source, self.params.value(weight), dims, Write::Set);
+        self.backend.gemm(
+            y.view(),
+            source,
+            self.params.value(weight),
+            dims,
+            Write::Set,
+        );
         if let Some(bias) = bias {
-            self.backend.add_bias(y.view(), self.params.value(bias), outputs);
+            self.backend
+                .add_bias(y.view(), self.params.value(bias), outputs);
         }
         self.arena.restore(y);
         let own = self.trains(&[Some(weight), bias]);
         let shape = Shape::new(&[rows, outputs]);
-        self.push(Op::Linear { x, weight, bias }, shape, Order::Rows, value, &[x], own)
+        self.push(
+            Op::Linear { x, weight, bias },
+            shape,
+            Order::Rows,
+            value,
+            &[x],
+            own,
+        )
     }
 
     pub(super) fn linear_backward(
@@ -90,17 +122,26 @@ impl<B: Backend> Graph<B> {
         let outputs = self.params.value(weight).len / inputs.max(1);
         let gradient = self.arena.view(dy);
         if let Some(write) = self.params.write(weight) {
-            let dims = Gemm { a_transposed: true, ..product(inputs, outputs, rows) };
+            let dims = Gemm {
+                a_transposed: true,
+                ..product(inputs, outputs, rows)
+            };
             let source = self.arena.range(node.value, 0, rows * inputs);
-            self.backend.gemm(self.params.grad(weight), source, gradient, dims, write);
+            self.backend
+                .gemm(self.params.grad(weight), source, gradient, dims, write);
         }
         if let Some((bias, write)) = bias.and_then(|b| Some((b, self.params.write(b)?))) {
-            self.backend.sum_rows(self.params.grad(bias), gradient, outputs, write);
+            self.backend
+                .sum_rows(self.params.grad(bias), gradient, outputs, write);
         }
         if let Some((mut dx, write)) = self.grad_of(x) {
-            let dims = Gemm { b_transposed: true, ..product(rows, inputs, outputs) };
+            let dims = Gemm {
+                b_transposed: true,
+                ..product(rows, inputs, outputs)
+            };
             let gradient = self.arena.view(dy);
-            self.backend.gemm(dx.view(), gradient, self.params.value(weight), dims, write);
+            self.backend
+                .gemm(dx.view(), gradient, self.params.value(weight), dims, write);
             self.arena.restore(dx);
         }
     }
@@ -111,13 +152,16 @@ impl<B: Backend> Graph<B> {
         let shape = match self.params.layout(id) {
             ParamLayout::Plain(shape) => shape,
             ParamLayout::Linear { inputs, outputs } => Shape::new(&[inputs, outputs]),
-            ParamLayout::Conv { outputs, inputs, kernel: [kh, kw] } => {
-                Shape::new(&[kh, kw, inputs, outputs])
-            }
+            ParamLayout::Conv {
+                outputs,
+                inputs,
+                kernel: [kh, kw],
+            } => Shape::new(&[kh, kw, inputs, outputs]),
         };
         let (value, mut y) = self.output(shape.len());
         let one = B::Elem::from_f64(1.0);
-        self.backend.scale_add(y.view(), self.params.value(id), one, Write::Set);
+        self.backend
+            .scale_add(y.view(), self.params.value(id), one, Write::Set);
         self.arena.restore(y);
         let own = self.trains(&[Some(id)]);
         self.push(Op::Weight(id), shape, Order::Rows, value, &[], own)
@@ -126,13 +170,20 @@ impl<B: Backend> Graph<B> {
     pub(super) fn weight_backward(&mut self, id: ParamId, dy: Block) {
         if let Some(write) = self.params.write(id) {
             let one = B::Elem::from_f64(1.0);
-            self.backend.scale_add(self.params.grad(id), self.arena.view(dy), one, write);
+            self.backend
+                .scale_add(self.params.grad(id), self.arena.view(dy), one, write);
         }
     }
 }
 
 fn product(m: usize, n: usize, k: usize) -> Gemm {
-    Gemm { m, n, k, a_transposed: false, b_transposed: false }
+    Gemm {
+        m,
+        n,
+        k,
+        a_transposed: false,
+        b_transposed: false,
+    }
 }
 
 #[cfg(test)]
@@ -142,26 +193,40 @@ mod tests {
 
     #[test]
     fn matmul_gradient() {
-        Check::new("matmul").input(&[3, 4]).input(&[4, 5]).run(|g, v, _| g.matmul(v[0], v[1]));
-        Check::new("matmul, one factor twice").input(&[3, 3]).run(|g, v, _| g.matmul(v[0], v[0]));
+        Check::new("matmul")
+            .input(&[3, 4])
+            .input(&[4, 5])
+            .run(|g, v, _| g.matmul(v[0], v[1]));
+        Check::new("matmul, one factor twice")
+            .input(&[3, 3])
+            .run(|g, v, _| g.matmul(v[0], v[0]));
     }
 
     #[test]
     fn linear_gradient() {
-        let weight = ParamLayout::Linear { inputs: 4, outputs: 3 };
+        let weight = ParamLayout::Linear {
+            inputs: 4,
+            outputs: 3,
+        };
         let bias = ParamLayout::Plain(crate::shape::Shape::new(&[3]));
         Check::new("linear")
             .input(&[5, 4])
             .param(weight)
             .param(bias)
             .run(|g, v, p| g.linear(v[0], p[0], Some(p[1])));
-        let square = ParamLayout::Linear { inputs: 4, outputs: 4 };
-        Check::new("a layer used three times").input(&[5, 4]).param(square).run(|g, v, p| {
-            let once = g.linear(v[0], p[0], None);
-            let twice = g.linear(once, p[0], None);
-            let again = g.linear(v[0], p[0], None);
-            g.add(twice, again)
-        });
+        let square = ParamLayout::Linear {
+            inputs: 4,
+            outputs: 4,
+        };
+        Check::new("a layer used three times")
+            .input(&[5, 4])
+            .param(square)
+            .run(|g, v, p| {
+                let once = g.linear(v[0], p[0], None);
+                let twice = g.linear(once, p[0], None);
+                let again = g.linear(v[0], p[0], None);
+                g.add(twice, again)
+            });
     }
 
     #[test]

@@ -45,10 +45,21 @@ impl<B: Backend> Graph<B> {
                 Op::ToSpatial(x) => self.to_spatial_backward(x, dy),
                 Op::MatMul(a, b) => self.matmul_backward(a, b, dy),
                 Op::Linear { x, weight, bias } => self.linear_backward(x, weight, bias, dy),
-                Op::Conv2d { x, weight, bias, conv } => {
+                Op::Conv2d {
+                    x,
+                    weight,
+                    bias,
+                    conv,
+                } => {
                     self.conv2d_backward(x, weight, bias, conv, dy);
                 }
-                Op::BatchNorm { x, norm, mean, inv_std, train } => {
+                Op::BatchNorm {
+                    x,
+                    norm,
+                    mean,
+                    inv_std,
+                    train,
+                } => {
                     self.batch_norm_backward(x, norm, mean, inv_std, train, dy);
                 }
                 Op::Relu(x) => self.relu_backward(x, node.value, dy),
@@ -60,7 +71,13 @@ impl<B: Backend> Graph<B> {
                 Op::Scale(x, factor) => self.scale_backward(x, factor, dy),
                 Op::Concat(a, b) => self.concat_backward(a, b, dy),
                 Op::Slice { x, start } => self.slice_backward(x, start, node.shape, dy),
-                Op::RowLoss { logits, rows, targets, probs, dims } => {
+                Op::RowLoss {
+                    logits,
+                    rows,
+                    targets,
+                    probs,
+                    dims,
+                } => {
                     self.row_loss_backward(logits, rows, targets, probs, dims, dy);
                 }
                 Op::Mse(x, t) => self.mse_backward(x, t, dy),

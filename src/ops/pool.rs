@@ -29,9 +29,18 @@ impl<B: Backend> Graph<B> {
     #[track_caller]
     fn pool(&mut self, x: Var, rows: Window, cols: Window, max: bool) -> Var {
         let shape = self.node(x).shape;
-        assert_eq!(shape.rank(), 4, "pooling: expected [N, C, H, W], found {shape}");
+        assert_eq!(
+            shape.rank(),
+            4,
+            "pooling: expected [N, C, H, W], found {shape}"
+        );
         for window in [rows, cols] {
-            if let Window::Fixed { kernel, stride, padding } = window {
+            if let Window::Fixed {
+                kernel,
+                stride,
+                padding,
+            } = window
+            {
                 assert!(
                     stride > 0 && 2 * padding <= kernel,
                     "pooling: the step must be positive and the padding at most half the kernel, \
@@ -39,9 +48,16 @@ impl<B: Backend> Graph<B> {
                 );
             }
         }
-        let pool = Pool { input: shape.images(), rows, cols };
+        let pool = Pool {
+            input: shape.images(),
+            rows,
+            cols,
+        };
         let output = pool.output();
-        assert!(output.pixels() > 0, "pooling: no window of {rows:?} x {cols:?} fits {shape}");
+        assert!(
+            output.pixels() > 0,
+            "pooling: no window of {rows:?} x {cols:?} fits {shape}"
+        );
         let x = self.spatial(x);
         let (value, mut y) = self.output(output.len());
         let source = self.arena.range(self.node(x).value, 0, shape.len());
@@ -61,14 +77,16 @@ impl<B: Backend> Graph<B> {
         if let Some((mut dx, write)) = self.grad_of(x) {
             let source = self.arena.range(node.value, 0, pool.input.len());
             let (y, dy) = (self.arena.view(y), self.arena.view(dy));
-            self.backend.max_pool_backward(dx.view(), source, y, dy, pool, write);
+            self.backend
+                .max_pool_backward(dx.view(), source, y, dy, pool, write);
             self.arena.restore(dx);
         }
     }
 
     pub(super) fn avg_pool_backward(&mut self, x: Var, pool: Pool, dy: Block) {
         if let Some((mut dx, write)) = self.grad_of(x) {
-            self.backend.avg_pool_backward(dx.view(), self.arena.view(dy), pool, write);
+            self.backend
+                .avg_pool_backward(dx.view(), self.arena.view(dy), pool, write);
             self.arena.restore(dx);
         }
     }
@@ -81,12 +99,28 @@ mod tests {
 
     const WINDOWS: [(Window, Window); 4] = [
         (
-            Window::Fixed { kernel: 2, stride: 2, padding: 0 },
-            Window::Fixed { kernel: 2, stride: 2, padding: 0 },
+            Window::Fixed {
+                kernel: 2,
+                stride: 2,
+                padding: 0,
+            },
+            Window::Fixed {
+                kernel: 2,
+                stride: 2,
+                padding: 0,
+            },
         ),
         (
-            Window::Fixed { kernel: 3, stride: 2, padding: 1 },
-            Window::Fixed { kernel: 3, stride: 1, padding: 1 },
+            Window::Fixed {
+                kernel: 3,
+                stride: 2,
+                padding: 1,
+            },
+            Window::Fixed {
+                kernel: 3,
+                stride: 1,
+                padding: 1,
+            },
         ),
         (Window::Adaptive { out: 1 }, Window::Adaptive { out: 1 }),
         (Window::Adaptive { out: 3 }, Window::Adaptive { out: 2 }),

@@ -10,7 +10,8 @@ impl<B: Backend> Graph<B> {
         let node = self.node(x);
         let len = node.shape.len();
         let (value, mut y) = self.output(len);
-        self.backend.relu(y.view(), self.arena.range(node.value, 0, len));
+        self.backend
+            .relu(y.view(), self.arena.range(node.value, 0, len));
         self.arena.restore(y);
         self.push(Op::Relu(x), node.shape, node.order, value, &[x], false)
     }
@@ -30,10 +31,14 @@ mod tests {
 
     #[test]
     fn relu_gradient() {
-        Check::new("relu").input(&[4, 5]).run(|g, v, _| g.relu(v[0]));
-        Check::new("relu of a value used twice").input(&[4, 5]).run(|g, v, _| {
-            let y = g.relu(v[0]);
-            g.add(y, v[0])
-        });
+        Check::new("relu")
+            .input(&[4, 5])
+            .run(|g, v, _| g.relu(v[0]));
+        Check::new("relu of a value used twice")
+            .input(&[4, 5])
+            .run(|g, v, _| {
+                let y = g.relu(v[0]);
+                g.add(y, v[0])
+            });
     }
 }

@@ -55,7 +55,13 @@ impl<B: Backend> Graph<B> {
     pub fn cross_entropy(&mut self, logits: Var, labels: &[u32]) -> Var {
         let weight = 1.0 / labels.len().max(1) as f64;
         let current = 0..labels.len();
-        let rows = LossRows { labels, current, targets: &[], first_target: 0, widths: &[] };
+        let rows = LossRows {
+            labels,
+            current,
+            targets: &[],
+            first_target: 0,
+            widths: &[],
+        };
         self.row_loss(logits, &rows, |_| (weight, 0.0))
     }
 
@@ -67,12 +73,24 @@ impl<B: Backend> Graph<B> {
     /// If the lengths do not fit the logits or a label is not below C.
     #[track_caller]
     pub fn der_loss(&mut self, logits: Var, loss: &DerLoss<'_>) -> Var {
-        let DerLoss { labels, targets, widths, replay, .. } = *loss;
+        let DerLoss {
+            labels,
+            targets,
+            widths,
+            replay,
+            ..
+        } = *loss;
         let c = self.node(logits).shape.dim(1);
         let current = replay..labels.len();
         let (new, old) = (current.len().max(1) as f64, replay.max(1) as f64);
         let (alpha, beta) = (f64::from(loss.alpha), f64::from(loss.beta));
-        let rows = LossRows { labels, current, targets, first_target: 0, widths };
+        let rows = LossRows {
+            labels,
+            current,
+            targets,
+            first_target: 0,
+            widths,
+        };
         self.row_loss(logits, &rows, |row| {
             if row >= replay {
                 return (1.0 / new, 0.0);
@@ -95,9 +113,19 @@ impl<B: Backend> Graph<B> {
         weights: impl Fn(usize) -> (f64, f64),
     ) -> Var {
         let node = self.node(logits);
-        assert_eq!(node.shape.rank(), 2, "loss: expected logits [N, C], found {}", node.shape);
+        assert_eq!(
+            node.shape.rank(),
+            2,
+            "loss: expected logits [N, C], found {}",
+            node.shape
+        );
         let (n, c) = (node.shape.dim(0), node.shape.dim(1));
-        assert_eq!(rows.labels.len(), n, "loss: labels for logits of shape {}", node.shape);
+        assert_eq!(
+            rows.labels.len(),
+            n,
+            "loss: labels for logits of shape {}",
+            node.shape
+        );
         let given = rows.targets.len() / c.max(1);
         assert!(
             rows.targets.len() == given * c && rows.first_target + given <= n,
@@ -110,8 +138,14 @@ impl<B: Backend> Graph<B> {
         for (i, &label) in rows.labels.iter().enumerate() {
             let (w_ce, w_mse) = weights(i);
             let row = i.wrapping_sub(rows.first_target);
-            assert!((label as usize) < c || w_ce == 0.0, "loss: label {label} of row {i}, {c} logits");
-            assert!(w_mse == 0.0 || row < given, "loss: row {i} has no stored logits");
+            assert!(
+                (label as usize) < c || w_ce == 0.0,
+                "loss: label {label} of row {i}, {c} logits"
+            );
+            assert!(
+                w_mse == 0.0 || row < given,
+                "loss: row {i} has no stored logits"
+            );
             let width = rows.widths.get(row).map_or(c, |&w| (w as usize).min(c));
             let fields = [f64::from(label), w_ce, w_mse, width as f64];
             self.staging.extend(fields.map(B::Elem::from_f64));
@@ -121,14 +155,21 @@ impl<B: Backend> Graph<B> {
         self.arena.restore(table_out);
         let targets = (given > 0).then(|| {
             self.staging.clear();
-            self.staging.extend(rows.targets.iter().map(|&z| B::Elem::from_f32(z)));
+            self.staging
+                .extend(rows.targets.iter().map(|&z| B::Elem::from_f32(z)));
             let (block, mut lent) = self.output(n * c);
-            self.backend.upload(lent.range(rows.first_target * c, given * c), &self.staging);
+            self.backend
+                .upload(lent.range(rows.first_target * c, given * c), &self.staging);
             self.arena.restore(lent);
             block
         });
         let (current_start, current_end) = (rows.current.start, rows.current.end);
-        let dims = RowLoss { n, c, current_start, current_end };
+        let dims = RowLoss {
+            n,
+            c,
+            current_start,
+            current_end,
+        };
         let (value, mut terms) = self.output(4);
         let (probs, mut probs_out) = self.output(n * c);
         self.backend.row_loss(
@@ -141,7 +182,13 @@ impl<B: Backend> Graph<B> {
         );
         self.arena.restore(terms);
         self.arena.restore(probs_out);
-        let op = Op::RowLoss { logits, rows: table, targets, probs, dims };
+        let op = Op::RowLoss {
+            logits,
+            rows: table,
+            targets,
+            probs,
+            dims,
+        };
         self.push(op, Shape::SCALAR, Order::Rows, value, &[logits], false)
     }
 
@@ -160,8 +207,16 @@ impl<B: Backend> Graph<B> {
             let (rows, probs) = (self.arena.view(rows), self.arena.view(probs));
             let targets = targets.map(|t| self.arena.view(t));
             let dl = self.arena.view(dl);
-            self.backend
-                .row_loss_backward(dx.view(), probs, source, rows, targets, dl, dims, write);
+            self.backend.row_loss_backward(
+                dx.view(),
+                probs,
+                source,
+                rows,
+                targets,
+                dl,
+                dims,
+                write,
+            );
             self.arena.restore(dx);
         }
     }
@@ -173,7 +228,10 @@ impl<B: Backend> Graph<B> {
     /// If `loss` is not the result of [`row_loss`](Self::row_loss) or one of its short forms.
     #[track_caller]
     pub fn loss_terms(&self, loss: Var) -> [f32; 4] {
-        assert!(matches!(self.node(loss).op, Op::RowLoss { .. }), "not a row-weighted loss");
+        assert!(
+            matches!(self.node(loss).op, Op::RowLoss { .. }),
+            "not a row-weighted loss"
+        );
         self.read_raw::<4>(loss).map(Elem::to_f32)
     }
 }
@@ -185,7 +243,9 @@ mod tests {
 
     #[test]
     fn cross_entropy_gradient() {
-        Check::new("cross_entropy").input(&[5, 4]).run(|g, v, _| g.cross_entropy(v[0], &[0, 3, 2, 2, 1]));
+        Check::new("cross_entropy")
+            .input(&[5, 4])
+            .run(|g, v, _| g.cross_entropy(v[0], &[0, 3, 2, 2, 1]));
     }
 
     const DER: DerLoss<'static> = DerLoss {
@@ -199,22 +259,34 @@ mod tests {
 
     #[test]
     fn der_loss_gradient() {
-        Check::new("der_loss").input(&[5, 3]).run(|g, v, _| g.der_loss(v[0], &DER));
+        Check::new("der_loss")
+            .input(&[5, 3])
+            .run(|g, v, _| g.der_loss(v[0], &DER));
         let widths = [2, 3];
         Check::new("der_loss on stored columns")
             .input(&[5, 3])
-            .run(|g, v, _| g.der_loss(v[0], &DerLoss { widths: &widths, ..DER }));
-        Check::new("two losses of the same logits").input(&[5, 3]).run(|g, v, _| {
-            let (a, b) = (g.der_loss(v[0], &DER), g.cross_entropy(v[0], DER.labels));
-            g.add(a, b)
-        });
+            .run(|g, v, _| {
+                g.der_loss(
+                    v[0],
+                    &DerLoss {
+                        widths: &widths,
+                        ..DER
+                    },
+                )
+            });
+        Check::new("two losses of the same logits")
+            .input(&[5, 3])
+            .run(|g, v, _| {
+                let (a, b) = (g.der_loss(v[0], &DER), g.cross_entropy(v[0], DER.labels));
+                g.add(a, b)
+            });
     }
 
     #[test]
     fn der_loss_is_the_sum_of_its_three_terms() {
         use crate::backend::reference::Reference;
         use crate::graph::Mode;
-        let mut g = Graph::new(Reference::<f64>::new()).unwrap();
+        let mut g = Graph::new(Reference::<f64>::default()).unwrap();
         g.begin(Mode::Train);
         let x: Vec<f64> = (0..15).map(|i| f64::from(i * 7 % 11) / 4.0 - 1.0).collect();
         let v = g.input(Shape::new(&[5, 3]), &x, false);
@@ -225,10 +297,16 @@ mod tests {
         };
         let current = (2..5).map(ce).sum::<f64>() / 3.0;
         let replay = 0.4 * (0..2).map(ce).sum::<f64>() / 2.0;
-        let mse = (0..6).map(|i| (x[i] - f64::from(DER.targets[i])).powi(2)).sum::<f64>() / 6.0;
+        let mse = (0..6)
+            .map(|i| (x[i] - f64::from(DER.targets[i])).powi(2))
+            .sum::<f64>()
+            / 6.0;
         let want = [current + 0.7 * mse + replay, current, 0.7 * mse, replay];
         for (got, want) in g.loss_terms(loss).iter().zip(want) {
-            assert!((f64::from(*got) - want).abs() <= 1e-6, "{got} against {want}");
+            assert!(
+                (f64::from(*got) - want).abs() <= 1e-6,
+                "{got} against {want}"
+            );
         }
     }
 
@@ -236,10 +314,17 @@ mod tests {
     fn a_term_with_weight_zero_cannot_poison_the_loss() {
         use crate::backend::reference::Reference;
         use crate::graph::Mode;
-        let mut g = Graph::new(Reference::<f64>::new()).unwrap();
+        let mut g = Graph::new(Reference::<f64>::default()).unwrap();
         g.begin(Mode::Train);
         let v = g.input(Shape::new(&[2, 2]), &[f64::INFINITY, 0.0, 1.0, 2.0], true);
-        let loss = DerLoss { labels: &[0, 1], targets: &[1.0, 0.0], replay: 1, alpha: 0.0, beta: 0.0, widths: &[] };
+        let loss = DerLoss {
+            labels: &[0, 1],
+            targets: &[1.0, 0.0],
+            replay: 1,
+            alpha: 0.0,
+            beta: 0.0,
+            widths: &[],
+        };
         let loss = g.der_loss(v, &loss);
         assert!(g.read(loss)[0].is_finite());
         g.backward(loss);

@@ -10,7 +10,8 @@ impl<B: Backend> Graph<B> {
         let node = self.node(x);
         let len = node.shape.len();
         let (value, mut y) = self.output(len);
-        self.backend.tanh(y.view(), self.arena.range(node.value, 0, len));
+        self.backend
+            .tanh(y.view(), self.arena.range(node.value, 0, len));
         self.arena.restore(y);
         self.push(Op::Tanh(x), node.shape, node.order, value, &[x], false)
     }
@@ -30,10 +31,14 @@ mod tests {
 
     #[test]
     fn tanh_gradient() {
-        Check::new("tanh").input(&[4, 5]).run(|g, v, _| g.tanh(v[0]));
-        Check::new("tanh of a value used twice").input(&[4, 5]).run(|g, v, _| {
-            let y = g.tanh(v[0]);
-            g.add(y, v[0])
-        });
+        Check::new("tanh")
+            .input(&[4, 5])
+            .run(|g, v, _| g.tanh(v[0]));
+        Check::new("tanh of a value used twice")
+            .input(&[4, 5])
+            .run(|g, v, _| {
+                let y = g.tanh(v[0]);
+                g.add(y, v[0])
+            });
     }
 }

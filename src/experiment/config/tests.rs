@@ -48,10 +48,16 @@ fn impossible_values_name_their_option() {
         ("model = \"lenet5\"\nhidden-size = 10", "--hidden-size"),
         ("model = \"lenet5\"\nxavier = true", "--xavier"),
         ("model = \"simple-mlp\"\ndrop-rate = 1.5", "--drop-rate"),
-        ("benchmark = \"split-fmnist\"\ndata = \"embedded\"", "--data"),
+        (
+            "benchmark = \"split-fmnist\"\ndata = \"embedded\"",
+            "--data",
+        ),
         ("data-dir = \"x\"\ndata = \"embedded\"", "--data"),
         ("rotations-list = [10.0]", "--rotations-list"),
-        ("benchmark = \"permuted-mnist\"\nfixed-class-order = [1]", "--fixed-class-order"),
+        (
+            "benchmark = \"permuted-mnist\"\nfixed-class-order = [1]",
+            "--fixed-class-order",
+        ),
     ] {
         match Config::from_layers([table(text)]) {
             Err(Error::Config { name, .. }) => assert_eq!(name, option, "{text}"),
@@ -65,10 +71,16 @@ fn a_file_is_told_where_it_is_wrong() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("c.toml");
     for (text, wanted) in [
-        ("lr = 0.1\nlearning-rate = 2", "in line 2: unknown field `learning-rate`"),
+        (
+            "lr = 0.1\nlearning-rate = 2",
+            "in line 2: unknown field `learning-rate`",
+        ),
         ("\n\nlr = \"fast\"", "in line 3"),
         ("lr = ", "in line 1"),
-        ("benchmark = \"split-moon\"", "unknown variant `split-moon`, expected one of `split-mnist`"),
+        (
+            "benchmark = \"split-moon\"",
+            "unknown variant `split-moon`, expected one of `split-mnist`",
+        ),
     ] {
         fs::write(&path, text).unwrap();
         let error = Config::read_table(&path).unwrap_err().to_string();

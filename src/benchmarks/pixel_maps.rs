@@ -1,0 +1,319 @@
+//! The same classes in every experience, under pixels rearranged anew.
+
+use std::sync::Arc;
+
+use super::{Benchmark, Experience, Stream, check_datasets, check_n_experiences};
+use crate::data::{ClassificationDataset, Dataset, OUTSIDE, Transform, TransformGroups};
+use crate::rng::NumpyRandomState;
+use crate::{Error, Result};
+
+/// What both benchmarks are built from.
+#[derive(Clone, Debug)]
+struct Parts {
+    name: &'static str,
+    train: Dataset,
+    test: Dataset,
+    n_experiences: Option<usize>,
+    seed: u64,
+    return_task_id: bool,
+}
+
+impl Parts {
+    fn new(name: &'static str, train: Dataset, test: Dataset) -> Self {
+        Parts {
+            name,
+            train,
+            test,
+            n_experiences: None,
+            seed: 0,
+            return_task_id: false,
+        }
+    }
+
+    /// NumPy's generator for the seed, of which it takes 32 bits and no more.
+    fn generator(&self) -> Result<NumpyRandomState> {
+        let seed = u32::try_from(self.seed)
+            .map_err(|_| Error::config("seed", "0 to 4294967295, as NumPy does", self.seed))?;
+        Ok(NumpyRandomState::new(seed))
+    }
+
+    /// One experience for each pixel map, normalised after it with MNIST's constants.
+    fn build(self, maps: Vec<Arc<[u32]>>) -> Result<Benchmark> {
+        let transforms = TransformGroups::same(Transform::mnist());
+        check_datasets(&self.train, &self.test, &transforms)?;
+        let transforms = Arc::new(transforms);
+        let stream = |name, data: Dataset| {
+            let whole = ClassificationDataset::with_shared_transforms(data, transforms.clone());
+            let experiences = maps.iter().enumerate().map(|(id, map)| {
+                let view = whole.with_pixel_map(map.clone());
+                let task_label = if self.return_task_id { id as u32 } else { 0 };
+                Experience::from_dataset(view.with_task_label(task_label), id, name)
+            });
+            Stream::new(name, experiences.collect())
+        };
+        let train = stream("train", self.train);
+        let test = stream("test", self.test);
+        Ok(Benchmark::from_streams(self.name, train, test))
+    }
+}
+
+/// Builds PermutedMNIST: all ten digits in every experience, under one permutation of the pixels
+/// each.
+///
+/// The permutations are successive draws of `numpy.random.RandomState(seed).permutation(784)`; pixel
+/// p shows the original pixel `permutation[p]`. They are applied before the normalisation, to
+/// training and test images. Avalanche permutes the first experience too, and so does this.
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until `build`"]
+pub struct PermutedMnist(Parts);
+
+impl PermutedMnist {
+    /// Starts from MNIST's training and test data.
+    pub fn from_datasets(train: Dataset, test: Dataset) -> Self {
+        PermutedMnist(Parts::new("PermutedMNIST", train, test))
+    }
+
+    /// The number of experiences; must be given.
+    pub fn n_experiences(mut self, n: usize) -> Self {
+        self.0.n_experiences = Some(n);
+        self
+    }
+
+    /// The seed of the permutations, at most 2^32 - 1; 0 if not given.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.0.seed = seed;
+        self
+    }
+
+    /// Whether the task label is the experience's id (else 0).
+    pub fn return_task_id(mut self, yes: bool) -> Self {
+        self.0.return_task_id = yes;
+        self
+    }
+
+    /// The benchmark.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the option that does not fit.
+    pub fn build(self) -> Result<Benchmark> {
+        let n = check_n_experiences(self.0.n_experiences)?;
+        let mut generator = self.0.generator()?;
+        let [_, height, width] = self.0.train.shape();
+        let plane = (height * width) as u32;
+        let maps = (0..n).map(|_| generator.permutation(plane).into());
+        let maps = maps.collect();
+        self.0.build(maps)
+    }
+}
+
+/// Builds RotatedMNIST: all ten digits in every experience, rotated by one angle each.
+///
+/// The angles are whole degrees, successive draws of
+/// `numpy.random.RandomState(seed).randint(-180, 181)`, or given as a list. Images turn
+/// counter-clockwise with torchvision's nearest-neighbour sampling: no expansion, zeros outside,
+/// before the normalisation.
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until `build`"]
+pub struct RotatedMnist {
+    parts: Parts,
+    rotations_list: Option<Vec<f64>>,
+}
+
+impl RotatedMnist {
+    /// Starts from MNIST's training and test data.
+    pub fn from_datasets(train: Dataset, test: Dataset) -> Self {
+        RotatedMnist {
+            parts: Parts::new("RotatedMNIST", train, test),
+            rotations_list: None,
+        }
+    }
+
+    /// The number of experiences; must be given.
+    pub fn n_experiences(mut self, n: usize) -> Self {
+        self.parts.n_experiences = Some(n);
+        self
+    }
+
+    /// The seed of the angles, at most 2^32 - 1; 0 if not given.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.parts.seed = seed;
+        self
+    }
+
+    /// Whether the task label is the experience's id (else 0).
+    pub fn return_task_id(mut self, yes: bool) -> Self {
+        self.parts.return_task_id = yes;
+        self
+    }
+
+    /// The angle of each experience in degrees; nothing is drawn then.
+    pub fn rotations_list(mut self, degrees: Vec<f64>) -> Self {
+        self.rotations_list = Some(degrees);
+        self
+    }
+
+    /// The benchmark.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the option that does not fit.
+    pub fn build(self) -> Result<Benchmark> {
+        let n = check_n_experiences(self.parts.n_experiences)?;
+        let angles = match self.rotations_list {
+            Some(angles) if angles.len() == n && angles.iter().all(|a| a.is_finite()) => angles,
+            Some(angles) => {
+                let expected = format!("{n} finite angles, one an experience");
+                return Err(Error::config(
+                    "rotations_list",
+                    expected,
+                    format!("{angles:?}"),
+                ));
+            }
+            None => drawn_angles(&mut self.parts.generator()?, n),
+        };
+        let [_, height, width] = self.parts.train.shape();
+        let maps = angles
+            .iter()
+            .map(|&angle| rotation_map(height, width, angle).into());
+        self.parts.build(maps.collect())
+    }
+}
+
+fn drawn_angles(generator: &mut NumpyRandomState, n: usize) -> Vec<f64> {
+    (0..n)
+        .map(|_| f64::from(generator.randint(-180, 181)))
+        .collect()
+}
+
+/// For each pixel of the rotated image, row by row, the pixel that it shows.
+///
+/// The centre of the image is the origin; the position of an output pixel is rotated back by
+/// -`degrees` and rounded, halves to even, to the nearest source pixel.
+fn rotation_map(height: usize, width: usize, degrees: f64) -> Vec<u32> {
+    let (sin, cos) = (-degrees.to_radians()).sin_cos();
+    let (half_height, half_width) = (height as f64 / 2.0, width as f64 / 2.0);
+    let mut map = Vec::with_capacity(height * width);
+    for y in 0..height {
+        for x in 0..width {
+            let dx = x as f64 - half_width + 0.5;
+            let dy = y as f64 - half_height + 0.5;
+            let sx = (cos * dx + sin * dy + half_width - 0.5).round_ties_even();
+            let sy = (-sin * dx + cos * dy + half_height - 0.5).round_ties_even();
+            let inside = (0.0..width as f64).contains(&sx) && (0.0..height as f64).contains(&sy);
+            map.push(if inside {
+                (sy as usize * width + sx as usize) as u32
+            } else {
+                OUTSIDE
+            });
+        }
+    }
+    map
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{Group, RawSample};
+
+    /// Three images of 28 x 28 in which pixel p of image i is (p + i) mod 251.
+    fn images() -> Dataset {
+        let pixels = (0..3 * 784)
+            .map(|x| ((x % 784 + x / 784) % 251) as u8)
+            .collect();
+        Dataset::from_u8("images", [1, 28, 28], pixels, vec![0, 1, 9], 10).unwrap()
+    }
+
+    fn pixels(view: &ClassificationDataset, i: usize) -> Box<[u8]> {
+        match view.raw(i) {
+            RawSample::U8(pixels) => pixels,
+            RawSample::F32(_) => panic!("the images are bytes"),
+        }
+    }
+
+    #[test]
+    fn permutations_are_avalanches() {
+        for (seed, first) in [
+            (0, [693, 85, 647, 392]),
+            (1, [649, 265, 111, 301]),
+            (42, [598, 590, 209, 637]),
+        ] {
+            let builder = PermutedMnist::from_datasets(images(), images()).n_experiences(2);
+            let benchmark = builder.seed(seed).return_task_id(true).build().unwrap();
+            let view = benchmark.train_stream()[0].dataset();
+            assert_eq!(
+                pixels(view, 1)[..4],
+                first.map(|p: u32| ((p + 1) % 251) as u8)
+            );
+            assert_eq!(view.targets(), [0, 1, 9]);
+            if seed == 0 {
+                let second = benchmark.test_stream()[1].dataset();
+                let want = [378, 159, 524, 744].map(|p: u32| (p % 251) as u8);
+                assert_eq!(pixels(second, 0)[..4], want);
+            }
+            assert_eq!(benchmark.test_stream()[1].task_label(), 1);
+            assert_eq!((benchmark.n_classes(), benchmark.n_experiences()), (10, 2));
+        }
+    }
+
+    #[test]
+    fn angles_are_avalanches() {
+        for (seed, want) in [
+            (0, [-8.0, -133.0, -63.0, 12.0, 143.0, 71.0]),
+            (1, [-143.0, 55.0, -108.0, 75.0, 23.0, -47.0]),
+            (42, [-78.0, 168.0, 90.0, -74.0, -109.0, 8.0]),
+        ] {
+            assert_eq!(drawn_angles(&mut NumpyRandomState::new(seed), 6), want);
+        }
+        let drawn = RotatedMnist::from_datasets(images(), images())
+            .n_experiences(1)
+            .seed(0);
+        let listed = RotatedMnist::from_datasets(images(), images()).n_experiences(1);
+        let listed = listed.rotations_list(vec![-8.0]).build().unwrap();
+        let view = |b: &Benchmark| b.train_stream()[0].dataset().clone();
+        assert_eq!(view(&drawn.build().unwrap()).raw(2), view(&listed).raw(2));
+    }
+
+    #[test]
+    fn quarter_turns_go_counter_clockwise() {
+        let o = OUTSIDE;
+        assert_eq!(rotation_map(2, 2, 0.0), [0, 1, 2, 3]);
+        assert_eq!(rotation_map(2, 2, 90.0), [1, 3, 0, 2]);
+        assert_eq!(rotation_map(2, 2, 180.0), [3, 2, 1, 0]);
+        assert_eq!(rotation_map(3, 3, -90.0), [6, 3, 0, 7, 4, 1, 8, 5, 2]);
+        assert_eq!(rotation_map(1, 3, 90.0), [o, 1, o]);
+        let corners = rotation_map(28, 28, 45.0);
+        assert_eq!((corners[0], corners[783]), (o, o));
+    }
+
+    #[test]
+    fn the_background_is_normalised_after_the_rotation() {
+        let builder = RotatedMnist::from_datasets(images(), images()).n_experiences(1);
+        let benchmark = builder.rotations_list(vec![45.0]).build().unwrap();
+        let image = benchmark.test_stream()[0].dataset().images(Group::Eval);
+        assert_eq!(image[[0, 0, 0, 0]], (0.0 - 0.1307) / 0.3081);
+    }
+
+    #[test]
+    fn options_that_do_not_fit_are_refused() {
+        let permuted = || PermutedMnist::from_datasets(images(), images());
+        let rotated = || RotatedMnist::from_datasets(images(), images()).n_experiences(2);
+        for (result, want) in [
+            (permuted().build(), "none given"),
+            (permuted().n_experiences(0).build(), "at least 1"),
+            (
+                permuted().n_experiences(1).seed(1 << 32).build(),
+                "found 4294967296",
+            ),
+            (
+                rotated().rotations_list(vec![1.0]).build(),
+                "2 finite angles",
+            ),
+            (
+                rotated().rotations_list(vec![1.0, f64::NAN]).build(),
+                "2 finite angles",
+            ),
+        ] {
+            let message = result.unwrap_err().to_string();
+            assert!(message.contains(want), "{message}");
+        }
+    }
+}

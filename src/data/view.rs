@@ -1,0 +1,389 @@
+//! Views of data sets: which samples, under which labels, through which transforms.
+
+use std::sync::Arc;
+
+use ndarray::Array4;
+
+use super::transform::pick;
+use super::{Dataset, Group, Pixels, Transform, TransformGroups};
+
+/// The entry of a pixel map for a position outside the source image: a zero pixel.
+pub const OUTSIDE: u32 = u32::MAX;
+
+/// A view of samples of one or several [`Dataset`]s of the same shape; a clone shares everything.
+///
+/// Sample i has an image, a target and a task label. The builder methods return a changed view and
+/// copy no pixel.
+///
+/// ```
+/// use unforget::data::{ClassificationDataset, Dataset, Group, TransformGroups};
+/// let data = Dataset::from_u8("dots", [1, 1, 2], vec![0, 255, 255, 0], vec![0, 1], 2)?;
+/// let view = ClassificationDataset::new(data, TransformGroups::default()).subset(&[1]);
+/// let mut image = [0.0; 2];
+/// view.write_sample(0, Group::Eval, &mut image);
+/// assert_eq!((view.target(0), view.source_index(0), image), (1, 1, [1.0, 0.0]));
+/// # Ok::<(), unforget::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct ClassificationDataset {
+    sources: Arc<[Source]>,
+    samples: Arc<[Sample]>,
+    n_classes: usize,
+}
+
+/// What the samples of one origin have in common.
+#[derive(Clone, Debug)]
+struct Source {
+    dataset: Dataset,
+    pixel_map: Option<Arc<[u32]>>,
+    task_label: u32,
+    transforms: Arc<TransformGroups>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    source: u32,
+    index: u32,
+    target: u32,
+}
+
+impl ClassificationDataset {
+    /// All samples of `dataset` in order, task label 0.
+    ///
+    /// # Panics
+    /// If a transform normalises another number of channels than the data has.
+    #[track_caller]
+    pub fn new(dataset: Dataset, transforms: TransformGroups) -> Self {
+        Self::with_shared_transforms(dataset, Arc::new(transforms))
+    }
+
+    /// As [`ClassificationDataset::new`], with transforms that other views use too.
+    ///
+    /// # Panics
+    /// If a transform normalises another number of channels than the data has.
+    #[track_caller]
+    pub fn with_shared_transforms(dataset: Dataset, transforms: Arc<TransformGroups>) -> Self {
+        let channels = dataset.shape()[0];
+        for transform in [&transforms.train, &transforms.eval] {
+            let wanted = transform.channels().unwrap_or(channels);
+            assert!(
+                wanted == channels,
+                "data set {}: normalisation of {wanted} channels for images of {:?}",
+                dataset.name(),
+                dataset.shape()
+            );
+        }
+        let targets = (0..).zip(dataset.targets());
+        ClassificationDataset {
+            samples: targets
+                .map(|(index, &target)| Sample {
+                    source: 0,
+                    index,
+                    target,
+                })
+                .collect(),
+            n_classes: dataset.n_classes(),
+            sources: Arc::new([Source {
+                dataset,
+                pixel_map: None,
+                task_label: 0,
+                transforms,
+            }]),
+        }
+    }
+
+    /// The samples at `indices` of this view, in that order.
+    ///
+    /// # Panics
+    /// If an index is out of range.
+    #[track_caller]
+    pub fn subset(&self, indices: &[u32]) -> Self {
+        let mut samples = Vec::with_capacity(indices.len());
+        for &i in indices {
+            let n = self.len();
+            assert!((i as usize) < n, "subset: sample {i} of a data set of {n}");
+            samples.push(self.samples[i as usize]);
+        }
+        ClassificationDataset {
+            samples: samples.into(),
+            ..self.clone()
+        }
+    }
+
+    /// The same images with their pixels rearranged: position p (row-major) of every channel shows
+    /// what position `map[p]` showed before, or a zero pixel for [`OUTSIDE`].
+    ///
+    /// # Panics
+    /// If the map does not have height x width entries, or one points outside the image otherwise
+    /// than by [`OUTSIDE`].
+    #[track_caller]
+    pub fn with_pixel_map(&self, map: impl Into<Arc<[u32]>>) -> Self {
+        let map: Arc<[u32]> = map.into();
+        let [_, height, width] = self.shape();
+        let plane = height * width;
+        assert!(
+            map.len() == plane && map.iter().all(|&p| p == OUTSIDE || (p as usize) < plane),
+            "with_pixel_map: {} entries, the largest {:?}, for images of {height} x {width}",
+            map.len(),
+            map.iter().filter(|&&p| p != OUTSIDE).max()
+        );
+        self.map_sources(|source| Source {
+            pixel_map: Some(match &source.pixel_map {
+                None => map.clone(),
+                Some(first) => map
+                    .iter()
+                    .map(|&p| if p == OUTSIDE { p } else { first[p as usize] })
+                    .collect(),
+            }),
+            ..source.clone()
+        })
+    }
+
+    /// The same images under other labels; [`ClassificationDataset::n_classes`] becomes the largest
+    /// of them + 1.
+    ///
+    /// # Panics
+    /// If there is not one target a sample.
+    #[track_caller]
+    pub fn with_targets(&self, targets: &[u32]) -> Self {
+        let (given, n) = (targets.len(), self.len());
+        assert!(given == n, "with_targets: {given} targets for {n} samples");
+        let relabelled = |(sample, &target): (&Sample, &u32)| Sample { target, ..*sample };
+        ClassificationDataset {
+            sources: self.sources.clone(),
+            samples: self.samples.iter().zip(targets).map(relabelled).collect(),
+            n_classes: targets.iter().max().map_or(0, |&t| t as usize + 1),
+        }
+    }
+
+    /// The same samples, all with this task label.
+    pub fn with_task_label(&self, task_label: u32) -> Self {
+        self.map_sources(|source| Source {
+            task_label,
+            ..source.clone()
+        })
+    }
+
+    /// All samples of all `parts`, one part after the other.
+    ///
+    /// # Panics
+    /// If there is no part, or their images differ in shape.
+    #[track_caller]
+    pub fn concat(parts: &[ClassificationDataset]) -> Self {
+        let shape = parts.first().expect("concat: no part").shape();
+        let (mut sources, mut samples) = (Vec::new(), Vec::new());
+        for part in parts {
+            let other = part.shape();
+            assert!(
+                other == shape,
+                "concat: images of {shape:?} and of {other:?}"
+            );
+            let offset = sources.len() as u32;
+            sources.extend_from_slice(&part.sources);
+            let moved = |s: &Sample| Sample {
+                source: s.source + offset,
+                ..*s
+            };
+            samples.extend(part.samples.iter().map(moved));
+        }
+        ClassificationDataset {
+            sources: sources.into(),
+            samples: samples.into(),
+            n_classes: parts.iter().map(|p| p.n_classes).max().unwrap_or(0),
+        }
+    }
+
+    /// The number of samples.
+    pub fn len(&self) -> usize {
+        self.samples.len()
+    }
+
+    /// Whether there is no sample.
+    pub fn is_empty(&self) -> bool {
+        self.samples.is_empty()
+    }
+
+    /// Channels, height and width of every image.
+    pub fn shape(&self) -> [usize; 3] {
+        self.sources[0].dataset.shape()
+    }
+
+    /// The number of classes that the labels are numbered for; every target is below it.
+    pub fn n_classes(&self) -> usize {
+        self.n_classes
+    }
+
+    /// The label of sample `i`.
+    #[track_caller]
+    pub fn target(&self, i: usize) -> u32 {
+        self.samples[i].target
+    }
+
+    /// All labels in order.
+    pub fn targets(&self) -> Vec<u32> {
+        self.samples.iter().map(|sample| sample.target).collect()
+    }
+
+    /// The task label of sample `i`.
+    #[track_caller]
+    pub fn task_label(&self, i: usize) -> u32 {
+        self.source(i).task_label
+    }
+
+    /// The place of sample `i` in the [`Dataset`] that it comes from.
+    #[track_caller]
+    pub fn source_index(&self, i: usize) -> u32 {
+        self.samples[i].index
+    }
+
+    /// The transforms of sample `i`.
+    #[track_caller]
+    pub fn transforms(&self, i: usize) -> &Arc<TransformGroups> {
+        &self.source(i).transforms
+    }
+
+    /// Writes the image of sample `i`, transformed for `group`, to `out` (channels x height x
+    /// width). Allocates nothing.
+    ///
+    /// # Panics
+    /// If `i` is out of range or `out` has another length.
+    #[track_caller]
+    pub fn write_sample(&self, i: usize, group: Group, out: &mut [f32]) {
+        let source = self.source(i);
+        let transform = source.transforms.get(group);
+        let map = source.pixel_map.as_deref();
+        let range = self.pixel_range(i);
+        match source.dataset.pixels() {
+            Pixels::U8(pixels) => transform.write_u8(&pixels[range], map, out),
+            Pixels::F32(pixels) => transform.write_f32(&pixels[range], map, out),
+        }
+    }
+
+    /// A copy of the image of sample `i` as it is stored, with its pixels rearranged but not
+    /// normalised.
+    ///
+    /// # Panics
+    /// If `i` is out of range.
+    #[track_caller]
+    pub fn raw(&self, i: usize) -> RawSample {
+        let source = self.source(i);
+        let map = source.pixel_map.as_deref();
+        let range = self.pixel_range(i);
+        match source.dataset.pixels() {
+            Pixels::U8(pixels) => RawSample::U8(rearranged(&pixels[range], map)),
+            Pixels::F32(pixels) => RawSample::F32(rearranged(&pixels[range], map)),
+        }
+    }
+
+    /// All images, transformed for `group`: samples x channels x height x width.
+    pub fn images(&self, group: Group) -> Array4<f32> {
+        let [channels, height, width] = self.shape();
+        let mut images = Array4::zeros((self.len(), channels, height, width));
+        for (i, mut image) in images.outer_iter_mut().enumerate() {
+            let out = image.as_slice_mut().expect("a fresh array is contiguous");
+            self.write_sample(i, group, out);
+        }
+        images
+    }
+
+    #[track_caller]
+    fn source(&self, i: usize) -> &Source {
+        &self.sources[self.samples[i].source as usize]
+    }
+
+    fn pixel_range(&self, i: usize) -> std::ops::Range<usize> {
+        let size = self.shape().iter().product::<usize>();
+        let start = self.samples[i].index as usize * size;
+        start..start + size
+    }
+
+    fn map_sources(&self, change: impl Fn(&Source) -> Source) -> Self {
+        ClassificationDataset {
+            sources: self.sources.iter().map(change).collect(),
+            ..self.clone()
+        }
+    }
+}
+
+fn rearranged<T: Copy + Default>(pixels: &[T], map: Option<&[u32]>) -> Box<[T]> {
+    match map {
+        None => pixels.into(),
+        Some(map) => pixels
+            .chunks_exact(map.len())
+            .flat_map(|channel| map.iter().map(|&p| pick(channel, p)))
+            .collect(),
+    }
+}
+
+/// One image in its stored form, owned: what a replay buffer keeps.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RawSample {
+    /// Bytes, channels x height x width.
+    U8(Box<[u8]>),
+    /// Floats, channels x height x width.
+    F32(Box<[f32]>),
+}
+
+impl RawSample {
+    /// Writes the transformed image to `out`.
+    ///
+    /// # Panics
+    /// If `out` has another length.
+    #[track_caller]
+    pub fn write(&self, transform: &Transform, out: &mut [f32]) {
+        match self {
+            RawSample::U8(pixels) => transform.write_u8(pixels, None, out),
+            RawSample::F32(pixels) => transform.write_f32(pixels, None, out),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counting(n: usize) -> Dataset {
+        let pixels = (0..n * 4).map(|x| x as f32).collect();
+        Dataset::from_f32("counting", [2, 1, 2], pixels, (0..n as u32).collect(), n).unwrap()
+    }
+
+    fn image(view: &ClassificationDataset, i: usize) -> Vec<f32> {
+        let mut out = vec![0.0; 4];
+        view.write_sample(i, Group::Train, &mut out);
+        let mut replayed = vec![0.0; 4];
+        view.raw(i).write(&view.transforms(i).train, &mut replayed);
+        assert_eq!(out, replayed, "the stored form gives the same image");
+        out
+    }
+
+    #[test]
+    fn views_compose() {
+        let whole = ClassificationDataset::new(counting(5), TransformGroups::default());
+        let swapped = whole
+            .subset(&[4, 1])
+            .with_pixel_map([1, 0])
+            .with_task_label(7);
+        assert_eq!(image(&swapped, 0), [17.0, 16.0, 19.0, 18.0]);
+        assert_eq!(
+            image(&swapped.with_pixel_map([OUTSIDE, 0]), 1),
+            [0.0, 5.0, 0.0, 7.0]
+        );
+
+        let both = ClassificationDataset::concat(&[whole.subset(&[2]), swapped]);
+        assert_eq!(both.targets(), [2, 4, 1]);
+        assert_eq!([0, 1, 2].map(|i| both.task_label(i)), [0, 7, 7]);
+        let picked = both.subset(&[2, 0]).with_targets(&[0, 9]);
+        assert_eq!((picked.targets(), picked.n_classes()), (vec![0, 9], 10));
+        assert_eq!([picked.source_index(0), picked.source_index(1)], [1, 2]);
+        assert_eq!(image(&picked, 0), [5.0, 4.0, 7.0, 6.0]);
+        let images = both.images(Group::Eval);
+        assert_eq!(images.shape(), [3, 2, 1, 2]);
+        assert_eq!(images[[1, 1, 0, 0]], 19.0);
+    }
+
+    #[test]
+    #[should_panic(expected = "normalisation of 1 channels for images of [2, 1, 2]")]
+    fn normalisation_of_other_channels_is_a_callers_bug() {
+        ClassificationDataset::new(counting(1), TransformGroups::same(Transform::mnist()));
+    }
+}

@@ -1,0 +1,158 @@
+//! Layers with parameters. Each takes the name that its parameters have in PyTorch's state dict.
+
+use super::Module;
+use super::init::{default_bound, uniform};
+use crate::shape::Shape;
+use crate::tape::{Norm, ParamId, ParamLayout, Tape, Var};
+
+/// `y = x·Wᵀ + b`, as `torch.nn.Linear`.
+#[derive(Clone, Copy, Debug)]
+pub struct Linear {
+    /// The weight, `[out, in]`.
+    pub weight: ParamId,
+    /// The bias, `[out]`.
+    pub bias: Option<ParamId>,
+    /// Columns of the output.
+    pub outputs: usize,
+}
+
+impl Linear {
+    /// A layer from `inputs` to `outputs` columns with PyTorch's default initial weights.
+    ///
+    /// # Panics
+    /// If the tape already has parameters of this name.
+    #[track_caller]
+    pub fn new(tape: &mut Tape, name: &str, inputs: usize, outputs: usize) -> Self {
+        let bound = default_bound(inputs);
+        let w = uniform(tape.generator(), bound, inputs * outputs);
+        let b = uniform(tape.generator(), bound, outputs);
+        let layout = ParamLayout::Linear { inputs, outputs };
+        let weight = tape.parameter(&format!("{name}.weight"), layout, &w);
+        let bias = ParamLayout::Plain(Shape::new(&[outputs]));
+        let bias = Some(tape.parameter(&format!("{name}.bias"), bias, &b));
+        Linear {
+            weight,
+            bias,
+            outputs,
+        }
+    }
+}
+
+impl Module for Linear {
+    fn forward(&self, tape: &mut Tape, x: Var) -> Var {
+        tape.linear(x, self.weight, self.bias)
+    }
+
+    fn n_classes(&self) -> Option<usize> {
+        Some(self.outputs)
+    }
+}
+
+/// Two-dimensional convolution, as `torch.nn.Conv2d` with dilation 1 and one group.
+#[derive(Clone, Copy, Debug)]
+pub struct Conv2d {
+    /// The weight, `[out, in, kh, kw]`.
+    pub weight: ParamId,
+    /// The bias, `[out]`.
+    pub bias: Option<ParamId>,
+    /// Step between windows.
+    pub stride: [usize; 2],
+    /// Zeros added on each side.
+    pub padding: [usize; 2],
+}
+
+impl Conv2d {
+    /// A square kernel with a bias, stride 1 and no padding, with PyTorch's default initial weights.
+    ///
+    /// # Panics
+    /// If the tape already has parameters of this name.
+    #[track_caller]
+    pub fn new(tape: &mut Tape, name: &str, inputs: usize, outputs: usize, kernel: usize) -> Self {
+        let mut layer = Self::without_bias(tape, name, inputs, outputs, kernel);
+        let bound = default_bound(inputs * kernel * kernel);
+        let b = uniform(tape.generator(), bound, outputs);
+        let layout = ParamLayout::Plain(Shape::new(&[outputs]));
+        layer.bias = Some(tape.parameter(&format!("{name}.bias"), layout, &b));
+        layer
+    }
+
+    /// As [`new`](Self::new), without a bias.
+    ///
+    /// # Panics
+    /// If the tape already has parameters of this name.
+    #[track_caller]
+    pub fn without_bias(
+        tape: &mut Tape,
+        name: &str,
+        inputs: usize,
+        outputs: usize,
+        kernel: usize,
+    ) -> Self {
+        let fan_in = inputs * kernel * kernel;
+        let w = uniform(tape.generator(), default_bound(fan_in), outputs * fan_in);
+        let layout = ParamLayout::Conv {
+            outputs,
+            inputs,
+            kernel: [kernel; 2],
+        };
+        let weight = tape.parameter(&format!("{name}.weight"), layout, &w);
+        Conv2d {
+            weight,
+            bias: None,
+            stride: [1; 2],
+            padding: [0; 2],
+        }
+    }
+
+    /// Sets the step between windows.
+    pub fn stride(self, stride: usize) -> Self {
+        Conv2d {
+            stride: [stride; 2],
+            ..self
+        }
+    }
+
+    /// Sets the zeros added on each side.
+    pub fn padding(self, padding: usize) -> Self {
+        Conv2d {
+            padding: [padding; 2],
+            ..self
+        }
+    }
+}
+
+impl Module for Conv2d {
+    fn forward(&self, tape: &mut Tape, x: Var) -> Var {
+        tape.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+    }
+}
+
+/// Batch normalisation over channels, as `torch.nn.BatchNorm1d` and `BatchNorm2d`: eps 1e-5,
+/// momentum 0.1.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchNorm {
+    /// Parameters and running statistics.
+    pub norm: Norm,
+    /// Keeps to the running statistics in training as well, and does not update them.
+    pub frozen: bool,
+}
+
+impl BatchNorm {
+    /// A normalisation of `channels` channels: scale 1, shift 0, running mean 0 and variance 1.
+    ///
+    /// # Panics
+    /// If the tape already has parameters of this name.
+    #[track_caller]
+    pub fn new(tape: &mut Tape, name: &str, channels: usize) -> Self {
+        BatchNorm {
+            norm: tape.norm(name, channels, 1e-5, 0.1),
+            frozen: false,
+        }
+    }
+}
+
+impl Module for BatchNorm {
+    fn forward(&self, tape: &mut Tape, x: Var) -> Var {
+        tape.batch_norm(x, self.norm, self.frozen)
+    }
+}

@@ -1,0 +1,110 @@
+//! The models by name, as the command line and a configuration ask for them.
+
+use super::{LeNet5, Mlp, Module, ResNet18, SimpleCnn, SimpleMlp};
+use crate::error::{Error, Result};
+use crate::tape::Tape;
+
+/// The names that [`build`] knows.
+pub const NAMES: [&str; 6] = [
+    "mlp",
+    "simple-mlp",
+    "simple-cnn",
+    "lenet5",
+    "resnet18",
+    "slim-resnet18",
+];
+
+/// The sizes of a model that has any.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct ModelOptions {
+    /// Columns of each hidden layer of `mlp` (default 100) and `simple-mlp` (default 512).
+    pub hidden_size: Option<usize>,
+    /// Hidden layers of `mlp` (default 2) and `simple-mlp` (default 1).
+    pub hidden_layers: Option<usize>,
+    /// Drop rate of `simple-mlp` (default 0.5) and `simple-cnn` (default 0.25).
+    pub drop_rate: Option<f32>,
+    /// Xavier-uniform weights and zero biases for `mlp`, as in the paper.
+    pub xavier: bool,
+}
+
+/// Builds the model `name` for images of `input` (`[C, H, W]`) and `n_classes` classes.
+///
+/// # Errors
+/// [`Error::Config`] for an unknown name or an option or an image that the model cannot have.
+pub fn build(
+    name: &str,
+    tape: &mut Tape,
+    input: [usize; 3],
+    n_classes: usize,
+    options: &ModelOptions,
+) -> Result<Box<dyn Module>> {
+    let [channels, height, width] = input;
+    let flat = channels * height * width;
+    let sizes = |size, layers| {
+        (
+            options.hidden_size.unwrap_or(size),
+            options.hidden_layers.unwrap_or(layers),
+        )
+    };
+    if options.hidden_size == Some(0) {
+        return Err(Error::config("hidden-size", "at least 1", 0));
+    }
+    if let Some(rate) = options.drop_rate.filter(|r| !(0.0..1.0).contains(r)) {
+        return Err(Error::config("drop-rate", "a probability in [0, 1)", rate));
+    }
+    let needs = |what: &str, fits: bool| {
+        let found = format!("{name} for images of {channels}x{height}x{width}");
+        if fits {
+            Ok(())
+        } else {
+            Err(Error::config("model", what, found))
+        }
+    };
+    Ok(match name {
+        "mlp" => {
+            let (size, layers) = sizes(100, 2);
+            let mut all = vec![flat];
+            all.extend(std::iter::repeat_n(size, layers));
+            all.push(n_classes);
+            let model = Mlp::new(tape, &all);
+            Box::new(if options.xavier {
+                model.xavier(tape)
+            } else {
+                model
+            })
+        }
+        "simple-mlp" => {
+            let (size, layers) = sizes(512, 1);
+            if layers == 0 {
+                return Err(Error::config(
+                    "hidden-layers",
+                    "at least 1 for simple-mlp",
+                    0,
+                ));
+            }
+            let rate = options.drop_rate.unwrap_or(0.5);
+            Box::new(SimpleMlp::new(tape, n_classes, flat, size, layers, rate))
+        }
+        "simple-cnn" => {
+            let fits = channels == 3 && height >= 10 && width >= 10;
+            needs("simple-cnn takes RGB images of at least 10x10", fits)?;
+            Box::new(SimpleCnn::new(tape, n_classes).drop_rate(options.drop_rate.unwrap_or(0.25)))
+        }
+        "lenet5" => {
+            needs("lenet5 takes images of 32x32", height == 32 && width == 32)?;
+            Box::new(LeNet5::new(tape, n_classes, channels))
+        }
+        "resnet18" | "slim-resnet18" => {
+            needs("a ResNet takes RGB images", channels == 3)?;
+            let width = if name == "resnet18" { 64 } else { 20 };
+            Box::new(ResNet18::new(tape, n_classes, width))
+        }
+        _ => {
+            return Err(Error::config(
+                "model",
+                format!("one of {}", NAMES.join(", ")),
+                name,
+            ));
+        }
+    })
+}

@@ -1,0 +1,120 @@
+//! ResNet-18 for 32x32 images.
+
+use super::{BatchNorm, Conv2d, Linear, Module};
+use crate::shape::Window;
+use crate::tape::{Tape, Var};
+
+/// Two 3x3 convolutions with batch normalisation, and a shortcut around them: the identity, or a
+/// 1x1 convolution with batch normalisation where the shape changes.
+#[derive(Clone, Debug)]
+struct BasicBlock {
+    conv1: Conv2d,
+    bn1: BatchNorm,
+    conv2: Conv2d,
+    bn2: BatchNorm,
+    shortcut: Option<(Conv2d, BatchNorm)>,
+}
+
+impl BasicBlock {
+    fn new(tape: &mut Tape, name: &str, inputs: usize, width: usize, stride: usize) -> Self {
+        let at = |part: &str| format!("{name}.{part}");
+        let conv1 = Conv2d::without_bias(tape, &at("conv1"), inputs, width, 3);
+        let bn1 = BatchNorm::new(tape, &at("bn1"), width);
+        let conv2 = Conv2d::without_bias(tape, &at("conv2"), width, width, 3);
+        let bn2 = BatchNorm::new(tape, &at("bn2"), width);
+        let shortcut = (stride != 1 || inputs != width).then(|| {
+            let conv = Conv2d::without_bias(tape, &at("shortcut.0"), inputs, width, 1);
+            (
+                conv.stride(stride),
+                BatchNorm::new(tape, &at("shortcut.1"), width),
+            )
+        });
+        let (conv1, conv2) = (conv1.stride(stride).padding(1), conv2.padding(1));
+        BasicBlock {
+            conv1,
+            bn1,
+            conv2,
+            bn2,
+            shortcut,
+        }
+    }
+
+    fn forward(&self, tape: &mut Tape, x: Var) -> Var {
+        let y = self.conv1.forward(tape, x);
+        let y = self.bn1.forward(tape, y);
+        let y = tape.relu(y);
+        let y = self.conv2.forward(tape, y);
+        let y = self.bn2.forward(tape, y);
+        let x = match &self.shortcut {
+            Some((conv, bn)) => {
+                let x = conv.forward(tape, x);
+                bn.forward(tape, x)
+            }
+            None => x,
+        };
+        let y = tape.add(y, x);
+        tape.relu(y)
+    }
+}
+
+/// ResNet-18 with a 3x3 stem and no pooling after it: four stages of two blocks with `width`, 2, 4
+/// and 8 times `width` channels, global average, linear head. With width 64 the network of the
+/// paper's CIFAR benchmarks; with width 20 Avalanche's `SlimResNet18`.
+#[derive(Clone, Debug)]
+pub struct ResNet18 {
+    conv1: Conv2d,
+    bn1: BatchNorm,
+    blocks: Vec<BasicBlock>,
+    linear: Linear,
+}
+
+impl ResNet18 {
+    /// The network for `n_classes` classes, with `width` channels in its first stage.
+    #[track_caller]
+    pub fn new(tape: &mut Tape, n_classes: usize, width: usize) -> Self {
+        let conv1 = Conv2d::without_bias(tape, "conv1", 3, width, 3).padding(1);
+        let bn1 = BatchNorm::new(tape, "bn1", width);
+        let mut blocks = Vec::new();
+        let mut inputs = width;
+        for stage in 0..4 {
+            let channels = width << stage;
+            for i in 0..2 {
+                let stride = if stage > 0 && i == 0 { 2 } else { 1 };
+                let name = format!("layer{}.{i}", stage + 1);
+                blocks.push(BasicBlock::new(tape, &name, inputs, channels, stride));
+                inputs = channels;
+            }
+        }
+        let linear = Linear::new(tape, "linear", inputs, n_classes);
+        ResNet18 {
+            conv1,
+            bn1,
+            blocks,
+            linear,
+        }
+    }
+
+    /// Avalanche's `SlimResNet18`: width 20.
+    #[track_caller]
+    pub fn slim(tape: &mut Tape, n_classes: usize) -> Self {
+        Self::new(tape, n_classes, 20)
+    }
+}
+
+impl Module for ResNet18 {
+    fn forward(&self, tape: &mut Tape, x: Var) -> Var {
+        let x = self.conv1.forward(tape, x);
+        let x = self.bn1.forward(tape, x);
+        let mut x = tape.relu(x);
+        for block in &self.blocks {
+            x = block.forward(tape, x);
+        }
+        let x = tape.avg_pool(x, Window::Adaptive { out: 1 }, Window::Adaptive { out: 1 });
+        let x = tape.flatten(x);
+        self.linear.forward(tape, x)
+    }
+
+    fn n_classes(&self) -> Option<usize> {
+        Some(self.linear.outputs)
+    }
+}

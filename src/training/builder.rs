@@ -1,0 +1,132 @@
+//! Building a strategy: all constructor parameters under Avalanche's names, validated up front.
+
+use super::{Method, Plugin, State, Strategy};
+use crate::error::{Error, Result};
+use crate::nn::Module;
+use crate::optim::Sgd;
+use crate::replay::Buffer;
+use crate::tape::Tape;
+
+type MakeMethod = fn(&mut StrategyBuilder) -> Result<Box<dyn Method>>;
+
+/// A strategy under construction. Parameters that a method does not have are ignored by it, so that
+/// strategies can be compared under the same settings.
+pub struct StrategyBuilder {
+    tape: Tape,
+    model: Box<dyn Module>,
+    sgd: Sgd,
+    make: MakeMethod,
+    plugins: Vec<Box<dyn Plugin>>,
+    train_mb_size: usize,
+    train_epochs: usize,
+    eval_mb_size: Option<usize>,
+    batch_size_mem: Option<usize>,
+    pub(super) mem_size: usize,
+    pub(super) alpha: f32,
+    pub(super) beta: f32,
+    pub(super) buffer: Option<Buffer>,
+}
+
+impl StrategyBuilder {
+    pub(super) fn new(tape: Tape, model: Box<dyn Module>, sgd: Sgd, make: MakeMethod) -> Self {
+        StrategyBuilder {
+            tape,
+            model,
+            sgd,
+            make,
+            plugins: Vec::new(),
+            train_mb_size: 1,
+            train_epochs: 1,
+            eval_mb_size: Some(1),
+            batch_size_mem: None,
+            mem_size: 200,
+            alpha: 0.1,
+            beta: 0.5,
+            buffer: None,
+        }
+    }
+
+    /// Samples in the replay buffer, over all classes (default 200).
+    pub fn mem_size(self, mem_size: usize) -> Self {
+        StrategyBuilder { mem_size, ..self }
+    }
+
+    /// Replayed samples in each mini-batch (default `None`: as many as `train_mb_size`).
+    pub fn batch_size_mem(self, batch_size_mem: impl Into<Option<usize>>) -> Self {
+        StrategyBuilder {
+            batch_size_mem: batch_size_mem.into(),
+            ..self
+        }
+    }
+
+    /// Weight of the mean squared error of the logits (default 0.1).
+    pub fn alpha(self, alpha: f32) -> Self {
+        StrategyBuilder { alpha, ..self }
+    }
+
+    /// Weight of the cross-entropy of replayed labels (default 0.5); 0 is DER, more is DER++.
+    pub fn beta(self, beta: f32) -> Self {
+        StrategyBuilder { beta, ..self }
+    }
+
+    /// Samples of current data in a mini-batch (default 1), also used for computing logits.
+    pub fn train_mb_size(self, train_mb_size: usize) -> Self {
+        StrategyBuilder {
+            train_mb_size,
+            ..self
+        }
+    }
+
+    /// Epochs per experience (default 1).
+    pub fn train_epochs(self, train_epochs: usize) -> Self {
+        StrategyBuilder {
+            train_epochs,
+            ..self
+        }
+    }
+
+    /// Samples in a mini-batch of evaluation (default 1; `None`: as many as `train_mb_size`).
+    pub fn eval_mb_size(self, eval_mb_size: impl Into<Option<usize>>) -> Self {
+        StrategyBuilder {
+            eval_mb_size: eval_mb_size.into(),
+            ..self
+        }
+    }
+
+    /// Adds a plugin; plugins run in the order in which they are added.
+    pub fn plugin(mut self, plugin: impl Plugin + 'static) -> Self {
+        self.plugins.push(Box::new(plugin));
+        self
+    }
+
+    pub(super) fn resolved_batch_size_mem(&self) -> Result<usize> {
+        match self.batch_size_mem.unwrap_or(self.train_mb_size) {
+            0 => Err(Error::config("batch-size-mem", "at least 1", 0)),
+            size => Ok(size),
+        }
+    }
+
+    /// Builds the strategy.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the parameter that is out of range.
+    pub fn build(mut self) -> Result<Strategy> {
+        self.sgd.validate()?;
+        let eval_mb_size = self.eval_mb_size.unwrap_or(self.train_mb_size);
+        for (name, size) in [
+            ("train-mb-size", self.train_mb_size),
+            ("eval-mb-size", eval_mb_size),
+        ] {
+            if size == 0 {
+                return Err(Error::config(name, "at least 1", 0));
+            }
+        }
+        let method = (self.make)(&mut self)?;
+        let mut state = State::new(self.tape, self.model, self.sgd);
+        state.train_epochs = self.train_epochs;
+        state.train_mb_size = self.train_mb_size;
+        state.eval_mb_size = eval_mb_size;
+        state.storage_policy = self.buffer;
+        Ok(Strategy::new(state, method, self.plugins))
+    }
+}

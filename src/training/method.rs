@@ -1,0 +1,47 @@
+//! What is particular to a strategy.
+
+use super::State;
+use crate::benchmarks::Experience;
+use crate::data::ClassificationDataset;
+use crate::error::Result;
+use crate::tape::Var;
+
+/// The part of a strategy that differs from fine-tuning. The defaults are fine-tuning.
+pub trait Method: Send {
+    /// The name, for messages and run records.
+    fn name(&self) -> &'static str;
+
+    /// Whether all experiences of one call of `train` are trained on together.
+    fn joins_experiences(&self) -> bool {
+        false
+    }
+
+    /// The data to train on for `experience`.
+    fn train_dataset(&mut self, experience: &Experience) -> ClassificationDataset {
+        experience.dataset().clone()
+    }
+
+    /// Before the experience's data is prepared: build the replay loader.
+    fn before_experience(&mut self, state: &mut State) {
+        let _ = state;
+    }
+
+    /// After the plugins' `before_forward`: add replay rows in front of the mini-batch.
+    fn add_replay(&mut self, state: &mut State) {
+        let _ = state;
+    }
+
+    /// The loss of the mini-batch, one number on the tape made by a row-weighted loss.
+    fn loss(&mut self, state: &mut State, logits: Var) -> Var {
+        state.tape.cross_entropy(logits, &state.mb_y)
+    }
+
+    /// After the last epoch, before the plugins' `after_training_exp`: update the buffer.
+    ///
+    /// # Errors
+    /// When the buffer cannot take the data.
+    fn after_experience(&mut self, state: &mut State) -> Result<()> {
+        let _ = state;
+        Ok(())
+    }
+}

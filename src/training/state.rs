@@ -1,0 +1,221 @@
+//! Everything that plugins and methods may look at and change.
+
+use super::Clock;
+use super::loader::Endless;
+use crate::benchmarks::Experience;
+use crate::data::{ClassificationDataset, Group};
+use crate::nn::Module;
+use crate::optim::Sgd;
+use crate::replay::Buffer;
+use crate::tape::{Mode, Tape, Var};
+use ndarray::{ArrayView2, ArrayView4};
+
+/// The loss of a mini-batch and its terms, each with its weight: the terms add up to the total, but
+/// for what plugins add to it.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct LossTerms {
+    /// What was differentiated.
+    pub total: f32,
+    /// Cross-entropy of the current data.
+    pub current: f32,
+    /// `alpha` times the mean squared error of the replayed logits.
+    pub logits: f32,
+    /// `beta` times the cross-entropy of the replayed labels.
+    pub replay: f32,
+}
+
+/// The state of a strategy, under Avalanche's names.
+///
+/// A mini-batch holds `n` samples; after the forward pass of a training iteration with replay the
+/// first [`replay_rows`](Self::replay_rows) of them come from the buffer.
+pub struct State {
+    /// The engine, with the model's parameters and the run's generator.
+    pub tape: Tape,
+    /// The model.
+    pub model: Box<dyn Module>,
+    /// The optimizer; may be changed at any time.
+    pub optimizer: Sgd,
+    /// Epochs per experience; read at the start of each.
+    pub train_epochs: usize,
+    /// Samples of current data in a mini-batch.
+    pub train_mb_size: usize,
+    /// Samples in a mini-batch of evaluation.
+    pub eval_mb_size: usize,
+    /// The counters.
+    pub clock: Clock,
+    /// The current experience; `None` outside of the loops.
+    pub experience: Option<Experience>,
+    /// The data iterated over in the current experience.
+    pub adapted_dataset: Option<ClassificationDataset>,
+    /// Mini-batches in an epoch of the current experience.
+    pub iterations_per_epoch: usize,
+    /// The replay buffer, if the method has one (Avalanche's `storage_policy`).
+    pub storage_policy: Option<Buffer>,
+    /// The loss of the last mini-batch.
+    pub loss: LossTerms,
+    /// The loss on the tape, between `before_backward` and the next mini-batch.
+    pub loss_var: Option<Var>,
+    /// The logits on the tape, from `after_forward` to the next mini-batch.
+    pub mb_output: Option<Var>,
+    /// Labels of the mini-batch.
+    pub mb_y: Vec<u32>,
+    /// Task labels of the mini-batch.
+    pub mb_task_id: Vec<u32>,
+    /// How many rows of the mini-batch come from the replay buffer; they are the first.
+    pub replay_rows: usize,
+    /// True from the start of `train` to its end.
+    pub is_training: bool,
+    /// Stored logits of the replay rows, row after row (Avalanche's `batch_logits`).
+    pub mb_logits_stored: Vec<f32>,
+    pub(super) mb_x: Vec<f32>,
+    pub(super) shape: [usize; 3],
+    pub(super) stop: bool,
+    scratch: Vec<f32>,
+}
+
+impl State {
+    pub(super) fn new(tape: Tape, model: Box<dyn Module>, optimizer: Sgd) -> Self {
+        State {
+            tape,
+            model,
+            optimizer,
+            train_epochs: 1,
+            train_mb_size: 1,
+            eval_mb_size: 1,
+            clock: Clock::default(),
+            experience: None,
+            adapted_dataset: None,
+            iterations_per_epoch: 0,
+            storage_policy: None,
+            loss: LossTerms::default(),
+            loss_var: None,
+            mb_output: None,
+            mb_y: Vec::new(),
+            mb_task_id: Vec::new(),
+            replay_rows: 0,
+            is_training: false,
+            mb_logits_stored: Vec::new(),
+            mb_x: Vec::new(),
+            shape: [0; 3],
+            stop: false,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Asks the loop to end the current experience after this iteration. The epoch's and the
+    /// experience's callbacks still run, and the buffer is still updated. Avalanche forgets to
+    /// clear this flag when it is set in the last epoch and then skips the next experience; here
+    /// it always concerns the current experience only.
+    pub fn stop_training(&mut self) {
+        self.stop = true;
+    }
+
+    /// The opposite of [`is_training`](Self::is_training).
+    pub fn is_eval(&self) -> bool {
+        !self.is_training
+    }
+
+    /// Inputs of the mini-batch as the model sees them, `[n, C, H, W]`.
+    pub fn mb_x(&self) -> ArrayView4<'_, f32> {
+        let [c, h, w] = self.shape;
+        ArrayView4::from_shape((self.mb_y.len(), c, h, w), &self.mb_x).expect("whole samples")
+    }
+
+    /// Logits of the mini-batch, `[n, classes]`; `None` before the forward pass.
+    pub fn mb_logits(&self) -> Option<ArrayView2<'_, f32>> {
+        let shape = self.tape.shape(self.mb_output?);
+        let dims = (shape.dim(0), shape.dim(1));
+        (self.scratch.len() == shape.len())
+            .then(|| ArrayView2::from_shape(dims, &self.scratch).expect("whole rows"))
+    }
+
+    pub(super) fn clear_batch(&mut self) {
+        self.mb_x.clear();
+        self.mb_y.clear();
+        self.mb_task_id.clear();
+        self.mb_logits_stored.clear();
+        self.replay_rows = 0;
+        self.mb_output = None;
+        self.loss_var = None;
+    }
+
+    /// Appends samples of `dataset` to the mini-batch.
+    pub(super) fn append(
+        &mut self,
+        dataset: &ClassificationDataset,
+        group: Group,
+        samples: impl Iterator<Item = usize>,
+    ) {
+        self.shape = dataset.shape();
+        let size = self.shape.iter().product::<usize>();
+        for i in samples {
+            let start = self.mb_x.len();
+            self.mb_x.resize(start + size, 0.0);
+            dataset.write_sample(i, group, &mut self.mb_x[start..]);
+            self.mb_y.push(dataset.target(i));
+            self.mb_task_id.push(dataset.task_label(i));
+        }
+    }
+
+    /// Puts up to `count` samples of the buffer in front of the mini-batch.
+    pub(super) fn prepend_replay(&mut self, loader: &mut Endless, count: usize) {
+        let Some(buffer) = &self.storage_policy else {
+            return;
+        };
+        let count = count.min(buffer.len());
+        let batch = loader.batch(buffer.len(), count, self.tape.generator());
+        let size = self.shape.iter().product::<usize>();
+        let current = self.mb_x.len();
+        self.mb_x.resize(current + batch.len() * size, 0.0);
+        for (row, &i) in batch.iter().enumerate() {
+            let item = buffer.item(i as usize);
+            let start = current + row * size;
+            item.write_sample(Group::Train, &mut self.mb_x[start..start + size]);
+            self.mb_y.push(item.target);
+            self.mb_task_id.push(item.task_label);
+            self.mb_logits_stored.extend_from_slice(&item.logits);
+        }
+        self.mb_x.rotate_right(batch.len() * size);
+        self.mb_y.rotate_right(batch.len());
+        self.mb_task_id.rotate_right(batch.len());
+        self.replay_rows = batch.len();
+    }
+
+    /// Runs the model on the mini-batch in a new step of the tape.
+    pub(super) fn forward(&mut self, mode: Mode) -> Var {
+        let [c, h, w] = self.shape;
+        self.tape.begin(mode);
+        let x = self.tape.input(&[self.mb_y.len(), c, h, w], &self.mb_x);
+        let logits = self.model.forward(&mut self.tape, x);
+        self.mb_output = Some(logits);
+        self.tape.copy_into(logits, &mut self.scratch);
+        logits
+    }
+
+    /// The logits that [`forward`](Self::forward) computed, row after row.
+    pub(super) fn logits(&self) -> &[f32] {
+        &self.scratch
+    }
+
+    /// The logits of every sample of `dataset`, in order, from the model in evaluation mode: what
+    /// DER stores. Returns them row after row, with the width of a row.
+    pub(super) fn compute_dataset_logits(
+        &mut self,
+        dataset: &ClassificationDataset,
+    ) -> (Vec<f32>, usize) {
+        // The seed that PyTorch's loader draws for its workers.
+        self.tape.generator().random_i64();
+        let (mut out, mut width) = (Vec::new(), 0);
+        let n = dataset.len();
+        for start in (0..n).step_by(self.train_mb_size) {
+            self.clear_batch();
+            let end = n.min(start + self.train_mb_size);
+            self.append(dataset, Group::Eval, start..end);
+            let logits = self.forward(Mode::Eval);
+            width = self.tape.shape(logits).dim(1);
+            out.extend_from_slice(&self.scratch);
+        }
+        self.clear_batch();
+        (out, width)
+    }
+}
