@@ -1,0 +1,129 @@
+//! `unforget` and its commands.
+
+mod data;
+mod options;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::{Parser, Subcommand};
+use unforget::experiment::{self, Config, RunFolder};
+use unforget::{Error, Result};
+
+use options::{EvalOptions, TrainOptions};
+
+const ABOUT: &str =
+    "Continual learning in pure Rust: Dark Experience Replay (DER, DER++) and its siblings";
+
+const LONG_ABOUT: &str = "\
+Continual learning in pure Rust: Dark Experience Replay (DER, DER++) and its siblings.
+
+A network learns a stream of experiences one after the other and is tested on all of them after \
+each. Without a command, `unforget` does what `unforget train` does: with no options, DER++ on \
+Split-MNIST with the tenth of MNIST that is inside the program.";
+
+const EXAMPLES: &str = "\
+Examples:
+  unforget                                       DER++ on the embedded Split-MNIST
+  unforget train --strategy naive --seed 1       plain fine-tuning, the lower bound
+  unforget data get mnist                        download the full MNIST
+  unforget train --data full --out runs/full     DER++ on all of it
+  unforget train --config runs/full/config.toml  the same run again
+  unforget eval --model runs/full                test its final weights";
+
+#[derive(Parser)]
+#[command(
+    name = "unforget", version, about = ABOUT, long_about = LONG_ABOUT, after_help = EXAMPLES,
+    args_conflicts_with_subcommands = true, allow_negative_numbers = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    train: TrainOptions,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train on a stream of experiences and leave a run folder [the default command]
+    #[command(allow_negative_numbers = true)]
+    Train(Box<TrainOptions>),
+    /// Test a saved model
+    #[command(allow_negative_numbers = true)]
+    Eval(Box<EvalOptions>),
+    /// List, find or download data sets
+    Data {
+        #[command(subcommand)]
+        command: data::Command,
+    },
+}
+
+/// Carries out the command line and says how it went.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        None => train(&cli.train),
+        Some(Command::Train(options)) => train(&options),
+        Some(Command::Eval(options)) => eval(&options),
+        Some(Command::Data { command }) => data::run(command),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // One line, whatever an underlying message looks like.
+            let text = error
+                .to_string()
+                .split_whitespace()
+                .collect::<Vec<_>>()
+                .join(" ");
+            eprintln!("error: {text}");
+            ExitCode::from(if matches!(error, Error::Interrupted(_)) {
+                130
+            } else {
+                1
+            })
+        }
+    }
+}
+
+fn train(options: &TrainOptions) -> Result<()> {
+    let mut layers = file(options.config.as_deref())?;
+    layers.push(options.to_table());
+    let config = Config::from_layers(layers)?;
+    experiment::train(&config, &interrupt()?)?;
+    Ok(())
+}
+
+fn eval(options: &EvalOptions) -> Result<()> {
+    let mut layers = Vec::new();
+    let mut model: PathBuf = options.model.clone();
+    if model.is_dir() {
+        let folder = RunFolder::open(&model);
+        layers.push(Config::read_table(&folder.config())?);
+        model = folder.model();
+    }
+    layers.extend(file(options.config.as_deref())?);
+    layers.push(options.to_table());
+    experiment::evaluate(&Config::from_layers(layers)?, &model)?;
+    Ok(())
+}
+
+fn file(path: Option<&Path>) -> Result<Vec<toml::Table>> {
+    path.map(Config::read_table).into_iter().collect()
+}
+
+/// A flag that Ctrl-C raises; the second Ctrl-C ends the program at once.
+fn interrupt() -> Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let raised = Arc::clone(&flag);
+    ctrlc::set_handler(move || {
+        if raised.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("stopping after this step; Ctrl-C again to stop at once");
+    })
+    .map_err(|e| Error::Device(format!("cannot listen for Ctrl-C: {e}")))?;
+    Ok(flag)
+}
