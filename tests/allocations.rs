@@ -1,0 +1,89 @@
+//! A warm training step allocates no memory, on any thread.
+//!
+//! One test in a binary of its own: the counter sees the whole process.
+#![allow(unsafe_code)]
+
+#[path = "common/step.rs"]
+mod step;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use step::{Trainer, on_threads};
+use unforget::nn::{Mlp, ResNet18};
+
+/// The system's allocator, counting while [`ARMED`].
+struct Counting;
+
+static ARMED: AtomicBool = AtomicBool::new(false);
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+fn count() {
+    if ARMED.load(SeqCst) {
+        COUNT.fetch_add(1, SeqCst);
+    }
+}
+
+// SAFETY: every call is passed on unchanged to `System`, which keeps the contract; counting touches
+// two atomics and never allocates.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps the contract of `alloc`, which is the same.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps the contract of `alloc_zeroed`, which is the same.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: `ptr` came from `System`, as every block does; the rest is the caller's contract.
+        unsafe { System.realloc(ptr, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: `ptr` came from `System`, as every block does; the rest is the caller's contract.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// The allocations of `steps` steps after `warm` steps, inside a pool of `threads` threads.
+fn allocations(threads: usize, warm: usize, steps: usize, build: fn() -> Trainer) -> usize {
+    on_threads(threads, || {
+        let mut trainer = build();
+        for _ in 0..warm {
+            trainer.step();
+        }
+        COUNT.store(0, SeqCst);
+        ARMED.store(true, SeqCst);
+        let loss = (0..steps).map(|_| trainer.step()).last();
+        ARMED.store(false, SeqCst);
+        assert!(loss.is_some_and(f32::is_finite), "loss {loss:?}");
+        COUNT.load(SeqCst)
+    })
+}
+
+#[test]
+fn a_warm_step_allocates_nothing() {
+    let mlp = || Trainer::new(20, [1, 28, 28], |tape| Mlp::new(tape, &[784, 100, 100, 10]));
+    let resnet = || Trainer::new(8, [3, 32, 32], |tape| ResNet18::new(tape, 10, 20));
+    for threads in [1, 2] {
+        // Threads come to each kernel in any order; after so many steps each has its scratch.
+        assert_eq!(
+            allocations(threads, 20, 50, mlp),
+            0,
+            "mlp, {threads} threads"
+        );
+        assert_eq!(
+            allocations(threads, 12, 5, resnet),
+            0,
+            "resnet, {threads} threads"
+        );
+    }
+}
