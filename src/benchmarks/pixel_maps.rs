@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Benchmark, Experience, Stream, check_datasets, check_n_experiences};
 use crate::data::{ClassificationDataset, Dataset, OUTSIDE, Transform, TransformGroups};
-use crate::rng::NumpyRandomState;
+use crate::rng::{NumpyRandomState, python_set_order};
 use crate::{Error, Result};
 
 /// What both benchmarks are built from.
@@ -45,7 +45,7 @@ impl Parts {
         let stream = |name, data: Dataset| {
             let whole = ClassificationDataset::with_shared_transforms(data, transforms.clone());
             let experiences = maps.iter().enumerate().map(|(id, map)| {
-                let view = whole.with_pixel_map(map.clone());
+                let view = grouped(&whole, id).with_pixel_map(map.clone());
                 let task_label = if self.return_task_id { id as u32 } else { 0 };
                 Experience::from_dataset(view.with_task_label(task_label), id, name)
             });
@@ -55,6 +55,27 @@ impl Parts {
         let test = stream("test", self.test);
         Ok(Benchmark::from_streams(self.name, train, test))
     }
+}
+
+/// The samples in the order that Avalanche gives them in experience `id`: class by class, in the
+/// order in which a Python set holds the classes once those of earlier experiences are counted off
+/// (digit d of experience i is class 10·i + d), and in data set order within a class.
+fn grouped(whole: &ClassificationDataset, id: usize) -> ClassificationDataset {
+    let first = id as u32 * whole.n_classes() as u32;
+    let shifted: Vec<u32> = (first..first + whole.n_classes() as u32).collect();
+    let targets = whole.targets();
+    let samples = |class: u32| {
+        (0u32..)
+            .zip(&targets)
+            .filter(move |(_, target)| **target == class - first)
+    };
+    let order = python_set_order(&shifted);
+    let indices: Vec<u32> = order
+        .into_iter()
+        .flat_map(samples)
+        .map(|(i, _)| i)
+        .collect();
+    whole.subset(&indices)
 }
 
 /// Builds PermutedMNIST: all ten digits in every experience, under one permutation of the pixels
@@ -252,6 +273,22 @@ mod tests {
             assert_eq!(benchmark.test_stream()[1].task_label(), 1);
             assert_eq!((benchmark.n_classes(), benchmark.n_experiences()), (10, 2));
         }
+    }
+
+    #[test]
+    fn samples_come_class_by_class_in_set_order() {
+        let pixels = vec![0; 20 * 784];
+        let targets = (0..20).map(|i| i % 10).collect();
+        let data = Dataset::from_u8("digits", [1, 28, 28], pixels, targets, 10).unwrap();
+        let benchmark = PermutedMnist::from_datasets(data.clone(), data).n_experiences(4);
+        let benchmark = benchmark.build().unwrap();
+        let view = benchmark.train_stream()[0].dataset();
+        assert_eq!(view.targets()[..4], [0, 0, 1, 1]);
+        let view = benchmark.train_stream()[3].dataset();
+        // Classes 30 to 39: a set of ten holds 32 to 39 in front of 30 and 31.
+        let want = [2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9, 0, 0, 1, 1];
+        assert_eq!(view.targets(), want);
+        assert_eq!((view.source_index(0), view.source_index(1)), (2, 12));
     }
 
     #[test]
