@@ -425,6 +425,13 @@ fn initial_weights_are_pytorchs_bit_for_bit() {
     }
 }
 
+/// The deviation granted to the gradients of a ResNet in f32, in place of PyTorch's. Of its hundreds
+/// of thousands of ReLU inputs a few lie so close to 0 that rounding decides their sign, and the
+/// gradient jumps there: with this input the gradients of `resnet18` are 1.5% off, in other runs as
+/// close as the logits. In f64, on the reference, the strict tolerance holds, and each operation's
+/// gradient is held strictly on both devices.
+const KINKS: f64 = 0.005;
+
 /// Eval logits, then one training step without an update, as `make_models.py` does.
 fn check_model(golden: &Golden<'_>, name: &str, seed: u64, device: Device) {
     let input @ [c, h, w] = input_shape(golden, name);
@@ -442,12 +449,11 @@ fn check_model(golden: &Golden<'_>, name: &str, seed: u64, device: Device) {
     let compare = |key: &str, got: &ArrayD<f32>| {
         let want = golden.get(&format!("{prefix}{key}"));
         let kind = key.split('/').next().expect("a kind");
-        check(
-            &format!("{prefix}{key} on {device:?}"),
-            got,
-            &want,
-            deviation(kind),
-        );
+        let off = match (kind, device) {
+            ("grad", Device::Cpu) if name.contains("resnet") => KINKS,
+            _ => deviation(kind),
+        };
+        check(&format!("{prefix}{key} on {device:?}"), got, &want, off);
     };
 
     let run = |tape: &mut Tape, mode| {
@@ -512,6 +518,6 @@ fn resnets_are_pytorchs() {
 }
 
 #[test]
-fn the_slim_resnet_in_f64_is_pytorchs() {
-    check_models(&["slim-resnet18"], &[0], Device::Reference);
+fn resnets_in_f64_are_pytorchs() {
+    check_models(&["slim-resnet18", "resnet18"], &[0], Device::Reference);
 }
