@@ -314,7 +314,7 @@ impl Config {
                 self.class_ids_from_zero_from_first_exp,
             ),
         ];
-        for (option, _) in only_split.iter().filter(|(_, set)| *set && !split) {
+        if let Some((option, _)) = only_split.iter().find(|(_, set)| *set && !split) {
             return Err(Error::config(option, "a split benchmark with it", name));
         }
         if let Some(angles) = &self.rotations_list {
