@@ -101,7 +101,7 @@ fn the_golden_run_comes_out() {
     for (i, (got, want)) in losses.iter().zip(LOSSES).enumerate() {
         close(
             f64::from(*got),
-            f64::from(want),
+            want,
             2e-6,
             &format!("loss of iteration {i}"),
         );
