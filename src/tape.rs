@@ -43,10 +43,6 @@ pub enum Device {
 /// assert_eq!(tape.item(loss), 8.0); // (0² + 4²) / 2
 /// # Ok::<(), unforget::Error>(())
 /// ```
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a program has one tape, and it never moves"
-)]
 pub enum Tape {
     /// On the processor.
     Cpu(Graph<Cpu>),

@@ -5,7 +5,7 @@ use unforget::data::{Dataset, Transform, TransformGroups};
 use unforget::prelude::*;
 use unforget::replay::Buffer;
 
-const LOSSES: [f32; 24] = [
+const LOSSES: [f64; 24] = [
     1.75660014, 1.74235821, 1.80881083, 1.41045678, 1.43002915, 1.19311213, 1.00612009, 0.79179585,
     3.32025075, 3.43642402, 3.28797269, 3.17182446, 2.88514566, 2.61059451, 2.58039904, 2.30714345,
     3.73933029, 3.93256187, 3.64610434, 3.66565943, 3.38597679, 3.39003229, 3.21889591, 2.93215990,
@@ -101,7 +101,7 @@ fn the_golden_run_comes_out() {
     for (i, (got, want)) in losses.iter().zip(LOSSES).enumerate() {
         close(
             f64::from(*got),
-            f64::from(want),
+            want,
             2e-6,
             &format!("loss of iteration {i}"),
         );

@@ -63,7 +63,7 @@ impl<B: Backend> Arena<B> {
     /// fits, else the next one.
     ///
     /// Running out of memory is not the caller's bug, and every operation would have to return it:
-    /// the [`Error`](crate::Error) unwinds to [`Tape::guard`](crate::Tape::guard) instead.
+    /// the [`Error`](crate::Error) unwinds to [`Tape::guard`](crate::tape::Tape::guard) instead.
     pub fn take(&mut self, backend: &B, len: usize) -> Block {
         let fits = |b: &Block| (len..=2 * len).contains(&(b.len as usize));
         if let Some(at) = self.free.iter().rposition(fits) {

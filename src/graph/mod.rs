@@ -32,7 +32,7 @@ pub enum Mode {
 
 /// A recording of operations on one backend, with the parameters they use.
 ///
-/// This is the engine below [`Tape`](crate::Tape); use it directly to check gradients in f64 on
+/// This is the engine below [`Tape`](crate::tape::Tape); use it directly to check gradients in f64 on
 /// [`Reference`](crate::backend::reference::Reference).
 pub struct Graph<B: Backend> {
     pub(crate) backend: B,

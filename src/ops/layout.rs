@@ -51,7 +51,7 @@ impl<B: Backend> Graph<B> {
         self.push(Op::ToRows(x), node.shape, Order::Rows, value, &[x], false)
     }
 
-    pub(super) fn to_rows_backward(&mut self, x: Var, dy: Block) {
+    pub(super) fn rows_backward(&mut self, x: Var, dy: Block) {
         let images = self.node(x).shape.images();
         if let Some((mut dx, write)) = self.grad_of(x) {
             self.backend
@@ -82,7 +82,7 @@ impl<B: Backend> Graph<B> {
         )
     }
 
-    pub(super) fn to_spatial_backward(&mut self, x: Var, dy: Block) {
+    pub(super) fn spatial_backward(&mut self, x: Var, dy: Block) {
         let images = self.node(x).shape.images();
         if let Some((mut dx, write)) = self.grad_of(x) {
             self.backend

@@ -41,8 +41,8 @@ impl<B: Backend> Graph<B> {
                 Op::Input => continue,
                 Op::Weight(id) => self.weight_backward(id, dy),
                 Op::Reshape(x) => self.reshape_backward(x, dy),
-                Op::ToRows(x) => self.to_rows_backward(x, dy),
-                Op::ToSpatial(x) => self.to_spatial_backward(x, dy),
+                Op::ToRows(x) => self.rows_backward(x, dy),
+                Op::ToSpatial(x) => self.spatial_backward(x, dy),
                 Op::MatMul(a, b) => self.matmul_backward(a, b, dy),
                 Op::Linear { x, weight, bias } => self.linear_backward(x, weight, bias, dy),
                 Op::Conv2d {

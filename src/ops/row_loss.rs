@@ -65,7 +65,8 @@ impl<B: Backend> Graph<B> {
         self.row_loss(logits, &rows, |_| (weight, 0.0))
     }
 
-    /// Avalanche's DER loss, replay rows first: see the [module](self). A mean over replay rows and
+    /// Avalanche's DER loss, replay rows first: the replay rows give
+    /// both other terms. A mean over replay rows and
     /// classes, so each stored logit has the weight `alpha / (replay·C)`; where fewer than C columns
     /// were stored, C is the number stored.
     ///

@@ -1,7 +1,7 @@
 //! The report of a finished run: one HTML file that opens without a network.
 //!
 //! [`ReportData`] is plain data, filled by whoever ran the experiment; [`render`] turns it into a
-//! page and [`write`] puts the page on disk. Style sheet and charts are inside the file, there is
+//! page and [`write()`] puts the page on disk. Style sheet and charts are inside the file, there is
 //! no script, and a content security policy forbids the browser every request. Colours follow the
 //! reader's light or dark setting.
 //!

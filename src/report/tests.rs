@@ -276,14 +276,3 @@ fn twenty_experiences_of_a_hundred_classes() {
     assert!(page.contains(r#"missing">n/a"#));
     assert!(page.len() < 400_000, "{}", page.len());
 }
-
-/// Leaves pages to look at in the folder that `UNFORGET_REPORT_OUT` names.
-#[test]
-#[ignore = "for looking at the pages by eye"]
-fn pages_to_look_at() {
-    let folder = std::env::var_os("UNFORGET_REPORT_OUT").expect("UNFORGET_REPORT_OUT is not set");
-    let folder = std::path::Path::new(&folder);
-    for (name, data) in [("five", example()), ("twenty", wide()), ("one", one())] {
-        write(&folder.join(name).with_extension("html"), &data).unwrap();
-    }
-}

@@ -177,7 +177,7 @@ def sgd_cases():
         start, grads = normal(11), normal(5, 11)
         results = {}
         for dtype in (torch.float64, torch.float32):
-            p = torch.nn.Parameter(start.to(dtype))
+            p = torch.nn.Parameter(start.to(dtype, copy=True))
             optimizer = torch.optim.SGD([p], **how)
             after = []
             for g in grads:

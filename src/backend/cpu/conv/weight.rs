@@ -145,7 +145,7 @@ impl Sum<'_> {
                 let row = line % h;
                 let rows = (terms / (w * samples).max(1)).clamp(1, (h - row).min(lines.end - line));
                 let cols = if rows > 1 {
-                    w
+                    w.max(1)
                 } else {
                     (terms / samples).clamp(1, w.max(1))
                 };
