@@ -79,6 +79,9 @@ pub(crate) fn conv2d_backward_weight(
 #[track_caller]
 pub(super) fn forward(table: &Table, y: &mut [f32], x: &[f32], w: &[f32], conv: Conv) {
     check(x, w, y, conv);
+    if y.is_empty() {
+        return;
+    }
     let panels = Panels::new(table, conv, false);
     let mut run = |w: &[f32]| {
         let pass = Pass {
@@ -115,6 +118,13 @@ pub(super) fn backward_data(
     write: Write,
 ) {
     check(dx, w, dy, conv);
+    if dy.is_empty() {
+        // No window fits: there is not a single term.
+        if write == Write::Set {
+            dx.fill(0.0);
+        }
+        return;
+    }
     let panels = Panels::new(table, conv, true);
     scratch::numbers(panels.len(), |packed| {
         panels.pack(table, packed, w, conv);
@@ -144,6 +154,13 @@ pub(super) fn backward_weight(
     write: Write,
 ) {
     check(x, dw, dy, conv);
+    if dy.is_empty() {
+        // No window fits: there is not a single term.
+        if write == Write::Set {
+            dw.fill(0.0);
+        }
+        return;
+    }
     weight::gradient(table, dw, x, dy, conv, write);
 }
 
