@@ -126,7 +126,7 @@ impl TryRng for CounterRng {
 /// The Philox4x32-10 bijection: each round multiplies two words by odd constants, crosses the
 /// halves and adds in the key, which moves on by the Weyl constants.
 #[inline]
-fn philox4x32_10(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
+pub(crate) fn philox4x32_10(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     for round in 0..10 {
         if round > 0 {
             key[0] = key[0].wrapping_add(0x9e37_79b9);

@@ -19,6 +19,7 @@ mod numpy;
 mod python_set;
 mod torch;
 
+pub(crate) use counter::philox4x32_10;
 pub use counter::{CounterKey, CounterRng, Purpose};
 pub use mt19937::Mt19937;
 pub use numpy::NumpyRandomState;
