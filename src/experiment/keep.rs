@@ -68,7 +68,7 @@ impl Checkpoints {
     /// Writes `snapshot` with the state of the run. `running`: in the middle of an experience.
     pub fn write(&mut self, mut snapshot: Snapshot, running: bool) -> Result<()> {
         let mut progress = lock(&self.progress);
-        progress.metrics_bytes = lock(&self.metrics).len()?;
+        progress.metrics_bytes = lock(&self.metrics).position()?;
         let before = progress.training;
         if running {
             progress.training += lock(&self.started).elapsed();

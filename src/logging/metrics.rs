@@ -123,7 +123,7 @@ impl MetricsFile {
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be written.
-    pub fn len(&mut self) -> Result<u64> {
+    pub fn position(&mut self) -> Result<u64> {
         self.flush()?;
         (self.file.stream_position()).map_err(|e| Error::io("read", &self.path, e))
     }
