@@ -420,6 +420,41 @@ impl Tape {
         }
     }
 
+    /// Gives a parameter another name, layout and values, as when a layer is replaced by another.
+    /// See [`Graph::replace_parameter`].
+    #[track_caller]
+    pub fn replace_parameter(
+        &mut self,
+        id: ParamId,
+        name: &str,
+        layout: ParamLayout,
+        values: &[f32],
+    ) {
+        match self {
+            Tape::Cpu(g) => g.replace_parameter(id, name, layout, values),
+            Tape::Reference(g) => g.replace_parameter(id, name, layout, &wide(values)),
+        }
+    }
+
+    /// Grows a parameter: keeps its numbers in their places, and takes those of the new places from
+    /// `fresh`, the values of a newly initialised one. See [`Graph::grow_parameter`].
+    #[track_caller]
+    pub fn grow_parameter(&mut self, id: ParamId, layout: ParamLayout, fresh: &[f32]) {
+        match self {
+            Tape::Cpu(g) => g.grow_parameter(id, layout, fresh),
+            Tape::Reference(g) => g.grow_parameter(id, layout, &wide(fresh)),
+        }
+    }
+
+    /// Gives a parameter another name.
+    ///
+    /// # Panics
+    /// If another parameter has it.
+    #[track_caller]
+    pub fn rename_parameter(&mut self, id: ParamId, name: &str) {
+        on!(self, g => g.params.rename(id, name));
+    }
+
     /// Freezes or thaws a parameter (PyTorch's `requires_grad`).
     pub fn set_trainable(&mut self, id: ParamId, trainable: bool) {
         on!(self, g => g.params.set_trainable(id, trainable));
