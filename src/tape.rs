@@ -11,7 +11,7 @@ use ndarray::{ArrayD, CowArray, IxDyn};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-pub use crate::graph::{BufferId, Graph, Mode, Norm, ParamId, ParamLayout, Var};
+pub use crate::graph::{BufferId, Graph, MaskId, Mode, Norm, ParamId, ParamLayout, Var};
 pub use crate::ops::{DerLoss, LossRows};
 
 /// Where a tape computes.
@@ -256,6 +256,24 @@ impl Tape {
         on!(self, g => g.slice(x, range.start, range.len()))
     }
 
+    /// See [`Graph::mask_columns`].
+    #[track_caller]
+    pub fn mask_columns(&mut self, x: Var, mask: MaskId, value: f32) -> Var {
+        on!(self, g => g.mask_columns(x, mask, value))
+    }
+
+    /// See [`Graph::take_rows`].
+    #[track_caller]
+    pub fn take_rows(&mut self, x: Var, labels: &[u32], label: u32) -> Var {
+        on!(self, g => g.take_rows(x, labels, label))
+    }
+
+    /// See [`Graph::put_rows`].
+    #[track_caller]
+    pub fn put_rows(&mut self, x: Var, labels: &[u32], label: u32, cols: usize) -> Var {
+        on!(self, g => g.put_rows(x, labels, label, cols))
+    }
+
     /// See [`Graph::cross_entropy`].
     #[track_caller]
     pub fn cross_entropy(&mut self, logits: Var, labels: &[u32]) -> Var {
@@ -460,12 +478,42 @@ impl Tape {
         on!(self, g => g.params.set_trainable(id, trainable));
     }
 
+    /// Puts `prefix` in front of the names of everything there is: parameters, running statistics
+    /// and masks. For a model that becomes part of another.
+    pub fn prefix_names(&mut self, prefix: &str) {
+        on!(self, g => {
+            g.params.prefix(prefix);
+            g.masks.prefix(prefix);
+        });
+    }
+
+    /// Adds a mask of `len` units, none of them in use: part of the state dict, as a boolean buffer
+    /// is in PyTorch.
+    ///
+    /// # Panics
+    /// If the name is taken.
+    #[track_caller]
+    pub fn mask(&mut self, name: &str, len: usize) -> MaskId {
+        on!(self, g => g.masks.add(name, len))
+    }
+
+    /// Which units are in use.
+    pub fn mask_units(&self, id: MaskId) -> &[bool] {
+        on!(self, g => g.masks.units(id))
+    }
+
+    /// Overwrites a mask; it may get another length.
+    pub fn set_mask_units(&mut self, id: MaskId, units: Vec<bool>) {
+        on!(self, g => g.masks.set(id, units));
+    }
+
     fn parameter_dims(&self, id: ParamId) -> Vec<usize> {
         let shape = on!(self, g => g.params.layout(id).shape());
         shape.dims()[..shape.rank()].to_vec()
     }
 
-    /// All parameters and running statistics by PyTorch's names, in the order of creation.
+    /// All parameters, running statistics and masks (1 for a unit in use, else 0) by PyTorch's names,
+    /// each in the order of creation.
     pub fn state_dict(&self) -> Vec<(String, ArrayD<f32>)> {
         let mut out: Vec<_> = (self.parameters().into_iter())
             .map(|id| {
@@ -493,6 +541,10 @@ impl Tape {
                 array(vec![var.len()], var.to_vec()),
             ));
         }
+        on!(self, g => for id in g.masks.ids() {
+            let units: Vec<f32> = g.masks.units(id).iter().map(|&u| f32::from(u8::from(u))).collect();
+            out.push((g.masks.name(id).to_string(), array(vec![units.len()], units)));
+        });
         out
     }
 
@@ -555,6 +607,10 @@ impl Tape {
                 }
             }
         }
+        on!(self, g => for id in g.masks.ids() {
+            let units = state[g.masks.name(id)].iter().map(|&unit| unit != 0.0).collect();
+            g.masks.set(id, units);
+        });
         Ok(())
     }
 }

@@ -323,6 +323,28 @@ pub trait Backend: Send {
         write: Write,
     );
 
+    /// `y[i, j] = x[i, j]` where `keep[j]` is not 0, else `value`, or added to `y`; `x` and `y` have as
+    /// many columns as `keep` numbers. What stands in a masked column of `x` is not looked at.
+    fn mask_columns(
+        &self,
+        y: Dst<'_, Self>,
+        x: Src<'_, Self>,
+        keep: Src<'_, Self>,
+        value: Self::Elem,
+        write: Write,
+    );
+    /// `y[k, j] = x[index[k], j]`, or added to `y`; 0 where `index[k]` is negative or `x` has no column j.
+    /// `y` has as many rows as `index` numbers; columns of `x` beyond those of `y` are left out.
+    fn gather_rows(
+        &self,
+        y: Dst<'_, Self>,
+        y_cols: usize,
+        x: Src<'_, Self>,
+        x_cols: usize,
+        index: Src<'_, Self>,
+        write: Write,
+    );
+
     /// Convolution: `y[o] = Σ over taps t inside the image of x[o·stride + t - padding] · w[t]`;
     /// `x`, `y` spatial.
     fn conv2d(&self, y: Dst<'_, Self>, x: Src<'_, Self>, w: Src<'_, Self>, conv: Conv);

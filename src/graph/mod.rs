@@ -5,10 +5,13 @@
 //! and the backward pass is one loop from the last node to the first.
 
 mod arena;
+mod masks;
 mod node;
 mod params;
 
 pub(crate) use arena::{Arena, Block, Lent};
+pub use masks::MaskId;
+pub(crate) use masks::Masks;
 pub(crate) use node::{Node, Op, Order};
 pub use node::{Norm, Var};
 pub(crate) use params::Params;
@@ -39,6 +42,7 @@ pub struct Graph<B: Backend> {
     pub(crate) nodes: Vec<Node>,
     pub(crate) arena: Arena<B>,
     pub(crate) params: Params<B>,
+    pub(crate) masks: Masks,
     /// Host numbers on their way to the device; kept so that a step does not allocate.
     pub(crate) staging: Vec<B::Elem>,
     pub(crate) groups: Vec<usize>,
@@ -60,6 +64,7 @@ impl<B: Backend> Graph<B> {
         Ok(Graph {
             params: Params::new(&backend)?,
             backend,
+            masks: Masks::default(),
             nodes: Vec::new(),
             arena: Arena::new(),
             staging: Vec::new(),
@@ -180,6 +185,14 @@ impl<B: Backend> Graph<B> {
     pub(crate) fn output(&mut self, len: usize) -> (Block, Lent<B::Buf>) {
         let block = self.arena.take(&self.backend, len);
         (block, self.arena.lend(block))
+    }
+
+    /// A new block that holds what lies in `staging`.
+    pub(crate) fn staged(&mut self) -> Block {
+        let (block, mut lent) = self.output(self.staging.len());
+        self.backend.upload(lent.view(), &self.staging);
+        self.arena.restore(lent);
+        block
     }
 
     /// The gradient of `v`, lent for writing, and whether to set it or to add to it; `None` if

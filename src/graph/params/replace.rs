@@ -107,6 +107,15 @@ impl<B: Backend> Params<B> {
         self.replace(backend, id, &name, layout, &values);
     }
 
+    /// Puts `prefix` in front of every name of a parameter or of running statistics.
+    pub fn prefix(&mut self, prefix: &str) {
+        let params = self.params.iter_mut().map(|p| &mut p.name);
+        let buffers = self.buffers.iter_mut().map(|b| &mut b.name);
+        params
+            .chain(buffers)
+            .for_each(|name| name.insert_str(0, prefix));
+    }
+
     /// Gives parameter `id` another name.
     #[track_caller]
     pub fn rename(&mut self, id: ParamId, name: &str) {
