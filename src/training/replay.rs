@@ -1,12 +1,12 @@
 //! Experience Replay: a mini-batch of current data and one of stored data, one cross-entropy.
 
-use super::loader::Endless;
-use super::{Method, State, StrategyBuilder};
+use super::{Method, StrategyBuilder};
 use crate::error::Result;
 use crate::nn::Module;
 use crate::optim::Sgd;
 use crate::replay::{Buffer, ExperienceBalancedBuffer};
 use crate::tape::Tape;
+use crate::template::{Endless, State};
 
 /// Avalanche's `Replay` (ER): a buffer divided evenly over the experiences, each a uniform sample of
 /// its own; from the second experience on, each mini-batch holds `train_mb_size` current and up to

@@ -1,14 +1,15 @@
 //! Everything that plugins and methods may look at and change.
 
-use super::Clock;
 use super::loader::Endless;
+use super::{Clock, Criterion, LoaderOptions, MetricData};
 use crate::benchmarks::Experience;
 use crate::data::{ClassificationDataset, Group};
 use crate::nn::Module;
 use crate::optim::Sgd;
 use crate::replay::Buffer;
-use crate::tape::{Mode, Tape, Var};
+use crate::tape::{DerLoss, LossRows, Mode, Tape, Var};
 use ndarray::{ArrayView2, ArrayView4};
+use std::collections::BTreeMap;
 
 /// The loss of a mini-batch and its terms, each with its weight: the terms add up to the total, but
 /// for what plugins add to it.
@@ -35,6 +36,10 @@ pub struct State {
     pub model: Box<dyn Module>,
     /// The optimizer; may be changed at any time.
     pub optimizer: Sgd,
+    /// The loss of labels; `None` is the mean cross-entropy, fused with the rest of the loss.
+    pub criterion: Option<Box<dyn Criterion>>,
+    /// How training data is gone through; read at the start of each experience.
+    pub loader: LoaderOptions,
     /// Epochs per experience; read at the start of each.
     pub train_epochs: usize,
     /// Samples of current data in a mini-batch.
@@ -49,6 +54,10 @@ pub struct State {
     pub adapted_dataset: Option<ClassificationDataset>,
     /// Mini-batches in an epoch of the current experience.
     pub iterations_per_epoch: usize,
+    /// What the running call of `eval` goes through; empty outside of it.
+    pub current_eval_stream: Vec<Experience>,
+    /// The last value of every metric, by name (Avalanche's `last_metric_results`).
+    pub last_metrics: BTreeMap<String, MetricData>,
     /// The replay buffer, if the method has one (Avalanche's `storage_policy`).
     pub storage_policy: Option<Buffer>,
     /// The loss of the last mini-batch.
@@ -67,18 +76,20 @@ pub struct State {
     pub is_training: bool,
     /// Stored logits of the replay rows, row after row (Avalanche's `batch_logits`).
     pub mb_logits_stored: Vec<f32>,
-    pub(super) mb_x: Vec<f32>,
-    pub(super) shape: [usize; 3],
-    pub(super) stop: bool,
+    pub(crate) mb_x: Vec<f32>,
+    pub(crate) shape: [usize; 3],
+    pub(crate) stop: bool,
     scratch: Vec<f32>,
 }
 
 impl State {
-    pub(super) fn new(tape: Tape, model: Box<dyn Module>, optimizer: Sgd) -> Self {
+    pub(crate) fn new(tape: Tape, model: Box<dyn Module>, optimizer: Sgd) -> Self {
         State {
             tape,
             model,
             optimizer,
+            criterion: None,
+            loader: LoaderOptions::default(),
             train_epochs: 1,
             train_mb_size: 1,
             eval_mb_size: 1,
@@ -86,6 +97,8 @@ impl State {
             experience: None,
             adapted_dataset: None,
             iterations_per_epoch: 0,
+            current_eval_stream: Vec::new(),
+            last_metrics: BTreeMap::new(),
             storage_policy: None,
             loss: LossTerms::default(),
             loss_var: None,
@@ -129,7 +142,7 @@ impl State {
             .then(|| ArrayView2::from_shape(dims, &self.scratch).expect("whole rows"))
     }
 
-    pub(super) fn clear_batch(&mut self) {
+    pub(crate) fn clear_batch(&mut self) {
         self.mb_x.clear();
         self.mb_y.clear();
         self.mb_task_id.clear();
@@ -140,7 +153,7 @@ impl State {
     }
 
     /// Appends samples of `dataset` to the mini-batch.
-    pub(super) fn append(
+    pub(crate) fn append(
         &mut self,
         dataset: &ClassificationDataset,
         group: Group,
@@ -158,7 +171,7 @@ impl State {
     }
 
     /// Puts up to `count` samples of the buffer in front of the mini-batch.
-    pub(super) fn prepend_replay(&mut self, loader: &mut Endless, count: usize) {
+    pub(crate) fn prepend_replay(&mut self, loader: &mut Endless, count: usize) {
         let Some(buffer) = &self.storage_policy else {
             return;
         };
@@ -182,7 +195,7 @@ impl State {
     }
 
     /// Runs the model on the mini-batch in a new step of the tape.
-    pub(super) fn forward(&mut self, mode: Mode) -> Var {
+    pub(crate) fn forward(&mut self, mode: Mode) -> Var {
         let [c, h, w] = self.shape;
         self.tape.begin(mode);
         let x = self.tape.input(&[self.mb_y.len(), c, h, w], &self.mb_x);
@@ -192,14 +205,101 @@ impl State {
         logits
     }
 
+    /// Records the criterion over all rows of the mini-batch, and notes it as the current loss.
+    pub fn criterion_loss(&mut self, logits: Var) -> Var {
+        match &self.criterion {
+            None => {
+                let loss = self.tape.cross_entropy(logits, &self.mb_y);
+                self.note_terms(loss);
+                loss
+            }
+            Some(criterion) => {
+                let loss = criterion.loss(&mut self.tape, logits, &self.mb_y);
+                let total = self.tape.item(loss);
+                self.loss = LossTerms {
+                    total,
+                    current: total,
+                    ..LossTerms::default()
+                };
+                loss
+            }
+        }
+    }
+
+    /// Records the loss of Dark Experience Replay over the mini-batch, replay rows first:
+    /// `criterion(current) + alpha·MSE(logits, stored logits) + beta·criterion(replay)`. Without
+    /// replay rows it is the criterion alone. A term of weight 0 is not evaluated.
+    pub fn dark_loss(&mut self, logits: Var, alpha: f32, beta: f32) -> Var {
+        let replay = self.replay_rows;
+        let Some(criterion) = &self.criterion else {
+            let loss = DerLoss {
+                labels: &self.mb_y,
+                targets: &self.mb_logits_stored,
+                widths: &[],
+                replay,
+                alpha,
+                beta,
+            };
+            let loss = self.tape.der_loss(logits, &loss);
+            self.note_terms(loss);
+            return loss;
+        };
+        if replay == 0 {
+            return self.criterion_loss(logits);
+        }
+        let tape = &mut self.tape;
+        let (old, new) = self.mb_y.split_at(replay);
+        let width = tape.shape(logits).dim(1);
+        let rows = tape.slice(logits, replay..self.mb_y.len());
+        let current = criterion.loss(tape, rows, new);
+        let mut terms = LossTerms {
+            current: tape.item(current),
+            ..LossTerms::default()
+        };
+        let mut loss = current;
+        let rows = tape.slice(logits, 0..replay);
+        if alpha != 0.0 {
+            let targets = LossRows {
+                labels: old,
+                current: 0..0,
+                targets: &self.mb_logits_stored,
+                first_target: 0,
+                widths: &[],
+            };
+            let weight = f64::from(alpha) / (replay * width) as f64;
+            let term = tape.row_loss(rows, &targets, |_| (0.0, weight));
+            terms.logits = tape.item(term);
+            loss = tape.add(loss, term);
+        }
+        if beta != 0.0 {
+            let term = criterion.loss(tape, rows, old);
+            let term = tape.scale(term, beta);
+            terms.replay = tape.item(term);
+            loss = tape.add(loss, term);
+        }
+        terms.total = tape.item(loss);
+        self.loss = terms;
+        loss
+    }
+
+    fn note_terms(&mut self, loss: Var) {
+        let [total, current, logits, replay] = self.tape.loss_terms(loss);
+        self.loss = LossTerms {
+            total,
+            current,
+            logits,
+            replay,
+        };
+    }
+
     /// The logits that [`forward`](Self::forward) computed, row after row.
-    pub(super) fn logits(&self) -> &[f32] {
+    pub(crate) fn logits(&self) -> &[f32] {
         &self.scratch
     }
 
     /// The logits of every sample of `dataset`, in order, from the model in evaluation mode: what
     /// DER stores. Returns them row after row, with the width of a row.
-    pub(super) fn compute_dataset_logits(
+    pub(crate) fn compute_dataset_logits(
         &mut self,
         dataset: &ClassificationDataset,
     ) -> (Vec<f32>, usize) {

@@ -19,16 +19,16 @@ pub struct Clock {
 }
 
 impl Clock {
-    pub(super) fn start_experience(&mut self) {
+    pub(crate) fn start_experience(&mut self) {
         self.train_exp_epochs = 0;
         self.train_exp_iterations = 0;
     }
 
-    pub(super) fn start_epoch(&mut self) {
+    pub(crate) fn start_epoch(&mut self) {
         self.train_epoch_iterations = 0;
     }
 
-    pub(super) fn tick_iteration(&mut self) {
+    pub(crate) fn tick_iteration(&mut self) {
         self.train_iterations += 1;
         self.train_exp_iterations += 1;
         self.train_epoch_iterations += 1;
