@@ -298,7 +298,7 @@ impl Tape {
         &mut self,
         logits: Var,
         rows: &LossRows<'_>,
-        weights: impl Fn(usize) -> (f64, f64),
+        weights: impl FnMut(usize) -> (f64, f64),
     ) -> Var {
         on!(self, g => g.row_loss(logits, rows, weights))
     }

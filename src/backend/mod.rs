@@ -445,7 +445,7 @@ pub trait Backend: Send {
     ///
     /// `rows` is `n x 4`: label, `w_ce`, `w_mse`, `width` ([`ROW_LOSS_COLUMNS`]). `targets` (`n x c`)
     /// holds the stored logits z; it is read only where `w_mse` is not 0 and only up to `width`, and
-    /// may be `None` when no row needs it. A term whose weight is 0 is not evaluated, so nothing
+    /// may be `None` when no row needs it. A z that is NaN was not stored: its term is left out. A term whose weight is 0 is not evaluated, so nothing
     /// infinite in it can poison the sum. Writes `terms = [L, CE of current rows, MSE, CE of replay
     /// rows]`, all weighted, so that the last three add up to the first; and the softmax of each row
     /// with `w_ce != 0` into `probs` (`n x c`) for the backward pass; the other rows of `probs`
@@ -459,7 +459,8 @@ pub trait Backend: Send {
         targets: Option<Src<'_, Self>>,
         dims: RowLoss,
     );
-    /// `dx = dl·(w_ce·(softmax(o) - onehot(label)) + 2·w_mse·(o - z))`, row by row; `dl` is one number.
+    /// `dx = dl·(w_ce·(softmax(o) - onehot(label)) + 2·w_mse·(o - z))`, row by row, without the last
+    /// term where z was not stored; `dl` is one number.
     #[expect(
         clippy::too_many_arguments,
         reason = "what the forward pass saved, and the gradient"
