@@ -8,9 +8,9 @@ use common::{Golden, bytes, check};
 use std::sync::{Arc, Mutex};
 use unforget::data::{Dataset, Transform, TransformGroups};
 use unforget::ndarray::ArrayD;
-use unforget::nn::{Adaptation, Backbone, Head, with_incremental_head};
+use unforget::nn::Backbone;
 use unforget::prelude::*;
-use unforget::tape::Var;
+use unforget::replay::Item;
 use unforget::training::Criterion;
 
 /// Features and labels by formula, computed in f64 and stored in f32.
@@ -170,19 +170,22 @@ impl Plugin for ByHand {
     }
 }
 
+fn split_mnist(task_labels: bool) -> Benchmark {
+    SplitMnist::embedded()
+        .n_experiences(5)
+        .seed(1)
+        .return_task_id(task_labels)
+        .build()
+        .unwrap()
+}
+
 /// DER++ over Split-MNIST with this model; the final evaluation, and what was seen on the way.
 fn der<M: Backbone + 'static>(
     task_labels: bool,
     criterion: bool,
     build: impl Fn(&mut Tape) -> M,
 ) -> (Strategy, EvalResult, Arc<Mutex<Seen>>) {
-    let benchmark = SplitMnist::embedded()
-        .n_experiences(5)
-        .seed(1)
-        .return_task_id(task_labels)
-        .class_ids_from_zero_in_each_exp(task_labels)
-        .build()
-        .unwrap();
+    let benchmark = split_mnist(task_labels);
     let mut tape = Tape::new(Device::Cpu).unwrap();
     tape.manual_seed(3);
     let model = build(&mut tape);
@@ -260,15 +263,44 @@ fn der_trains_a_head_for_each_task() {
     let seen = seen.lock().unwrap();
     assert!(seen.replays > 100);
     assert!(seen.largest < 20.0, "loss {}", seen.largest);
-    assert!(result.accuracy() > 0.85, "{result}");
+    assert!(result.accuracy_task() > 0.85, "{}", result.accuracy_task());
     let buffer = strategy.state().storage_policy.as_ref().unwrap();
-    let mut tasks: Vec<u32> = buffer.iter().map(|item| item.task_label).collect();
-    tasks.sort_unstable();
-    tasks.dedup();
-    assert_eq!(tasks, [0, 1, 2, 3, 4]);
-    for item in buffer.iter() {
-        assert_eq!(item.logits.len(), 2, "the logits of its own head");
+    let benchmark = split_mnist(true);
+    for experience in benchmark.train_stream() {
+        let classes = experience.classes_in_this_experience();
+        let of_task = |item: &&Item| item.task_label == experience.task_label();
+        assert!(buffer.iter().filter(of_task).count() >= 20);
+        for item in buffer.iter().filter(of_task) {
+            // As wide as its own head, which is as wide as its largest class demands.
+            let width = classes.iter().max().unwrap() + 1;
+            assert_eq!(item.logits.len(), width.max(2) as usize);
+            let there = |j: &u32| !item.logits[*j as usize].is_nan();
+            let stored: Vec<u32> = (0..item.logits.len() as u32).filter(there).collect();
+            assert_eq!(stored, classes);
+        }
     }
+}
+
+/// As in Avalanche, an evaluation grows the head for classes that it has not been trained on, and
+/// activates nothing.
+#[test]
+fn evaluating_new_classes_grows_the_head() {
+    let benchmark = split_mnist(false);
+    let mut tape = Tape::new(Device::Cpu).unwrap();
+    let model = growing(&mut tape, true);
+    let mut strategy = Naive::builder(tape, model, Sgd::new(0.05))
+        .train_mb_size(16)
+        .eval_mb_size(64)
+        .build()
+        .unwrap();
+    strategy.train(&benchmark.train_stream()[0]).unwrap();
+    let classes = benchmark.train_stream()[0].classes_in_this_experience();
+    strategy.eval(benchmark.test_stream()).unwrap();
+    let state = strategy.state();
+    assert_eq!(state.model.n_classes(), Some(10));
+    let active = state.model.active_units(&state.tape, 0).unwrap();
+    let active: Vec<u32> = (0..10).filter(|&j| active[j as usize]).collect();
+    assert_eq!(active, classes);
 }
 
 /// What is stored and then replayed through the head of its task is what that head says.
