@@ -7,9 +7,10 @@ use crate::data::{ClassificationDataset, Group};
 use crate::nn::Module;
 use crate::optim::Sgd;
 use crate::replay::Buffer;
-use crate::tape::{DerLoss, LossRows, Mode, Tape, Var};
+use crate::tape::{LossRows, Mode, Tape, Var};
 use ndarray::{ArrayView2, ArrayView4};
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// The loss of a mini-batch and its terms, each with its weight: the terms add up to the total, but
 /// for what plugins add to it.
@@ -25,10 +26,22 @@ pub struct LossTerms {
     pub replay: f32,
 }
 
+/// Which rows of a mini-batch each term of the loss of Dark Experience Replay is a mean of.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct DarkRows {
+    /// The cross-entropy of the current data.
+    pub current: Range<usize>,
+    /// The mean squared error of the stored logits.
+    pub logits: Range<usize>,
+    /// The cross-entropy of the replayed labels.
+    pub labels: Range<usize>,
+}
+
 /// The state of a strategy, under Avalanche's names.
 ///
 /// A mini-batch holds `n` samples; after the forward pass of a training iteration with replay the
-/// first [`replay_rows`](Self::replay_rows) of them come from the buffer.
+/// first [`replay_rows`](Self::replay_rows) of them come from the buffer (in the paper's methods the
+/// last).
 pub struct State {
     /// The engine, with the model's parameters and the run's generator.
     pub tape: Tape,
@@ -70,7 +83,7 @@ pub struct State {
     pub mb_y: Vec<u32>,
     /// Task labels of the mini-batch.
     pub mb_task_id: Vec<u32>,
-    /// How many rows of the mini-batch come from the replay buffer; they are the first.
+    /// How many rows of the mini-batch come from the replay buffer.
     pub replay_rows: usize,
     /// True from the start of `train` to its end.
     pub is_training: bool,
@@ -79,7 +92,11 @@ pub struct State {
     pub(crate) mb_x: Vec<f32>,
     pub(crate) shape: [usize; 3],
     pub(crate) stop: bool,
-    scratch: Vec<f32>,
+    /// The samples of the adapted data set that were put into the mini-batch.
+    pub(crate) mb_samples: Vec<u32>,
+    /// Sizes of the groups of rows that batch normalisation treats apart; none: all together.
+    pub(crate) mb_groups: Vec<usize>,
+    pub(super) scratch: Vec<f32>,
 }
 
 impl State {
@@ -111,6 +128,8 @@ impl State {
             mb_x: Vec::new(),
             shape: [0; 3],
             stop: false,
+            mb_samples: Vec::new(),
+            mb_groups: Vec::new(),
             scratch: Vec::new(),
         }
     }
@@ -147,6 +166,8 @@ impl State {
         self.mb_y.clear();
         self.mb_task_id.clear();
         self.mb_logits_stored.clear();
+        self.mb_samples.clear();
+        self.mb_groups.clear();
         self.replay_rows = 0;
         self.mb_output = None;
         self.loss_var = None;
@@ -167,6 +188,7 @@ impl State {
             dataset.write_sample(i, group, &mut self.mb_x[start..]);
             self.mb_y.push(dataset.target(i));
             self.mb_task_id.push(dataset.task_label(i));
+            self.mb_samples.push(i as u32);
         }
     }
 
@@ -198,6 +220,7 @@ impl State {
     pub(crate) fn forward(&mut self, mode: Mode) -> Var {
         let [c, h, w] = self.shape;
         self.tape.begin(mode);
+        self.tape.set_groups(&self.mb_groups);
         let x = self.tape.input(&[self.mb_y.len(), c, h, w], &self.mb_x);
         let logits = self.model.forward(&mut self.tape, x);
         self.mb_output = Some(logits);
@@ -226,53 +249,58 @@ impl State {
         }
     }
 
-    /// Records the loss of Dark Experience Replay over the mini-batch, replay rows first:
-    /// `criterion(current) + alpha·MSE(logits, stored logits) + beta·criterion(replay)`. Without
-    /// replay rows it is the criterion alone. A term of weight 0 is not evaluated.
-    pub fn dark_loss(&mut self, logits: Var, alpha: f32, beta: f32) -> Var {
-        let replay = self.replay_rows;
+    /// Records the loss of Dark Experience Replay over the mini-batch:
+    /// `criterion(current) + alpha·MSE(logits, stored logits) + beta·criterion(labels)`, each over
+    /// its rows; the stored logits are those of the rows of the second term. Without replayed rows it
+    /// is the criterion of the current ones alone. A term of weight 0 is not evaluated.
+    pub(crate) fn dark_loss(&mut self, logits: Var, rows: &DarkRows, alpha: f32, beta: f32) -> Var {
+        let width = self.tape.shape(logits).dim(1);
+        let stored = rows.logits.len() * width;
+        let alpha_each = f64::from(alpha) / stored.max(1) as f64;
         let Some(criterion) = &self.criterion else {
-            let loss = DerLoss {
+            let new_each = 1.0 / rows.current.len().max(1) as f64;
+            let beta_each = f64::from(beta) / rows.labels.len().max(1) as f64;
+            let targets = LossRows {
                 labels: &self.mb_y,
+                current: rows.current.clone(),
                 targets: &self.mb_logits_stored,
+                first_target: rows.logits.start,
                 widths: &[],
-                replay,
-                alpha,
-                beta,
             };
-            let loss = self.tape.der_loss(logits, &loss);
+            let each = |range: &Range<usize>, row, weight| {
+                if range.contains(&row) { weight } else { 0.0 }
+            };
+            let loss = self.tape.row_loss(logits, &targets, |row| {
+                let ce = each(&rows.current, row, new_each) + each(&rows.labels, row, beta_each);
+                (ce, each(&rows.logits, row, alpha_each))
+            });
             self.note_terms(loss);
             return loss;
         };
-        if replay == 0 {
-            return self.criterion_loss(logits);
-        }
         let tape = &mut self.tape;
-        let (old, new) = self.mb_y.split_at(replay);
-        let width = tape.shape(logits).dim(1);
-        let rows = tape.slice(logits, replay..self.mb_y.len());
-        let current = criterion.loss(tape, rows, new);
+        let part = tape.slice(logits, rows.current.clone());
+        let current = criterion.loss(tape, part, &self.mb_y[rows.current.clone()]);
         let mut terms = LossTerms {
             current: tape.item(current),
             ..LossTerms::default()
         };
         let mut loss = current;
-        let rows = tape.slice(logits, 0..replay);
-        if alpha != 0.0 {
+        if alpha != 0.0 && !rows.logits.is_empty() {
             let targets = LossRows {
-                labels: old,
+                labels: &self.mb_y[rows.logits.clone()],
                 current: 0..0,
                 targets: &self.mb_logits_stored,
                 first_target: 0,
                 widths: &[],
             };
-            let weight = f64::from(alpha) / (replay * width) as f64;
-            let term = tape.row_loss(rows, &targets, |_| (0.0, weight));
+            let part = tape.slice(logits, rows.logits.clone());
+            let term = tape.row_loss(part, &targets, |_| (0.0, alpha_each));
             terms.logits = tape.item(term);
             loss = tape.add(loss, term);
         }
-        if beta != 0.0 {
-            let term = criterion.loss(tape, rows, old);
+        if beta != 0.0 && !rows.labels.is_empty() {
+            let part = tape.slice(logits, rows.labels.clone());
+            let term = criterion.loss(tape, part, &self.mb_y[rows.labels.clone()]);
             let term = tape.scale(term, beta);
             terms.replay = tape.item(term);
             loss = tape.add(loss, term);

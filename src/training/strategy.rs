@@ -220,6 +220,7 @@ impl Strategy {
         self.fire(Event::AfterBackward)?;
         self.fire(Event::BeforeUpdate)?;
         self.state.optimizer.step(&mut self.state.tape);
+        self.method.after_iteration(&mut self.state);
         self.fire(Event::AfterUpdate)?;
         self.fire(Event::AfterTrainingIteration)?;
         if self.periodic.after_iteration(&self.state.clock) {
