@@ -10,6 +10,8 @@ mod benchmark;
 mod experience;
 mod nc;
 mod pixel_maps;
+#[cfg(test)]
+mod properties;
 
 pub use benchmark::Benchmark;
 pub use experience::{Experience, Stream};
