@@ -36,16 +36,7 @@ fn check_datasets(train: &Dataset, test: &Dataset, transforms: &TransformGroups)
             format!("{:?}", test.shape()),
         ));
     }
-    let channels = train.shape()[0];
-    for transform in [&transforms.train, &transforms.eval] {
-        if let Some(wanted) = transform.channels().filter(|&wanted| wanted != channels) {
-            return Err(Error::config(
-                "normalisation",
-                format!("constants for {channels} channels, as the images have"),
-                format!("{wanted} channels"),
-            ));
-        }
-    }
+    transforms.fit(train.shape())?;
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Benchmark, Experience, Stream, check_datasets, check_n_experiences};
-use crate::data::{ClassificationDataset, Dataset, OUTSIDE, Transform, TransformGroups};
+use crate::data::{ClassificationDataset, Dataset, Transform, TransformGroups, rotation_map};
 use crate::rng::{NumpyRandomState, python_set_order};
 use crate::{Error, Result};
 
@@ -205,31 +205,6 @@ fn drawn_angles(generator: &mut NumpyRandomState, n: usize) -> Vec<f64> {
         .collect()
 }
 
-/// For each pixel of the rotated image, row by row, the pixel that it shows.
-///
-/// The centre of the image is the origin; the position of an output pixel is rotated back by
-/// -`degrees` and rounded, halves to even, to the nearest source pixel.
-fn rotation_map(height: usize, width: usize, degrees: f64) -> Vec<u32> {
-    let (sin, cos) = (-degrees.to_radians()).sin_cos();
-    let (half_height, half_width) = (height as f64 / 2.0, width as f64 / 2.0);
-    let mut map = Vec::with_capacity(height * width);
-    for y in 0..height {
-        for x in 0..width {
-            let dx = x as f64 - half_width + 0.5;
-            let dy = y as f64 - half_height + 0.5;
-            let sx = (cos * dx + sin * dy + half_width - 0.5).round_ties_even();
-            let sy = (-sin * dx + cos * dy + half_height - 0.5).round_ties_even();
-            let inside = (0.0..width as f64).contains(&sx) && (0.0..height as f64).contains(&sy);
-            map.push(if inside {
-                (sy as usize * width + sx as usize) as u32
-            } else {
-                OUTSIDE
-            });
-        }
-    }
-    map
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -307,18 +282,6 @@ mod tests {
         let listed = listed.rotations_list(vec![-8.0]).build().unwrap();
         let view = |b: &Benchmark| b.train_stream()[0].dataset().clone();
         assert_eq!(view(&drawn.build().unwrap()).raw(2), view(&listed).raw(2));
-    }
-
-    #[test]
-    fn quarter_turns_go_counter_clockwise() {
-        let o = OUTSIDE;
-        assert_eq!(rotation_map(2, 2, 0.0), [0, 1, 2, 3]);
-        assert_eq!(rotation_map(2, 2, 90.0), [1, 3, 0, 2]);
-        assert_eq!(rotation_map(2, 2, 180.0), [3, 2, 1, 0]);
-        assert_eq!(rotation_map(3, 3, -90.0), [6, 3, 0, 7, 4, 1, 8, 5, 2]);
-        assert_eq!(rotation_map(1, 3, 90.0), [o, 1, o]);
-        let corners = rotation_map(28, 28, 45.0);
-        assert_eq!((corners[0], corners[783]), (o, o));
     }
 
     #[test]

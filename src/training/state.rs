@@ -3,10 +3,11 @@
 use super::Clock;
 use super::loader::Endless;
 use crate::benchmarks::Experience;
-use crate::data::{ClassificationDataset, Group};
+use crate::data::{ClassificationDataset, Group, gather_rows};
 use crate::nn::Module;
 use crate::optim::Sgd;
 use crate::replay::Buffer;
+use crate::rng::{CounterKey, Purpose};
 use crate::tape::{Mode, Tape, Var};
 use ndarray::{ArrayView2, ArrayView4};
 
@@ -71,6 +72,8 @@ pub struct State {
     pub(super) shape: [usize; 3],
     pub(super) stop: bool,
     scratch: Vec<f32>,
+    /// The samples being gathered.
+    picked: Vec<usize>,
 }
 
 impl State {
@@ -99,6 +102,7 @@ impl State {
             shape: [0; 3],
             stop: false,
             scratch: Vec::new(),
+            picked: Vec::new(),
         }
     }
 
@@ -148,17 +152,32 @@ impl State {
     ) {
         self.shape = dataset.shape();
         let size = self.shape.iter().product::<usize>();
-        for i in samples {
-            let start = self.mb_x.len();
-            self.mb_x.resize(start + size, 0.0);
-            dataset.write_sample(i, group, &mut self.mb_x[start..]);
+        let key = self.augmentation_key();
+        let start = self.mb_x.len();
+        self.picked.clear();
+        self.picked.extend(samples);
+        self.mb_x.resize(start + self.picked.len() * size, 0.0);
+        dataset.gather(&self.picked, group, key, &mut self.mb_x[start..]);
+        for &i in &self.picked {
             self.mb_y.push(dataset.target(i));
             self.mb_task_id.push(dataset.task_label(i));
         }
     }
 
+    /// The address of the random numbers that vary the next row of the mini-batch: seed of the run,
+    /// training iteration, row in the order in which the rows were gathered.
+    fn augmentation_key(&mut self) -> CounterKey {
+        CounterKey {
+            seed: self.tape.generator().seed(),
+            purpose: Purpose::Augmentation,
+            step: self.clock.train_iterations,
+            sample: self.mb_y.len() as u32,
+        }
+    }
+
     /// Puts up to `count` samples of the buffer in front of the mini-batch.
     pub(super) fn prepend_replay(&mut self, loader: &mut Endless, count: usize) {
+        let key = self.augmentation_key();
         let Some(buffer) = &self.storage_policy else {
             return;
         };
@@ -167,10 +186,21 @@ impl State {
         let size = self.shape.iter().product::<usize>();
         let current = self.mb_x.len();
         self.mb_x.resize(current + batch.len() * size, 0.0);
-        for (row, &i) in batch.iter().enumerate() {
+        let item = |row: usize| buffer.item(batch[row] as usize);
+        let costly = (0..batch.len()).any(|row| item(row).transforms.train.is_costly());
+        let rows = &mut self.mb_x[current..];
+        gather_rows(
+            batch.len(),
+            costly,
+            Group::Train,
+            key,
+            rows,
+            |row, key, out| {
+                item(row).write_sample(Group::Train, key, out);
+            },
+        );
+        for &i in batch {
             let item = buffer.item(i as usize);
-            let start = current + row * size;
-            item.write_sample(Group::Train, &mut self.mb_x[start..start + size]);
             self.mb_y.push(item.target);
             self.mb_task_id.push(item.task_label);
             self.mb_logits_stored.extend_from_slice(&item.logits);
