@@ -43,7 +43,8 @@ fn on_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {
 #[test]
 fn rows_depend_on_their_key_only() {
     let view = ClassificationDataset::new(images(), transforms());
-    let samples: Vec<usize> = (0..24).chain(0..24).collect();
+    // Enough of them that every thread takes some.
+    let samples: Vec<usize> = (0..2400).map(|row| row % 24).collect();
     let gather = |threads, step, group| {
         on_threads(threads, || {
             let mut out = vec![0.0; samples.len() * 192];
