@@ -8,6 +8,7 @@
 
 mod benchmark;
 mod experience;
+mod mnist360;
 mod nc;
 mod pixel_maps;
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod properties;
 
 pub use benchmark::Benchmark;
 pub use experience::{Experience, Stream};
+pub use mnist360::{Mnist360, Mnist360Evaluation};
 pub use nc::{NcBenchmark, SplitFmnist, SplitMnist};
 pub use pixel_maps::{PermutedMnist, RotatedMnist};
 

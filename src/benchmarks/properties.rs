@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::{Benchmark, Experience, NcBenchmark, PermutedMnist, RotatedMnist, Stream};
-use crate::data::{Dataset, OUTSIDE, RawSample, TransformGroups};
+use crate::data::{ClassificationDataset, Dataset, OUTSIDE, RawSample, TransformGroups};
 
 /// One sample for each target; its only pixel is its place.
 fn dataset(targets: &[u32]) -> Dataset {
@@ -263,4 +263,26 @@ proptest! {
         let four = compose(&compose(&compose(&once)));
         prop_assert_eq!(four, (0..(side * side) as u32).collect::<Vec<_>>());
     }
+}
+
+proptest! {
+    /// Mini-batches that a stream prescribes follow each other without a gap.
+    #[test]
+    fn prescribed_batches_cover_the_data(lengths in prop::collection::vec(1usize..9, 1..9)) {
+        let data = dataset(&vec![0; lengths.iter().sum()]);
+        let view = ClassificationDataset::new(data, TransformGroups::default());
+        let experience = Experience::from_dataset(view, 0, "train").with_batches(&lengths);
+        let stream = Stream::new("train", vec![experience]);
+        let batches = stream[0].batches().unwrap();
+        let samples: Vec<usize> = batches.iter().cloned().flatten().collect();
+        prop_assert_eq!(samples, (0..lengths.iter().sum()).collect::<Vec<_>>());
+        prop_assert_eq!(batches.iter().map(ExactSizeIterator::len).collect::<Vec<_>>(), lengths);
+    }
+}
+
+#[test]
+#[should_panic(expected = "2 mini-batches of 3 samples for 4")]
+fn batches_that_do_not_cover_the_data_are_a_callers_bug() {
+    let view = ClassificationDataset::new(dataset(&[0; 4]), TransformGroups::default());
+    let _ = Experience::from_dataset(view, 0, "train").with_batches(&[2, 1]);
 }
