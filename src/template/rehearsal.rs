@@ -2,7 +2,6 @@
 //! mini-batch.
 
 use super::State;
-use crate::data::Group;
 use crate::replay::Buffer;
 use std::ops::Range;
 
@@ -20,19 +19,7 @@ impl State {
             return first..first;
         };
         buffer.draw(count, self.tape.generator(), picked);
-        let size = self.shape.iter().product::<usize>();
-        for &slot in picked.iter() {
-            let item = &buffer.items()[slot as usize];
-            let start = self.mb_x.len();
-            self.mb_x.resize(start + size, 0.0);
-            item.write_sample(Group::Train, &mut self.mb_x[start..]);
-            self.mb_y.push(item.target);
-            self.mb_task_id.push(item.task_label);
-            if logits {
-                self.mb_logits_stored.extend_from_slice(&item.logits);
-            }
-        }
-        self.replay_rows += picked.len();
+        self.append_items(picked, logits);
         first..self.mb_y.len()
     }
 

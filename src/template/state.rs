@@ -3,10 +3,11 @@
 use super::loader::Endless;
 use super::{Clock, Criterion, LoaderOptions, MetricData};
 use crate::benchmarks::Experience;
-use crate::data::{ClassificationDataset, Group};
+use crate::data::{ClassificationDataset, Group, gather_rows};
 use crate::nn::Module;
 use crate::optim::Sgd;
 use crate::replay::Buffer;
+use crate::rng::{CounterKey, Purpose};
 use crate::tape::{LossRows, Mode, Tape, Var};
 use ndarray::{ArrayView2, ArrayView4};
 use std::collections::BTreeMap;
@@ -97,6 +98,8 @@ pub struct State {
     /// Sizes of the groups of rows that batch normalisation treats apart; none: all together.
     pub(crate) mb_groups: Vec<usize>,
     pub(super) scratch: Vec<f32>,
+    /// The samples being gathered.
+    picked: Vec<usize>,
 }
 
 impl State {
@@ -131,6 +134,7 @@ impl State {
             mb_samples: Vec::new(),
             mb_groups: Vec::new(),
             scratch: Vec::new(),
+            picked: Vec::new(),
         }
     }
 
@@ -182,38 +186,69 @@ impl State {
     ) {
         self.shape = dataset.shape();
         let size = self.shape.iter().product::<usize>();
-        for i in samples {
-            let start = self.mb_x.len();
-            self.mb_x.resize(start + size, 0.0);
-            dataset.write_sample(i, group, &mut self.mb_x[start..]);
+        let key = self.augmentation_key();
+        let start = self.mb_x.len();
+        self.picked.clear();
+        self.picked.extend(samples);
+        self.mb_x.resize(start + self.picked.len() * size, 0.0);
+        dataset.gather(&self.picked, group, key, &mut self.mb_x[start..]);
+        for &i in &self.picked {
             self.mb_y.push(dataset.target(i));
             self.mb_task_id.push(dataset.task_label(i));
             self.mb_samples.push(i as u32);
         }
     }
 
+    /// The address of the random numbers that vary the next row of the mini-batch: seed of the run,
+    /// training iteration, row in the order in which the rows were gathered.
+    fn augmentation_key(&mut self) -> CounterKey {
+        CounterKey {
+            seed: self.tape.generator().seed(),
+            purpose: Purpose::Augmentation,
+            step: self.clock.train_iterations,
+            sample: self.mb_y.len() as u32,
+        }
+    }
+
     /// Puts up to `count` samples of the buffer in front of the mini-batch.
     pub(crate) fn prepend_replay(&mut self, loader: &mut Endless, count: usize) {
-        let Some(buffer) = &self.storage_policy else {
+        let stored = self.storage_policy.as_ref().map_or(0, Buffer::len);
+        if stored == 0 {
             return;
-        };
-        let count = count.min(buffer.len());
-        let batch = loader.batch(buffer.len(), count, self.tape.generator());
-        let size = self.shape.iter().product::<usize>();
-        let current = self.mb_x.len();
-        self.mb_x.resize(current + batch.len() * size, 0.0);
-        for (row, &i) in batch.iter().enumerate() {
-            let item = buffer.item(i as usize);
-            let start = current + row * size;
-            item.write_sample(Group::Train, &mut self.mb_x[start..start + size]);
-            self.mb_y.push(item.target);
-            self.mb_task_id.push(item.task_label);
-            self.mb_logits_stored.extend_from_slice(&item.logits);
         }
+        let batch = loader.batch(stored, count.min(stored), self.tape.generator());
+        self.append_items(batch, true);
+        let size = self.shape.iter().product::<usize>();
         self.mb_x.rotate_right(batch.len() * size);
         self.mb_y.rotate_right(batch.len());
         self.mb_task_id.rotate_right(batch.len());
-        self.replay_rows = batch.len();
+    }
+
+    /// Appends the samples `slots` of the buffer to the mini-batch, with their stored logits if
+    /// `logits`.
+    pub(super) fn append_items(&mut self, slots: &[u32], logits: bool) {
+        let key = self.augmentation_key();
+        let Some(buffer) = &self.storage_policy else {
+            return;
+        };
+        let item = |row: usize| buffer.item(slots[row] as usize);
+        let size = self.shape.iter().product::<usize>();
+        let start = self.mb_x.len();
+        self.mb_x.resize(start + slots.len() * size, 0.0);
+        let costly = (0..slots.len()).any(|row| item(row).transforms.train.is_costly());
+        let (rows, train) = (&mut self.mb_x[start..], Group::Train);
+        gather_rows(slots.len(), costly, train, key, rows, |row, key, out| {
+            item(row).write_sample(train, key, out);
+        });
+        for row in 0..slots.len() {
+            let item = item(row);
+            self.mb_y.push(item.target);
+            self.mb_task_id.push(item.task_label);
+            if logits {
+                self.mb_logits_stored.extend_from_slice(&item.logits);
+            }
+        }
+        self.replay_rows += slots.len();
     }
 
     /// Runs the model on the mini-batch in a new step of the tape.

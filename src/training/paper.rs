@@ -11,7 +11,6 @@
 //! then those of the reservoir.
 
 use super::{Method, StrategyBuilder};
-use crate::error::Result;
 use crate::nn::Module;
 use crate::optim::Sgd;
 use crate::replay::{Buffer, GlobalReservoir};

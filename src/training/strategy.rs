@@ -166,7 +166,16 @@ impl Strategy {
         let dataset = self.adapted();
         self.check_labels(&dataset)?;
         let (size, options) = (self.state.train_mb_size, self.state.loader);
-        self.loader.prepare(&dataset, size, options)?;
+        match experience.batches() {
+            // Joint training has no order to keep, nor has data adapted to another length.
+            Some(batches)
+                if dataset.len() == experience.dataset().len()
+                    && !self.method.joins_experiences() =>
+            {
+                self.loader.prescribe(dataset.len(), batches);
+            }
+            _ => self.loader.prepare(&dataset, size, options)?,
+        }
         self.state.iterations_per_epoch = self.loader.len();
         self.state.clock.start_experience();
         self.periodic.epoch_evaluated = false;
