@@ -22,6 +22,7 @@ struct Inner {
     previous: Vec<u32>,
     seen: Vec<u32>,
     future: Vec<u32>,
+    batches: Option<Arc<[Range<usize>]>>,
 }
 
 impl Experience {
@@ -40,7 +41,37 @@ impl Experience {
             seen: classes.clone(),
             future: Vec::new(),
             classes,
+            batches: None,
         }))
+    }
+
+    /// The same experience, to be learned in these mini-batches: `lengths` samples after one another,
+    /// in the order of the data, once.
+    ///
+    /// # Panics
+    /// If a length is zero or they do not add up to the number of samples.
+    #[track_caller]
+    pub fn with_batches(self, lengths: &[usize]) -> Self {
+        let mut inner = Arc::unwrap_or_clone(self.0);
+        let mut end = 0;
+        let batches = lengths.iter().map(|&length| {
+            end += length;
+            end - length..end
+        });
+        inner.batches = Some(batches.collect());
+        let n = inner.dataset.len();
+        assert!(
+            end == n && !lengths.contains(&0),
+            "with_batches: {} mini-batches of {end} samples for {n}",
+            lengths.len()
+        );
+        Experience(Arc::new(inner))
+    }
+
+    /// The mini-batches that the stream prescribes, as ranges of the data, to be learned in this order
+    /// and once; `None` (most streams) leaves order, size and number of epochs to the learner.
+    pub fn batches(&self) -> Option<&[Range<usize>]> {
+        self.0.batches.as_deref()
     }
 
     /// The data.

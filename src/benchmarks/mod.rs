@@ -8,11 +8,15 @@
 
 mod benchmark;
 mod experience;
+mod mnist360;
 mod nc;
 mod pixel_maps;
+#[cfg(test)]
+mod properties;
 
 pub use benchmark::Benchmark;
 pub use experience::{Experience, Stream};
+pub use mnist360::{Mnist360, Mnist360Evaluation};
 pub use nc::{NcBenchmark, SplitFmnist, SplitMnist};
 pub use pixel_maps::{PermutedMnist, RotatedMnist};
 
@@ -34,16 +38,7 @@ fn check_datasets(train: &Dataset, test: &Dataset, transforms: &TransformGroups)
             format!("{:?}", test.shape()),
         ));
     }
-    let channels = train.shape()[0];
-    for transform in [&transforms.train, &transforms.eval] {
-        if let Some(wanted) = transform.channels().filter(|&wanted| wanted != channels) {
-            return Err(Error::config(
-                "normalisation",
-                format!("constants for {channels} channels, as the images have"),
-                format!("{wanted} channels"),
-            ));
-        }
-    }
+    transforms.fit(train.shape())?;
     Ok(())
 }
 

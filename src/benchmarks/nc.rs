@@ -315,6 +315,13 @@ impl SplitMnist {
         NcBenchmark::new(train, test, transforms).name("SplitMNIST")
     }
 
+    /// S-MNIST of the paper of DER (P. Buzzega et al., NeurIPS 2020): five tasks of two digits in
+    /// ascending order, pixels from 0 to 1, not normalised.
+    pub fn paper(train: Dataset, test: Dataset) -> NcBenchmark {
+        let builder = NcBenchmark::new(train, test, TransformGroups::default());
+        builder.name("S-MNIST").n_experiences(5).shuffle(false)
+    }
+
     /// The embedded tenth of MNIST: 6,000 training and 1,000 test images, as many of each digit.
     pub fn embedded() -> NcBenchmark {
         let (train, test) = mnist_tenth();

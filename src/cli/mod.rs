@@ -1,8 +1,10 @@
 //! `unforget` and its commands.
 
 mod data;
+mod grid;
 mod options;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -54,6 +56,10 @@ enum Command {
     /// Test a saved model
     #[command(allow_negative_numbers = true)]
     Eval(Box<EvalOptions>),
+    /// Reproduce the tables of the DER paper
+    Reproduce(grid::ReproduceArgs),
+    /// Run a grid of configurations
+    Sweep(grid::SweepArgs),
     /// List, find or download data sets
     Data {
         #[command(subcommand)]
@@ -68,6 +74,8 @@ pub fn main() -> ExitCode {
         None => train(&cli.train),
         Some(Command::Train(options)) => train(&options),
         Some(Command::Eval(options)) => eval(&options),
+        Some(Command::Reproduce(args)) => grid::reproduce(&args),
+        Some(Command::Sweep(args)) => grid::sweep(&args),
         Some(Command::Data { command }) => data::run(command),
     };
     match done {
@@ -129,6 +137,11 @@ fn eval(options: &EvalOptions) -> Result<()> {
     layers.push(options.to_table());
     experiment::evaluate(&Config::from_layers(layers)?, &model)?;
     Ok(())
+}
+
+/// Prints a line; a closed pipe is no error.
+fn say(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 fn file(path: Option<&Path>) -> Result<Vec<toml::Table>> {

@@ -3,62 +3,94 @@
 use std::path::Path;
 
 use crate::Result;
-use crate::benchmarks::{Benchmark, PermutedMnist, RotatedMnist, SplitFmnist, SplitMnist};
+use crate::benchmarks::{
+    Benchmark, Mnist360, Mnist360Evaluation, NcBenchmark, PermutedMnist, RotatedMnist, SplitFmnist,
+    SplitMnist,
+};
 use crate::data::locate::{self, Kind};
 use crate::data::{Dataset, embedded};
 use crate::nn::Module;
 use crate::nn::models::{self, ModelOptions};
 use crate::optim::Sgd;
 use crate::tape::{Device, Tape};
-use crate::training::{Cumulative, Der, Joint, Naive, Replay, StrategyBuilder};
+use crate::training::{
+    Cumulative, Der, Joint, Naive, PaperDer, PaperReplay, Replay, StrategyBuilder,
+};
 
-use super::config::{BenchmarkName, Config, DataSource, StrategyName};
+use super::config::{BenchmarkName, Config, DataSource, Mnist360Test, ModeName, StrategyName};
 
 /// Reads the data and makes the stream of experiences.
 pub(super) fn benchmark(config: &Config) -> Result<Benchmark> {
     let (train, test) = datasets(config)?;
-    let (n, seed) = (
-        config.n_experiences,
-        config.benchmark_seed.unwrap_or(config.seed),
-    );
+    benchmark_of(config, train, test)
+}
+
+/// Makes the stream of experiences of data that was read before.
+pub(super) fn benchmark_of(config: &Config, train: Dataset, test: Dataset) -> Result<Benchmark> {
+    // A resolved configuration names the number.
+    let n = config.n_experiences.unwrap_or(5);
+    let seed = config.benchmark_seed.unwrap_or(config.seed);
     match config.benchmark {
-        BenchmarkName::PermutedMnist => PermutedMnist::from_datasets(train, test)
+        BenchmarkName::PermutedMnist => permuted(PermutedMnist::from_datasets(train, test), config),
+        BenchmarkName::PMnist => permuted(PermutedMnist::paper(train, test), config),
+        BenchmarkName::RotatedMnist => rotated(RotatedMnist::from_datasets(train, test), config),
+        BenchmarkName::RMnist => rotated(RotatedMnist::paper(train, test), config),
+        BenchmarkName::SMnist => SplitMnist::paper(train, test)
             .n_experiences(n)
-            .seed(seed)
             .return_task_id(config.return_task_id)
             .build(),
-        BenchmarkName::RotatedMnist => {
-            let mut builder = RotatedMnist::from_datasets(train, test)
-                .n_experiences(n)
-                .seed(seed)
-                .return_task_id(config.return_task_id);
-            if let Some(angles) = &config.rotations_list {
-                builder = builder.rotations_list(angles.clone());
-            }
-            builder.build()
-        }
-        BenchmarkName::SplitMnist | BenchmarkName::SplitFmnist => {
-            let builder = if config.benchmark == BenchmarkName::SplitMnist {
-                SplitMnist::from_datasets(train, test)
-            } else {
-                SplitFmnist::from_datasets(train, test)
+        BenchmarkName::Mnist360 => {
+            let evaluation = match config.mnist360_test {
+                Some(Mnist360Test::RandomBatches) => Mnist360Evaluation::RandomBatches,
+                Some(Mnist360Test::FirstBatch) => Mnist360Evaluation::FirstBatch,
+                Some(Mnist360Test::EveryImage) | None => Mnist360Evaluation::EveryImage,
             };
-            let mut builder = builder
-                .n_experiences(n)
+            Mnist360::from_datasets(train, test)
+                .batch_size(config.train_mb_size)
                 .seed(seed)
-                .shuffle(config.shuffle)
-                .class_ids_from_zero_in_each_exp(config.class_ids_from_zero_in_each_exp)
-                .class_ids_from_zero_from_first_exp(config.class_ids_from_zero_from_first_exp)
-                .return_task_id(config.return_task_id);
-            if let Some(order) = &config.fixed_class_order {
-                builder = builder.fixed_class_order(order.clone());
-            }
-            builder.build()
+                .evaluation(evaluation)
+                .build()
         }
+        BenchmarkName::SplitMnist => split(SplitMnist::from_datasets(train, test), config),
+        BenchmarkName::SplitFmnist => split(SplitFmnist::from_datasets(train, test), config),
     }
 }
 
-fn datasets(config: &Config) -> Result<(Dataset, Dataset)> {
+fn split(builder: NcBenchmark, config: &Config) -> Result<Benchmark> {
+    let mut builder = builder
+        .n_experiences(config.n_experiences.unwrap_or(5))
+        .seed(config.benchmark_seed.unwrap_or(config.seed))
+        .shuffle(config.shuffle)
+        .class_ids_from_zero_in_each_exp(config.class_ids_from_zero_in_each_exp)
+        .class_ids_from_zero_from_first_exp(config.class_ids_from_zero_from_first_exp)
+        .return_task_id(config.return_task_id);
+    if let Some(order) = &config.fixed_class_order {
+        builder = builder.fixed_class_order(order.clone());
+    }
+    builder.build()
+}
+
+fn permuted(builder: PermutedMnist, config: &Config) -> Result<Benchmark> {
+    builder
+        .n_experiences(config.n_experiences.unwrap_or(5))
+        .seed(config.benchmark_seed.unwrap_or(config.seed))
+        .return_task_id(config.return_task_id)
+        .build()
+}
+
+fn rotated(builder: RotatedMnist, config: &Config) -> Result<Benchmark> {
+    let mut builder = builder
+        .n_experiences(config.n_experiences.unwrap_or(5))
+        .seed(config.benchmark_seed.unwrap_or(config.seed))
+        .return_task_id(config.return_task_id);
+    if let Some(angles) = &config.rotations_list {
+        builder = builder.rotations_list(angles.clone());
+    }
+    builder.build()
+}
+
+/// Reads the data.
+pub(super) fn datasets(config: &Config) -> Result<(Dataset, Dataset)> {
     if config.data == Some(DataSource::Embedded) {
         return Ok(embedded::mnist_tenth());
     }
@@ -77,14 +109,17 @@ pub(super) fn strategy(config: &Config, benchmark: &Benchmark) -> Result<Strateg
         .dampening(config.dampening as f32)
         .nesterov(config.nesterov)
         .weight_decay(config.weight_decay as f32);
-    let builder = match config.strategy {
-        StrategyName::Der => Der::builder(tape, model, sgd),
-        StrategyName::Naive => Naive::builder(tape, model, sgd),
-        StrategyName::Cumulative => Cumulative::builder(tape, model, sgd),
-        StrategyName::Joint => Joint::builder(tape, model, sgd),
-        StrategyName::Replay => Replay::builder(tape, model, sgd),
+    let builder = match (config.strategy, config.mode) {
+        (StrategyName::Der, ModeName::Avalanche) => Der::builder(tape, model, sgd),
+        (StrategyName::Der, ModeName::Paper) => PaperDer::builder(tape, model, sgd),
+        (StrategyName::Naive, _) => Naive::builder(tape, model, sgd),
+        (StrategyName::Cumulative, _) => Cumulative::builder(tape, model, sgd),
+        (StrategyName::Joint, _) => Joint::builder(tape, model, sgd),
+        (StrategyName::Replay, ModeName::Avalanche) => Replay::builder(tape, model, sgd),
+        (StrategyName::Replay, ModeName::Paper) => PaperReplay::builder(tape, model, sgd),
     }
     .mem_size(config.mem_size)
+    .balanced_reservoir(config.balanced_reservoir)
     .batch_size_mem(config.batch_size_mem)
     .alpha(config.alpha as f32)
     .beta(config.beta as f32)

@@ -10,7 +10,7 @@ use crate::{Error, Result};
 
 mod choices;
 
-pub use choices::{BenchmarkName, DataSource, ModelName, StrategyName};
+pub use choices::{BenchmarkName, DataSource, Mnist360Test, ModeName, ModelName, StrategyName};
 
 /// A whole run. [`Config::default`] is the main job: DER++ on the embedded Split-MNIST.
 ///
@@ -31,8 +31,8 @@ pub struct Config {
     pub data: Option<DataSource>,
     /// The folder with the data set's files; unset: where [`crate::data`] looks by itself.
     pub data_dir: Option<PathBuf>,
-    /// How many experiences the stream has.
-    pub n_experiences: usize,
+    /// How many experiences the stream has; unset: as many as the paper's benchmarks have, else 5.
+    pub n_experiences: Option<usize>,
     /// Seeds class order, permutations and angles; unset: `seed`.
     pub benchmark_seed: Option<u64>,
     /// Whether the class order is drawn (`true`) or ascending.
@@ -47,6 +47,8 @@ pub struct Config {
     pub return_task_id: bool,
     /// The angles of rotated MNIST in degrees, one an experience; unset: drawn.
     pub rotations_list: Option<Vec<f64>>,
+    /// Which test images of MNIST-360 are shown (`mnist-360`: every image).
+    pub mnist360_test: Option<Mnist360Test>,
 
     /// Which network learns.
     pub model: ModelName,
@@ -61,6 +63,8 @@ pub struct Config {
 
     /// How to learn.
     pub strategy: StrategyName,
+    /// Whose algorithm `der` and `replay` are.
+    pub mode: ModeName,
     /// Learning rate.
     pub lr: f64,
     /// Momentum of SGD.
@@ -73,6 +77,8 @@ pub struct Config {
     pub weight_decay: f64,
     /// Samples in the replay buffer.
     pub mem_size: usize,
+    /// Whether the paper's buffer replaces samples of the class that has most.
+    pub balanced_reservoir: bool,
     /// Replayed samples a step; unset: `train_mb_size`.
     pub batch_size_mem: Option<usize>,
     /// Weight of the replayed logits.
@@ -109,7 +115,7 @@ impl Default for Config {
             benchmark: BenchmarkName::SplitMnist,
             data: None,
             data_dir: None,
-            n_experiences: 5,
+            n_experiences: None,
             benchmark_seed: None,
             shuffle: true,
             fixed_class_order: None,
@@ -117,18 +123,21 @@ impl Default for Config {
             class_ids_from_zero_from_first_exp: false,
             return_task_id: false,
             rotations_list: None,
+            mnist360_test: None,
             model: ModelName::Mlp,
             hidden_size: None,
             hidden_layers: None,
             drop_rate: None,
             xavier: false,
             strategy: StrategyName::Der,
+            mode: ModeName::Avalanche,
             lr: 0.03,
             momentum: 0.0,
             dampening: 0.0,
             nesterov: false,
             weight_decay: 0.0,
             mem_size: 200,
+            balanced_reservoir: false,
             batch_size_mem: None,
             alpha: 0.2,
             beta: 0.5,
@@ -220,7 +229,7 @@ impl Config {
             };
             return Err(Error::config("--data", format!("full {why}"), "embedded"));
         }
-        at_least("--n-experiences", self.n_experiences, 1)?;
+        let n_experiences = self.resolve_n_experiences()?;
         self.benchmark_seed.get_or_insert(self.seed);
         if self.class_ids_from_zero_in_each_exp && self.class_ids_from_zero_from_first_exp {
             return Err(Error::config(
@@ -249,15 +258,15 @@ impl Config {
             return Err(Error::config(option, "a split benchmark with it", name));
         }
         if let Some(angles) = &self.rotations_list {
-            if self.benchmark != BenchmarkName::RotatedMnist {
-                return Err(Error::config(
-                    "--rotations-list",
-                    "rotated-mnist with it",
-                    name,
-                ));
+            if !matches!(
+                self.benchmark,
+                BenchmarkName::RotatedMnist | BenchmarkName::RMnist
+            ) {
+                let wanted = "rotated-mnist or r-mnist with it";
+                return Err(Error::config("--rotations-list", wanted, name));
             }
-            if angles.len() != self.n_experiences {
-                let wanted = format!("{} angles, one an experience", self.n_experiences);
+            if angles.len() != n_experiences {
+                let wanted = format!("{n_experiences} angles, one an experience");
                 return Err(Error::config("--rotations-list", wanted, angles.len()));
             }
             for &angle in angles {
@@ -265,6 +274,29 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    fn resolve_n_experiences(&mut self) -> Result<usize> {
+        let stream = self.benchmark == BenchmarkName::Mnist360;
+        let implied = match self.benchmark {
+            BenchmarkName::PMnist | BenchmarkName::RMnist => 20,
+            BenchmarkName::Mnist360 => 1,
+            _ => 5,
+        };
+        let n = *self.n_experiences.get_or_insert(implied);
+        at_least("--n-experiences", n, 1)?;
+        if stream && n != 1 {
+            let wanted = "1 with mnist-360, which is one stream without tasks";
+            return Err(Error::config("--n-experiences", wanted, n));
+        }
+        if self.mnist360_test.is_some() && !stream {
+            let found = self.benchmark.name();
+            return Err(Error::config("--mnist360-test", "mnist-360 with it", found));
+        }
+        if stream {
+            self.mnist360_test.get_or_insert(Mnist360Test::EveryImage);
+        }
+        Ok(n)
     }
 
     fn resolve_model(&mut self) -> Result<()> {
@@ -329,6 +361,10 @@ impl Config {
                 "a momentum above 0 and no dampening",
                 found,
             ));
+        }
+        if self.balanced_reservoir && self.mode != ModeName::Paper {
+            let name = self.mode.name();
+            return Err(Error::config("--balanced-reservoir", "--mode paper", name));
         }
         at_least("--mem-size", self.mem_size, 1)?;
         at_most("--mem-size", self.mem_size, u32::MAX as usize)?;

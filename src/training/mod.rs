@@ -12,6 +12,9 @@ mod eval_result;
 mod evaluate;
 mod method;
 mod naive;
+mod paper;
+#[cfg(test)]
+mod paper_tests;
 mod periodic;
 mod replay;
 mod resume;
@@ -27,6 +30,7 @@ pub use der::Der;
 pub use eval_result::{EvalResult, ExperienceEval};
 pub use method::Method;
 pub use naive::Naive;
+pub use paper::{PaperDer, PaperReplay};
 pub use periodic::PevalMode;
 pub use replay::Replay;
 pub use resume::Keeper;

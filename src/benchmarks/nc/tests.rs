@@ -221,3 +221,26 @@ fn options_that_do_not_fit_are_refused() {
         assert!(message.contains(want), "{message}");
     }
 }
+
+#[test]
+fn the_papers_split_mnist_is_ascending_and_plain() {
+    let images = || {
+        let pixels = (0..20).map(|i| 12 * i as u8).collect();
+        Dataset::from_u8(
+            "d",
+            [1, 1, 1],
+            pixels,
+            (0..20).map(|i| i % 10).collect(),
+            10,
+        )
+        .unwrap()
+    };
+    let benchmark = SplitMnist::paper(images(), images())
+        .seed(3)
+        .build()
+        .unwrap();
+    let pairs: Vec<Vec<u32>> = (0..5).map(|i| vec![2 * i, 2 * i + 1]).collect();
+    assert_eq!(benchmark.original_classes_in_exp(), pairs);
+    let image = benchmark.train_stream()[0].dataset().images(Group::Train);
+    assert_eq!(image[[1, 0, 0, 0]], 120.0 / 255.0);
+}

@@ -32,6 +32,14 @@ choice! {
         PermutedMnist = "permuted-mnist",
         /// MNIST rotated by a different angle in each experience.
         RotatedMnist = "rotated-mnist",
+        /// The DER paper's S-MNIST: five pairs of digits in ascending order, plain pixels.
+        SMnist = "s-mnist",
+        /// The DER paper's P-MNIST: 20 permutations, plain pixels.
+        PMnist = "p-mnist",
+        /// The DER paper's R-MNIST: 20 angles from 0 to 180 degrees, plain pixels.
+        RMnist = "r-mnist",
+        /// The DER paper's MNIST-360: turning digits that come and go, in prescribed mini-batches.
+        Mnist360 = "mnist-360",
     }
 }
 
@@ -48,6 +56,28 @@ choice! {
         Joint = "joint",
         /// Experience replay (ER): stored samples with their labels only.
         Replay = "replay",
+    }
+}
+
+choice! {
+    /// Whose algorithm `der` and `replay` are.
+    ModeName {
+        /// Avalanche's: buffers divided over classes or experiences, filled after each experience.
+        Avalanche = "avalanche",
+        /// The DER paper's: one reservoir, filled after each iteration.
+        Paper = "paper",
+    }
+}
+
+choice! {
+    /// Which test images of MNIST-360 are shown.
+    Mnist360Test {
+        /// Each once.
+        EveryImage = "every-image",
+        /// Mini-batches drawn at random, as for the paper.
+        RandomBatches = "random-batches",
+        /// Only the first mini-batch of each digit, as the authors' code does since.
+        FirstBatch = "first-batch",
     }
 }
 
