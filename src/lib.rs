@@ -32,6 +32,7 @@ pub mod prelude {
     };
     pub use crate::data::{ClassificationDataset, Dataset};
     pub use crate::error::{Error, Result};
+    pub use crate::logging::{CsvLogger, InteractiveLogger, TextLogger, default_evaluator};
     pub use crate::nn::{
         BatchNorm, Conv2d, LeNet5, Linear, Mlp, Module, ResNet18, SimpleCnn, SimpleMlp,
     };

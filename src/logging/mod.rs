@@ -1,10 +1,44 @@
-//! What a run writes while it goes on: the lines of `metrics.jsonl`, the terminal's progress bar
-//! and lines, and the plugin that ends a run on Ctrl-C.
+//! What a run writes while it goes on.
+//!
+//! The loggers of an [`EvaluationPlugin`](crate::evaluation::EvaluationPlugin), each under Avalanche's
+//! name: [`TextLogger`], [`InteractiveLogger`], [`CsvLogger`]; and [`JsonLinesLogger`]. Besides, what the command line adds: the lines of
+//! `metrics.jsonl`, its own progress bar, and the plugin that ends a run on Ctrl-C.
+//!
+//! Where the loggers differ from Avalanche's on purpose:
+//!
+//! - `InteractiveLogger` also prints the line with which the training on an experience starts.
+//! - Bars are drawn only on a terminal and vanish when they are full.
+//! - The time in the line `[TextLogger] Resuming from checkpoint.` is in UTC.
+//! - `CSVLogger` is [`CsvLogger`], has a third file, continues its files in a resumed run, and writes
+//!   the headers with the first event rather than when it is made.
+//! - Tensors are printed in PyTorch's layout, but never with powers of ten, shortened or with
+//!   their type; whole numbers never carry a point.
+//! - A metric over a whole stream whose experiences have different task labels has no part with a
+//!   task in its name (see [`metric_name`](crate::evaluation::metric_name)).
 
+mod calendar;
 mod console;
+mod csv;
+mod file;
+mod interactive;
 mod interrupt;
+mod json;
 mod metrics;
+mod text;
 
+pub(crate) use calendar::{now, utc};
 pub use console::{Console, Progress, matrix_text, percent};
+pub use csv::CsvLogger;
+pub use interactive::{InteractiveLogger, default_evaluator};
 pub use interrupt::StopOnInterrupt;
+pub use json::JsonLinesLogger;
 pub use metrics::{Evaluation, Iteration, IterationLog, MetricsFile};
+pub use text::TextLogger;
+
+use crate::template::{Event, State};
+
+/// Whether a logger that keeps only each `every`-th training iteration skips what was emitted at
+/// `event`.
+fn thinned_out(event: Event, s: &State, every: u64) -> bool {
+    event == Event::AfterTrainingIteration && !s.clock.train_iterations.is_multiple_of(every)
+}
