@@ -7,6 +7,7 @@ pub mod data;
 pub mod error;
 pub mod evaluation;
 pub mod experiment;
+pub mod figure;
 pub mod graph;
 pub mod logging;
 pub mod nn;
@@ -32,7 +33,9 @@ pub mod prelude {
     };
     pub use crate::data::{ClassificationDataset, Dataset};
     pub use crate::error::{Error, Result};
-    pub use crate::logging::{CsvLogger, InteractiveLogger, TextLogger, default_evaluator};
+    pub use crate::logging::{
+        CsvLogger, InteractiveLogger, TensorBoardLogger, TextLogger, default_evaluator,
+    };
     pub use crate::nn::{
         BatchNorm, Conv2d, LeNet5, Linear, Mlp, Module, ResNet18, SimpleCnn, SimpleMlp,
     };

@@ -3,14 +3,17 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use unforget::data::{Dataset, Transform, TransformGroups};
 use unforget::evaluation::{
-    At, EvaluationPlugin, Metric, accuracy_metrics, argmax, loss_metrics, metric_name,
+    At, EvaluationPlugin, Logger, Metric, accuracy_metrics, argmax, loss_metrics, metric_name,
 };
 use unforget::logging::{CsvLogger, JsonLinesLogger, TextLogger};
 use unforget::prelude::*;
+use unforget::snapshot::Snapshot;
 use unforget::training::{Event, MetricData, MetricValue};
 
 /// Avalanche's `ExperienceForgetting`: accuracy just after training minus accuracy now.
@@ -191,4 +194,112 @@ fn with_an_evaluation_after_every_second_epoch() {
 #[test]
 fn with_task_labels() {
     check("tasks", Some(1), 1, true, false);
+}
+
+/// Loggers that hear only some of a run's events, counted from 0, and note their state after one.
+struct Part {
+    loggers: Vec<Box<dyn Logger>>,
+    hears: Range<usize>,
+    notes_after: usize,
+    notes: Arc<Mutex<Vec<Snapshot>>>,
+    events: usize,
+}
+
+impl Logger for Part {
+    fn on(&mut self, event: Event, s: &State, values: &[MetricValue]) -> Result<()> {
+        for logger in &mut self.loggers {
+            if self.hears.contains(&self.events) {
+                logger.on(event, s, values)?;
+            }
+            if self.events == self.notes_after {
+                let mut note = Snapshot::default();
+                logger.save(&mut note);
+                self.notes.lock().unwrap().push(note);
+            }
+        }
+        self.events += 1;
+        Ok(())
+    }
+}
+
+fn loggers(folder: &Path) -> Vec<Box<dyn Logger>> {
+    vec![
+        Box::new(TextLogger::file(folder.join("log.txt")).unwrap()),
+        Box::new(CsvLogger::new(folder).unwrap()),
+        Box::new(
+            JsonLinesLogger::new(folder.join("values.jsonl"))
+                .unwrap()
+                .every(3),
+        ),
+    ]
+}
+
+/// Runs everything; returns the notes.
+fn run(loggers: Vec<Box<dyn Logger>>, hears: Range<usize>, notes_after: usize) -> Vec<Snapshot> {
+    let notes = Arc::default();
+    let part = Part {
+        loggers,
+        hears,
+        notes_after,
+        notes: Arc::clone(&notes),
+        events: 0,
+    };
+    let at = [At::Minibatch, At::Epoch, At::Experience, At::Stream];
+    let evaluator = EvaluationPlugin::new()
+        .metrics(accuracy_metrics(&at))
+        .logger(part);
+    let mut strategy = strategy(evaluator, Some(1), 2);
+    let benchmark = benchmark(false);
+    for experience in benchmark.train_stream() {
+        strategy
+            .train_with(experience, &[benchmark.test_stream()])
+            .unwrap();
+        strategy.eval(benchmark.test_stream()).unwrap();
+    }
+    std::mem::take(&mut *notes.lock().unwrap())
+}
+
+/// All files; the text log without the lines that say that it goes on.
+fn files(folder: &Path) -> BTreeMap<String, String> {
+    (fs::read_dir(folder).unwrap())
+        .map(|entry| {
+            let path = entry.unwrap().path();
+            let text = fs::read_to_string(&path).unwrap();
+            let lines = text
+                .split_inclusive('\n')
+                .filter(|l| !l.starts_with("[TextLogger] Resuming"));
+            (
+                path.file_name().unwrap().to_str().unwrap().to_string(),
+                lines.collect(),
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn a_resumed_run_leaves_the_files_of_one_that_was_never_cut() {
+    let whole = tempfile::tempdir().unwrap();
+    run(loggers(whole.path()), 0..usize::MAX, usize::MAX);
+    let wanted = files(whole.path());
+    assert_eq!(wanted.len(), 5);
+    let iterations = wanted["values.jsonl"]
+        .lines()
+        .filter(|l| l.contains("Top1_Acc_MB"));
+    assert_eq!(iterations.count(), 8, "every third of 24 iterations");
+    for noted in [0, 3, 60, 61, 200, 333, 500] {
+        let folder = tempfile::tempdir().unwrap();
+        let notes = run(loggers(folder.path()), 0..noted + 1 + noted / 2, noted);
+        let mut resumed = loggers(folder.path());
+        for (logger, note) in resumed.iter_mut().zip(&notes) {
+            logger.load(note).unwrap();
+        }
+        run(resumed, noted + 1..usize::MAX, usize::MAX);
+        let log = fs::read_to_string(folder.path().join("log.txt")).unwrap();
+        assert_eq!(
+            log.matches("Resuming from checkpoint. Current time is 20")
+                .count(),
+            1
+        );
+        assert_eq!(files(folder.path()), wanted, "after event {noted}");
+    }
 }

@@ -1,7 +1,8 @@
 //! What a run writes while it goes on.
 //!
 //! The loggers of an [`EvaluationPlugin`](crate::evaluation::EvaluationPlugin), each under Avalanche's
-//! name: [`TextLogger`], [`InteractiveLogger`], [`CsvLogger`]; and [`JsonLinesLogger`]. Besides, what the command line adds: the lines of
+//! name: [`TextLogger`], [`InteractiveLogger`], [`CsvLogger`], [`TensorBoardLogger`];
+//! and [`JsonLinesLogger`]. Besides, what the command line adds: the lines of
 //! `metrics.jsonl`, its own progress bar, and the plugin that ends a run on Ctrl-C.
 //!
 //! Where the loggers differ from Avalanche's on purpose:
@@ -24,6 +25,7 @@ mod interactive;
 mod interrupt;
 mod json;
 mod metrics;
+mod tensorboard;
 mod text;
 
 pub(crate) use calendar::{now, utc};
@@ -33,6 +35,7 @@ pub use interactive::{InteractiveLogger, default_evaluator};
 pub use interrupt::StopOnInterrupt;
 pub use json::JsonLinesLogger;
 pub use metrics::{Evaluation, Iteration, IterationLog, MetricsFile};
+pub use tensorboard::TensorBoardLogger;
 pub use text::TextLogger;
 
 use crate::template::{Event, State};
