@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use serde::Serialize;
-use unforget::experiment::{BenchmarkName, DataSource, ModelName, StrategyName};
+use unforget::experiment::{BenchmarkName, DataSource, LoggerName, ModelName, StrategyName};
 
 /// The options of `unforget train`.
 #[derive(Args, Serialize)]
@@ -179,6 +179,10 @@ struct RunOptions {
     /// Write the losses of every N-th step [default: 10]
     #[arg(long, value_name = "N")]
     log_every: Option<i64>,
+    /// What to write besides metrics.jsonl, with commas between; or none [default: csv,tensorboard]
+    #[arg(long, value_name = "L,L,..", value_delimiter = ',',
+          value_parser = PossibleValuesParser::new(LoggerName::NAMES))]
+    loggers: Option<Vec<String>>,
     /// The folder to write, new or empty [default: runs/TIME-STRATEGY-BENCHMARK]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,

@@ -10,7 +10,7 @@ use crate::{Error, Result};
 
 mod choices;
 
-pub use choices::{BenchmarkName, DataSource, ModelName, StrategyName};
+pub use choices::{BenchmarkName, DataSource, LoggerName, ModelName, StrategyName};
 
 /// A whole run. [`Config::default`] is the main job: DER++ on the embedded Split-MNIST.
 ///
@@ -92,6 +92,8 @@ pub struct Config {
     pub threads: usize,
     /// Losses are written every so many steps.
     pub log_every: usize,
+    /// What is written besides `metrics.jsonl`.
+    pub loggers: Vec<LoggerName>,
     /// The folder to write; unset: a new one under `runs/`. Never part of a written config.
     #[serde(skip_serializing)]
     pub out: Option<PathBuf>,
@@ -135,6 +137,7 @@ impl Default for Config {
             seed: 0,
             threads: 1,
             log_every: 10,
+            loggers: vec![LoggerName::Csv, LoggerName::TensorBoard],
             out: None,
             quiet: false,
         }
@@ -339,6 +342,11 @@ impl Config {
         }
         at_least("--train-epochs", self.train_epochs, 1)?;
         at_least("--log-every", self.log_every, 1)?;
+        if self.loggers.contains(&LoggerName::Nothing) && self.loggers.len() > 1 {
+            let found = self.loggers.iter().map(|l| l.name()).collect::<Vec<_>>();
+            let found = found.join(",");
+            return Err(Error::config("--loggers", "none alone, or loggers", found));
+        }
         at_most("--threads", self.threads, 1024)
     }
 }

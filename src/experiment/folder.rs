@@ -64,6 +64,16 @@ impl RunFolder {
         self.0.join("metrics.jsonl")
     }
 
+    /// Avalanche's text log.
+    pub fn log(&self) -> PathBuf {
+        self.0.join("log.txt")
+    }
+
+    /// The folder of TensorBoard's events.
+    pub fn tensorboard(&self) -> PathBuf {
+        self.0.join("tensorboard")
+    }
+
     /// The weights at the end.
     pub fn model(&self) -> PathBuf {
         self.0.join("model.safetensors")

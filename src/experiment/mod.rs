@@ -7,10 +7,11 @@ mod build;
 mod config;
 mod evaluate;
 mod folder;
+mod loggers;
 mod run;
 mod summary;
 
-pub use config::{BenchmarkName, Config, DataSource, ModelName, StrategyName};
+pub use config::{BenchmarkName, Config, DataSource, LoggerName, ModelName, StrategyName};
 pub use evaluate::evaluate;
 pub use folder::RunFolder;
 pub use run::{Finished, train};

@@ -15,6 +15,7 @@ use crate::{Error, Result};
 use super::build;
 use super::config::{Config, StrategyName};
 use super::folder::RunFolder;
+use super::loggers;
 use super::summary::{Scores, Summary, stream};
 
 /// A run that came to its end.
@@ -27,8 +28,8 @@ pub struct Finished {
 }
 
 /// Trains as `config` says (resolving it first), evaluating on the whole test stream after every
-/// experience, and leaves a folder with `config.toml`, `metrics.jsonl`, `model.safetensors` and
-/// `report.html`. Everything is checked, and the data read, before the folder is made.
+/// experience, and leaves a folder with `config.toml`, `metrics.jsonl`, `model.safetensors`,
+/// `report.html` and what the loggers write. Everything is checked, and the data read, before the folder is made.
 ///
 /// When `interrupt` is raised, the training stops after the step it is in; what there is gets
 /// written all the same.
@@ -74,6 +75,7 @@ impl<'a> Run<'a> {
         write_atomically(&folder.config(), text.as_bytes())?;
         let metrics = Arc::new(Mutex::new(MetricsFile::create(&folder.metrics())?));
         builder = builder
+            .evaluator(loggers::evaluator(config, &folder)?)
             .plugin(IterationLog {
                 file: Arc::clone(&metrics),
                 every: config.log_every as u64,

@@ -2,8 +2,9 @@
 
 use std::io::IsTerminal;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
+use super::bar::bar;
 use super::text::TextLogger;
 use crate::Result;
 use crate::evaluation::{EvaluationPlugin, Logger};
@@ -52,7 +53,7 @@ impl InteractiveLogger {
 
     fn begin(&mut self, name: String, length: usize) {
         if self.draws && self.bar.is_none() {
-            self.bar = Some(bar(name, length));
+            self.bar = Some(bar(name, length as u64));
         }
     }
 
@@ -67,21 +68,6 @@ impl InteractiveLogger {
             bar.finish_and_clear();
         }
     }
-}
-
-/// A bar of one line, as wide as the terminal: share, bar, count, time gone and time left, speed.
-fn bar(name: String, length: usize) -> ProgressBar {
-    let style = ProgressStyle::with_template(
-        "{prefix} {percent:>3}%|{wide_bar}| {pos}/{len} [{elapsed}<{eta}, {per_sec}]",
-    )
-    .expect("the template is a constant that parses");
-    let speed = |state: &indicatif::ProgressState, w: &mut dyn std::fmt::Write| {
-        // The writer is a string in memory: it cannot fail.
-        let _ = write!(w, "{:.0}it/s", state.per_sec());
-    };
-    ProgressBar::new(length as u64)
-        .with_style(style.progress_chars("█▉▊▋▌▍▎▏ ").with_key("per_sec", speed))
-        .with_prefix(name)
 }
 
 impl Logger for InteractiveLogger {

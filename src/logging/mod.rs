@@ -17,6 +17,7 @@
 //! - A metric over a whole stream whose experiences have different task labels has no part with a
 //!   task in its name (see [`metric_name`](crate::evaluation::metric_name)).
 
+mod bar;
 mod calendar;
 mod console;
 mod csv;
