@@ -28,6 +28,16 @@ pub struct TrainOptions {
     #[arg(long, value_name = "FILE", help_heading = "Run")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
+    /// Go on with the run in this folder from its last checkpoint; only --threads and --quiet may
+    /// be given with it
+    #[arg(
+        long,
+        value_name = "RUNDIR",
+        help_heading = "Run",
+        conflicts_with = "config"
+    )]
+    #[serde(skip)]
+    pub resume: Option<PathBuf>,
 }
 
 /// The options of `unforget eval`.
@@ -183,6 +193,9 @@ struct RunOptions {
     #[arg(long, value_name = "L,L,..", value_delimiter = ',',
           value_parser = PossibleValuesParser::new(LoggerName::NAMES))]
     loggers: Option<Vec<String>>,
+    /// Write a checkpoint every so many steps [default: 0, every 30 seconds]
+    #[arg(long, value_name = "N")]
+    checkpoint_every: Option<i64>,
     /// The folder to write, new or empty [default: runs/TIME-STRATEGY-BENCHMARK]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,

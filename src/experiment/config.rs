@@ -94,6 +94,9 @@ pub struct Config {
     pub log_every: usize,
     /// What is written besides `metrics.jsonl`.
     pub loggers: Vec<LoggerName>,
+    /// A checkpoint is written every so many steps; 0: every 30 seconds. (And at the end, and when
+    /// the run is interrupted.)
+    pub checkpoint_every: usize,
     /// The folder to write; unset: a new one under `runs/`. Never part of a written config.
     #[serde(skip_serializing)]
     pub out: Option<PathBuf>,
@@ -138,6 +141,7 @@ impl Default for Config {
             threads: 1,
             log_every: 10,
             loggers: vec![LoggerName::Csv, LoggerName::TensorBoard],
+            checkpoint_every: 0,
             out: None,
             quiet: false,
         }

@@ -35,16 +35,16 @@ impl Console {
 /// A bar for each epoch, on standard error: steps a second, the loss, the time left. It vanishes
 /// with the epoch.
 #[derive(Default)]
-pub struct Progress {
+pub struct ProgressBars {
     bar: Option<ProgressBar>,
 }
 
-impl Progress {
+impl ProgressBars {
     /// The loss is refreshed every so many steps; the bar itself redraws at most 20 times a second.
     const EVERY: u64 = 16;
 }
 
-impl Plugin for Progress {
+impl Plugin for ProgressBars {
     fn before_training_epoch(&mut self, s: &mut State) -> Result<()> {
         let experience = s.experience.as_ref().map_or(0, |e| e.current_experience());
         let (epoch, epochs) = (s.clock.train_exp_epochs + 1, s.train_epochs);

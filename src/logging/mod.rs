@@ -2,8 +2,8 @@
 //!
 //! The loggers of an [`EvaluationPlugin`](crate::evaluation::EvaluationPlugin), each under Avalanche's
 //! name: [`TextLogger`], [`InteractiveLogger`], [`CsvLogger`], [`TensorBoardLogger`];
-//! and [`JsonLinesLogger`]. Besides, what the command line adds: the lines of
-//! `metrics.jsonl`, its own progress bar, and the plugin that ends a run on Ctrl-C.
+//! and [`JsonLinesLogger`]. Besides, what the command line adds: the lines of `metrics.jsonl` and its
+//! own progress bar.
 //!
 //! Where the loggers differ from Avalanche's on purpose:
 //!
@@ -23,17 +23,15 @@ mod console;
 mod csv;
 mod file;
 mod interactive;
-mod interrupt;
 mod json;
 mod metrics;
 mod tensorboard;
 mod text;
 
 pub(crate) use calendar::{now, utc};
-pub use console::{Console, Progress, matrix_text, percent};
+pub use console::{Console, ProgressBars, matrix_text, percent};
 pub use csv::CsvLogger;
 pub use interactive::{InteractiveLogger, default_evaluator};
-pub use interrupt::StopOnInterrupt;
 pub use json::JsonLinesLogger;
 pub use metrics::{Evaluation, Iteration, IterationLog, MetricsFile};
 pub use tensorboard::TensorBoardLogger;
