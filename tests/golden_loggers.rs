@@ -11,7 +11,7 @@ use unforget::data::{Dataset, Transform, TransformGroups};
 use unforget::evaluation::{
     At, EvaluationPlugin, Logger, Metric, accuracy_metrics, argmax, loss_metrics, metric_name,
 };
-use unforget::logging::{CsvLogger, JsonLinesLogger, TextLogger};
+use unforget::logging::{CsvLogger, JsonLinesLogger, TextLogger, every};
 use unforget::prelude::*;
 use unforget::snapshot::Snapshot;
 use unforget::training::{Event, MetricData, MetricValue};
@@ -226,11 +226,7 @@ fn loggers(folder: &Path) -> Vec<Box<dyn Logger>> {
     vec![
         Box::new(TextLogger::file(folder.join("log.txt")).unwrap()),
         Box::new(CsvLogger::new(folder).unwrap()),
-        Box::new(
-            JsonLinesLogger::new(folder.join("values.jsonl"))
-                .unwrap()
-                .every(3),
-        ),
+        Box::new(JsonLinesLogger::new(folder.join("values.jsonl")).unwrap()),
     ]
 }
 
@@ -244,8 +240,9 @@ fn run(loggers: Vec<Box<dyn Logger>>, hears: Range<usize>, notes_after: usize) -
         notes: Arc::clone(&notes),
         events: 0,
     };
-    let at = [At::Minibatch, At::Epoch, At::Experience, At::Stream];
+    let at = [At::Epoch, At::Experience, At::Stream];
     let evaluator = EvaluationPlugin::new()
+        .metrics(every(3, accuracy_metrics(&[At::Minibatch])))
         .metrics(accuracy_metrics(&at))
         .logger(part);
     let mut strategy = strategy(evaluator, Some(1), 2);

@@ -149,7 +149,7 @@ impl<'a> Run<'a> {
             })
             .keeper(checkpoints.clone());
         if console.shows_progress() {
-            builder = builder.plugin(ProgressBars::default());
+            builder = builder.plugin(ProgressBars::new(Arc::clone(interrupt)));
         }
         Ok(Run {
             config,

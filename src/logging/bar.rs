@@ -3,19 +3,25 @@
 use console::Term;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
-/// Columns of the figures beside name and bar.
-const FIGURES: usize = 50;
-/// The narrowest bar worth drawing.
-const BAR: usize = 8;
+/// Columns of the figures beside name and bar, and some that stay free: a terminal that echoes `^C`
+/// behind a full line begins a new one.
+const FIGURES: usize = 53;
+/// The narrowest bar worth drawing, and the widest.
+const BAR: std::ops::RangeInclusive<usize> = 8..=40;
 
 /// A bar of `length` steps on standard error: share, count, speed, time left, and what is set as
 /// its message. It stays on one line: on a narrow terminal only name, share and time left are shown.
 pub(super) fn bar(name: String, length: u64) -> ProgressBar {
     let columns = usize::from(Term::stderr().size().1);
-    let template = if columns >= name.chars().count() + BAR + FIGURES {
-        "{prefix} {percent:>3}%|{wide_bar}| {pos}/{len} [{eta}, {speed}{msg}]".to_string()
+    let length_of_name = name.chars().count();
+    let rest = columns.saturating_sub(length_of_name + FIGURES);
+    let template = if rest >= *BAR.start() {
+        let width = rest.min(*BAR.end());
+        format!(
+            "{{prefix}} {{percent:>3}}%|{{bar:{width}}}| {{pos}}/{{len}} [{{eta}}, {{speed}}{{msg}}]"
+        )
     } else {
-        let room = columns.saturating_sub(12).max(1);
+        let room = columns.saturating_sub(14).clamp(1, length_of_name.max(1));
         format!("{{prefix:{room}!}} {{percent:>3}}% {{eta:>4}}")
     };
     let style = ProgressStyle::with_template(&template)

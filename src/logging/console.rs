@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use indicatif::ProgressBar;
@@ -34,21 +36,35 @@ impl Console {
 
 /// A bar for each epoch, on standard error: steps a second, the loss, the time left. It vanishes
 /// with the epoch.
-#[derive(Default)]
 pub struct ProgressBars {
     bar: Option<ProgressBar>,
+    interrupt: Arc<AtomicBool>,
 }
 
 impl ProgressBars {
     /// The loss is refreshed every so many steps; the bar itself redraws at most 20 times a second.
     const EVERY: u64 = 16;
+
+    /// Bars that go away when `interrupt` is raised, before anything else is printed.
+    pub fn new(interrupt: Arc<AtomicBool>) -> Self {
+        ProgressBars {
+            bar: None,
+            interrupt,
+        }
+    }
+
+    fn end(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
 }
 
 impl Plugin for ProgressBars {
     fn before_training_epoch(&mut self, s: &mut State) -> Result<()> {
         let experience = s.experience.as_ref().map_or(0, |e| e.current_experience());
         let (epoch, epochs) = (s.clock.train_exp_epochs + 1, s.train_epochs);
-        let name = format!("experience {experience}, epoch {epoch}/{epochs}");
+        let name = format!("exp {experience}, epoch {epoch}/{epochs}");
         let bar = bar(name, s.iterations_per_epoch as u64);
         bar.enable_steady_tick(Duration::from_millis(200));
         self.bar = Some(bar);
@@ -62,13 +78,14 @@ impl Plugin for ProgressBars {
             }
             bar.inc(1);
         }
+        if self.interrupt.load(Ordering::Relaxed) {
+            self.end();
+        }
         Ok(())
     }
 
     fn after_training_epoch(&mut self, _: &mut State) -> Result<()> {
-        if let Some(bar) = self.bar.take() {
-            bar.finish_and_clear();
-        }
+        self.end();
         Ok(())
     }
 }

@@ -46,7 +46,6 @@ pub struct CsvLogger {
     training: LogFile,
     eval: LogFile,
     metrics: LogFile,
-    every: u64,
     state: Progress,
     rows: String,
 }
@@ -72,19 +71,9 @@ impl CsvLogger {
             training: file("training_results.csv")?,
             eval: file("eval_results.csv")?,
             metrics: file("metrics.csv")?,
-            every: 1,
             state: Progress::default(),
             rows: String::new(),
         })
-    }
-
-    /// Of what is emitted at every training iteration, keeps in `metrics.csv` only iterations
-    /// 0, `n`, `2n`, ... (default: all).
-    pub fn every(self, n: u64) -> Self {
-        CsvLogger {
-            every: n.max(1),
-            ..self
-        }
     }
 
     /// Writes the headers of tables that have none yet.
@@ -147,7 +136,7 @@ impl CsvLogger {
 
 impl Logger for CsvLogger {
     fn on(&mut self, event: Event, s: &State, values: &[MetricValue]) -> Result<()> {
-        if !values.is_empty() && !super::thinned_out(event, s, self.every) {
+        if !values.is_empty() {
             self.long(values)?;
         }
         match event {

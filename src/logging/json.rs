@@ -19,7 +19,6 @@ use crate::template::{Event, MetricData, MetricValue, State};
 /// it where the checkpoint was written.
 pub struct JsonLinesLogger {
     file: LogFile,
-    every: u64,
     lines: Vec<u8>,
 }
 
@@ -31,26 +30,15 @@ impl JsonLinesLogger {
     pub fn new(path: impl AsRef<Path>) -> Result<Self> {
         Ok(JsonLinesLogger {
             file: LogFile::open(path)?,
-            every: 1,
             lines: Vec::new(),
         })
-    }
-
-    /// Of what is emitted at every training iteration, keeps only iterations 0, `n`, `2n`, ...
-    /// (default: all).
-    pub fn every(self, n: u64) -> Self {
-        JsonLinesLogger {
-            every: n.max(1),
-            ..self
-        }
     }
 }
 
 impl Logger for JsonLinesLogger {
-    fn on(&mut self, event: Event, s: &State, values: &[MetricValue]) -> Result<()> {
-        if event != Event::BeforeTraining
-            && (values.is_empty() || super::thinned_out(event, s, self.every))
-        {
+    fn on(&mut self, event: Event, _: &State, values: &[MetricValue]) -> Result<()> {
+        // The file is there from the start.
+        if event != Event::BeforeTraining && values.is_empty() {
             return Ok(());
         }
         self.lines.clear();

@@ -2,7 +2,7 @@
 //!
 //! The loggers of an [`EvaluationPlugin`](crate::evaluation::EvaluationPlugin), each under Avalanche's
 //! name: [`TextLogger`], [`InteractiveLogger`], [`CsvLogger`], [`TensorBoardLogger`];
-//! and [`JsonLinesLogger`]. Besides, what the command line adds: the lines of `metrics.jsonl` and its
+//! and [`JsonLinesLogger`]. [`every()`] thins the metrics of mini-batches. Besides, what the command line adds: the lines of `metrics.jsonl` and its
 //! own progress bar.
 //!
 //! Where the loggers differ from Avalanche's on purpose:
@@ -21,6 +21,7 @@ mod bar;
 mod calendar;
 mod console;
 mod csv;
+mod every;
 mod file;
 mod interactive;
 mod json;
@@ -31,16 +32,9 @@ mod text;
 pub(crate) use calendar::{now, utc};
 pub use console::{Console, ProgressBars, matrix_text, percent};
 pub use csv::CsvLogger;
+pub use every::every;
 pub use interactive::{InteractiveLogger, default_evaluator};
 pub use json::JsonLinesLogger;
 pub use metrics::{Evaluation, Iteration, IterationLog, MetricsFile};
 pub use tensorboard::TensorBoardLogger;
 pub use text::TextLogger;
-
-use crate::template::{Event, State};
-
-/// Whether a logger that keeps only each `every`-th training iteration skips what was emitted at
-/// `event`.
-fn thinned_out(event: Event, s: &State, every: u64) -> bool {
-    event == Event::AfterTrainingIteration && !s.clock.train_iterations.is_multiple_of(every)
-}

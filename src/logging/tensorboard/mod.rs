@@ -29,7 +29,7 @@ use crate::{Error, Result};
 /// | value | in TensorBoard |
 /// |---|---|
 /// | number | scalar (f32) |
-/// | tensor | histogram of its finite values; one with two dimensions also as a picture, `NAME/figure` |
+/// | tensor | histogram of its finite values; one with two dimensions also as a picture, `NAME/figure`, unless the metric gives one, `NAME/image` |
 /// | picture | image |
 /// | serialised data | nothing |
 ///
@@ -54,7 +54,6 @@ pub struct TensorBoardLogger {
     folder: PathBuf,
     name: String,
     file: Option<LogFile>,
-    every: u64,
     bytes: Vec<u8>,
 }
 
@@ -79,18 +78,8 @@ impl TensorBoardLogger {
                 process::id()
             ),
             file: None,
-            every: 1,
             bytes: Vec::new(),
         })
-    }
-
-    /// Of what is emitted at every training iteration, keeps only iterations 0, `n`, `2n`, ...
-    /// (default: all).
-    pub fn every(self, n: u64) -> Self {
-        TensorBoardLogger {
-            every: n.max(1),
-            ..self
-        }
     }
 
     /// Appends the events collected in `bytes`.
@@ -111,12 +100,12 @@ impl TensorBoardLogger {
 }
 
 impl Logger for TensorBoardLogger {
-    fn on(&mut self, event: Event, s: &State, values: &[MetricValue]) -> Result<()> {
+    fn on(&mut self, event: Event, _: &State, values: &[MetricValue]) -> Result<()> {
         self.bytes.clear();
-        if !super::thinned_out(event, s, self.every) {
-            for value in values {
-                add(&mut self.bytes, value);
-            }
+        for value in values {
+            // A metric that gives a picture of its matrix knows more about it.
+            let drawn = |v: &MetricValue| v.name.strip_suffix("/image") == Some(&value.name);
+            add(&mut self.bytes, value, !values.iter().any(drawn));
         }
         // The file is there from the start, so that TensorBoard can be opened at once.
         if self.bytes.is_empty() && event != Event::BeforeTraining {
@@ -142,8 +131,8 @@ impl Logger for TensorBoardLogger {
     }
 }
 
-/// Appends the events of one value.
-fn add(out: &mut Vec<u8>, MetricValue { name, value, x }: &MetricValue) {
+/// Appends the events of one value; with `draw`, also a picture of a matrix.
+fn add(out: &mut Vec<u8>, MetricValue { name, value, x }: &MetricValue, draw: bool) {
     let mut push = |tag: &str, content| {
         let value = Value {
             tag: tag.to_string(),
@@ -163,7 +152,8 @@ fn add(out: &mut Vec<u8>, MetricValue { name, value, x }: &MetricValue) {
             if let Some(histogram) = histogram::histogram(array.iter().copied()) {
                 push(name, Content::Histo(histogram));
             }
-            if array.ndim() == 2
+            if draw
+                && array.ndim() == 2
                 && let Some(image) = image(&figure::matrix(array, &[]))
             {
                 push(&format!("{name}/figure"), Content::Image(image));

@@ -78,3 +78,52 @@ pub(super) struct Histogram {
     #[prost(double, repeated, tag = "7")]
     pub bucket: Vec<f64>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prost::Message;
+
+    /// Recorded from TensorBoard 2.21's own messages with the same content.
+    #[test]
+    fn messages_are_tensorboards() {
+        let recorded = "09000000000000f83f10072a740a080a0161150000803e0a100a0162220b0801100218032203706e670a560a01632a5109000000000000f0bf1100000000000000401900000000000008402100000000000010402900000000000014403210000000000000000000000000000000403a10000000000000f03f0000000000000040";
+        let value = |tag: &str, content| Value {
+            tag: tag.into(),
+            content: Some(content),
+        };
+        let image = Image {
+            height: 1,
+            width: 2,
+            colorspace: 3,
+            encoded_image_string: b"png".to_vec(),
+        };
+        let histogram = Histogram {
+            min: -1.0,
+            max: 2.0,
+            num: 3.0,
+            sum: 4.0,
+            sum_squares: 5.0,
+            bucket_limit: vec![0.0, 2.0],
+            bucket: vec![1.0, 2.0],
+        };
+        let summary = Summary {
+            value: vec![
+                value("a", Content::SimpleValue(0.25)),
+                value("b", Content::Image(image)),
+                value("c", Content::Histo(histogram)),
+            ],
+        };
+        let event = Event {
+            wall_time: 1.5,
+            step: 7,
+            what: Some(What::Summary(summary)),
+        };
+        let bytes: String = event
+            .encode_to_vec()
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
+        assert_eq!(bytes, recorded);
+    }
+}

@@ -64,7 +64,7 @@ fn every_kind_of_value_is_read_back() {
         value("matrix", MetricData::Tensor(arr2(&[[1.0, 0.0]]).into_dyn())),
         value("weights", MetricData::Bytes(vec![1, 2])),
     ] {
-        add(&mut logger.bytes, &v);
+        add(&mut logger.bytes, &v, true);
     }
     logger.write().unwrap();
     let path = only_file(&folder.path().join("a/b"));
@@ -108,7 +108,11 @@ fn a_resumed_run_continues_the_same_file() {
     let folder = tempfile::tempdir().unwrap();
     let log = |logger: &mut TensorBoardLogger, name: &str| {
         logger.bytes.clear();
-        add(&mut logger.bytes, &value(name, MetricData::Scalar(1.0)));
+        add(
+            &mut logger.bytes,
+            &value(name, MetricData::Scalar(1.0)),
+            true,
+        );
         logger.write().unwrap();
     };
     let mut first = TensorBoardLogger::new(folder.path()).unwrap();
