@@ -4,7 +4,7 @@ mod data;
 mod grid;
 mod options;
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -155,6 +155,10 @@ fn interrupt() -> Result<Arc<AtomicBool>> {
     ctrlc::set_handler(move || {
         if raised.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
+        }
+        if std::io::stderr().is_terminal() {
+            // Over the progress bar and the echo of the key.
+            eprint!("\r\x1b[2K");
         }
         eprintln!("stopping after this step; Ctrl-C again to stop at once");
     })

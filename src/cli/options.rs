@@ -8,7 +8,7 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use serde::Serialize;
 use unforget::experiment::{
-    BenchmarkName, DataSource, Mnist360Test, ModeName, ModelName, StrategyName,
+    BenchmarkName, DataSource, LoggerName, Mnist360Test, ModeName, ModelName, StrategyName,
 };
 
 /// The options of `unforget train`.
@@ -200,6 +200,10 @@ struct RunOptions {
     /// Write the losses of every N-th step [default: 10]
     #[arg(long, value_name = "N")]
     log_every: Option<i64>,
+    /// What to write besides metrics.jsonl, with commas between; or none [default: csv,tensorboard]
+    #[arg(long, value_name = "L,L,..", value_delimiter = ',',
+          value_parser = PossibleValuesParser::new(LoggerName::NAMES))]
+    loggers: Option<Vec<String>>,
     /// Write a checkpoint every so many steps [default: 0, every 30 seconds]
     #[arg(long, value_name = "N")]
     checkpoint_every: Option<i64>,

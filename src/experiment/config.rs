@@ -10,7 +10,9 @@ use crate::{Error, Result};
 
 mod choices;
 
-pub use choices::{BenchmarkName, DataSource, Mnist360Test, ModeName, ModelName, StrategyName};
+pub use choices::{
+    BenchmarkName, DataSource, LoggerName, Mnist360Test, ModeName, ModelName, StrategyName,
+};
 
 /// A whole run. [`Config::default`] is the main job: DER++ on the embedded Split-MNIST.
 ///
@@ -98,6 +100,8 @@ pub struct Config {
     pub threads: usize,
     /// Losses are written every so many steps.
     pub log_every: usize,
+    /// What is written besides `metrics.jsonl`.
+    pub loggers: Vec<LoggerName>,
     /// A checkpoint is written every so many steps; 0: every 30 seconds. (And at the end, and when
     /// the run is interrupted.)
     pub checkpoint_every: usize,
@@ -147,6 +151,7 @@ impl Default for Config {
             seed: 0,
             threads: 1,
             log_every: 10,
+            loggers: vec![LoggerName::Csv, LoggerName::TensorBoard],
             checkpoint_every: 0,
             out: None,
             quiet: false,
@@ -380,6 +385,11 @@ impl Config {
         }
         at_least("--train-epochs", self.train_epochs, 1)?;
         at_least("--log-every", self.log_every, 1)?;
+        if self.loggers.contains(&LoggerName::Nothing) && self.loggers.len() > 1 {
+            let found = self.loggers.iter().map(|l| l.name()).collect::<Vec<_>>();
+            let found = found.join(",");
+            return Err(Error::config("--loggers", "none alone, or loggers", found));
+        }
         at_most("--threads", self.threads, 1024)
     }
 }

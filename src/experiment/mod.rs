@@ -9,6 +9,7 @@ mod evaluate;
 mod folder;
 mod grid;
 mod keep;
+mod loggers;
 mod record;
 pub mod reproduce;
 mod run;
@@ -17,7 +18,7 @@ pub mod sweep;
 mod trial;
 
 pub use config::{
-    BenchmarkName, Config, DataSource, Mnist360Test, ModeName, ModelName, StrategyName,
+    BenchmarkName, Config, DataSource, LoggerName, Mnist360Test, ModeName, ModelName, StrategyName,
 };
 pub use evaluate::evaluate;
 pub use folder::RunFolder;

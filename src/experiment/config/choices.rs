@@ -108,6 +108,20 @@ choice! {
 }
 
 choice! {
+    /// What a run writes besides `metrics.jsonl`.
+    LoggerName {
+        /// Avalanche's CSV files, and one with every number.
+        Csv = "csv",
+        /// Events for TensorBoard.
+        TensorBoard = "tensorboard",
+        /// Avalanche's text log.
+        Text = "text",
+        /// No more.
+        Nothing = "none",
+    }
+}
+
+choice! {
     /// Where the samples come from.
     DataSource {
         /// The tenth of MNIST inside the program.
