@@ -11,7 +11,7 @@ use ndarray::{ArrayD, CowArray, IxDyn};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-pub use crate::graph::{BufferId, Graph, Mode, Norm, ParamId, ParamLayout, Var};
+pub use crate::graph::{BufferId, Graph, Mode, MultiplyAdds, Norm, ParamId, ParamLayout, Var};
 pub use crate::ops::{DerLoss, LossRows};
 
 /// Where a tape computes.
@@ -289,6 +289,12 @@ impl Tape {
     #[track_caller]
     pub fn loss_terms(&self, loss: Var) -> [f32; 4] {
         on!(self, g => g.loss_terms(loss))
+    }
+
+    /// See [`Graph::multiply_adds`].
+    #[track_caller]
+    pub fn multiply_adds(&self, output: Var) -> MultiplyAdds {
+        on!(self, g => g.multiply_adds(output))
     }
 
     // --- values ------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 #[path = "common/formula.rs"]
 mod formula;
+#[path = "common/recorded.rs"]
+mod recorded;
 
 use serde_json::Value;
 use std::sync::{Arc, Mutex};
@@ -86,7 +88,7 @@ fn callbacks_come_in_avalanches_order() {
         .unwrap();
     heard.lock().unwrap().push("eval".to_string());
     strategy.eval(&test.slice(0..2)).unwrap();
-    let want = texts(&formula::golden("callbacks.json")["trace"]);
+    let want = texts(&recorded::golden("callbacks.json")["trace"]);
     assert_eq!(*heard.lock().unwrap(), want);
 }
 
@@ -119,7 +121,7 @@ fn schedule(
 
 #[test]
 fn periodic_evaluations_come_when_avalanche_has_them() {
-    let golden = formula::golden("callbacks.json");
+    let golden = recorded::golden("callbacks.json");
     let schedules = golden["schedules"].as_array().unwrap();
     let mut different = Vec::new();
     for case in schedules {

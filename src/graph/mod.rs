@@ -5,10 +5,12 @@
 //! and the backward pass is one loop from the last node to the first.
 
 mod arena;
+mod macs;
 mod node;
 mod params;
 
 pub(crate) use arena::{Arena, Block, Lent};
+pub use macs::MultiplyAdds;
 pub(crate) use node::{Node, Op, Order};
 pub use node::{Norm, Var};
 pub(crate) use params::Params;

@@ -1,7 +1,6 @@
 //! The small class-incremental benchmark of `make_metrics.py`: ten features and ten classes by
 //! formula, two classes in each of five experiences.
 
-use serde_json::Value;
 use unforget::data::{Dataset, Transform, TransformGroups};
 use unforget::prelude::*;
 use unforget::training::StrategyBuilder;
@@ -45,11 +44,4 @@ pub fn strategy() -> StrategyBuilder {
         .eval_mb_size(8)
         .alpha(0.2)
         .beta(0.5)
-}
-
-/// A recorded file.
-pub fn golden(name: &str) -> Value {
-    let path = format!("{}/tests/golden/{name}", env!("CARGO_MANIFEST_DIR"));
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
-    serde_json::from_str(&text).expect("JSON")
 }
