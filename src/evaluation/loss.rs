@@ -22,7 +22,7 @@ pub fn loss_metrics(at: &[At]) -> Vec<Box<dyn Metric>> {
 /// Names: `Loss_Current_Epoch`, `Loss_Logits_Epoch`, `Loss_Replay_Epoch`; per mini-batch with `_MB`,
 /// running `RunningLoss_Current_Epoch` and so on. In evaluation there is only the first term.
 pub fn loss_term_metrics(at: &[At]) -> Vec<Box<dyn Metric>> {
-    let terms: [(&str, fn(&LossTerms) -> f32); 3] = [
+    let terms: [(&str, Term); 3] = [
         ("Loss_Current", |loss| loss.current),
         ("Loss_Logits", |loss| loss.logits),
         ("Loss_Replay", |loss| loss.replay),
@@ -32,7 +32,10 @@ pub fn loss_term_metrics(at: &[At]) -> Vec<Box<dyn Metric>> {
         .collect()
 }
 
-fn mean_over_samples(name: String, at: At, term: fn(&LossTerms) -> f32) -> Box<dyn Metric> {
+/// One of the terms.
+type Term = fn(&LossTerms) -> f32;
+
+fn mean_over_samples(name: String, at: At, term: Term) -> Box<dyn Metric> {
     let measure = move |s: &State| (f64::from(term(&s.loss)), s.mb_y.len() as f64);
     Box::new(MeanMetric::new(name, at, measure))
 }

@@ -40,6 +40,9 @@ impl FromIterator<f64> for Mean {
     }
 }
 
+/// A mini-batch's value and weight.
+type Measure = dyn Fn(&State) -> (f64, f64) + Send;
+
 /// A metric that is a mean over mini-batches: `measure` gives a mini-batch's value and weight.
 ///
 /// ```
@@ -54,7 +57,7 @@ impl FromIterator<f64> for Mean {
 /// ```
 pub struct MeanMetric {
     name: String,
-    measure: Box<dyn Fn(&State) -> (f64, f64) + Send>,
+    measure: Box<Measure>,
     span: Span,
     mean: Mean,
 }
