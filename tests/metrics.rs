@@ -214,6 +214,22 @@ fn summary_figures_follow_from_the_accuracies() {
         ] {
             close(at(&format!("{name}/{stream}")), value.unwrap(), name);
         }
+        // Within the classes known after training t: then, at the last evaluation before the next
+        // training, minus now.
+        for t in 0..i {
+            let of = |name: &str, x: u64| {
+                let (xs, values) = &all[&format!("{name}/{stream}/Exp{t:03}")];
+                let last = xs.iter().rposition(|&found| found == x).expect(name);
+                values[last].scalar().expect("a number")
+            };
+            let (then, now) = (12 * (t as u64 + 1), 12 * (i as u64 + 1));
+            let want = of("CumulativeAccuracy", then) - of("CumulativeAccuracy", now);
+            close(
+                of("CumulativeForgetting", now),
+                want,
+                "CumulativeForgetting",
+            );
+        }
         // Mammoth's own code: the best of each column, from its diagonal on, minus the last row.
         let rows = matrix.rows();
         let lost: f64 = (0..i)

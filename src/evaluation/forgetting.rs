@@ -104,7 +104,8 @@ impl Forgetting {
         format!("{level}{base}")
     }
 
-    /// The value for experience `k`, if it was evaluated now and has a past.
+    /// The value for experience `k` as of the last row, if it was evaluated then and has a past. An
+    /// experience trained on again has none until the next training.
     fn value(&self, rows: &[Row], k: usize) -> Option<f64> {
         let (last, before) = rows.split_last()?;
         if last.trained == Some(k) {
@@ -159,5 +160,74 @@ impl Metric for Forgetting {
     fn load(&mut self, from: &Snapshot) -> Result<()> {
         self.record = from.get("record")?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows after the trainings of the given experiences, each with the accuracies of all.
+    fn rows(given: &[(Option<usize>, &[f64])]) -> Vec<Row> {
+        (given.iter().enumerate())
+            .map(|(i, &(trained, accuracies))| Row {
+                trained,
+                trainings: i,
+                seen: Default::default(),
+                accuracies: accuracies.iter().copied().enumerate().collect(),
+            })
+            .collect()
+    }
+
+    fn values(rows: &[Row], k: usize) -> [Option<f64>; 4] {
+        let definitions = [
+            Definition::Forgetting,
+            Definition::Transfer,
+            Definition::Max,
+            Definition::Mammoth,
+        ];
+        definitions.map(|definition| {
+            let metric = Forgetting {
+                definition,
+                experience: true,
+                stream: true,
+                record: Record::default(),
+            };
+            metric.value(rows, k)
+        })
+    }
+
+    #[test]
+    fn each_definition_has_its_past() {
+        // Experience 1 is best before any training, then before its own.
+        let before = [
+            (None, &[0.125, 1.0][..]),
+            (Some(0), &[0.5, 0.875]),
+            (Some(1), &[0.75, 0.5]),
+            (Some(2), &[0.25, 0.625]),
+        ];
+        let rows = rows(&before);
+        let lost = [Some(0.25), Some(-0.25), Some(0.5), Some(0.5)];
+        assert_eq!(values(&rows, 0), lost);
+        // Of the best since its own training the present may be it.
+        let gained = [Some(-0.125), Some(0.125), Some(0.25), Some(0.0)];
+        assert_eq!(values(&rows, 1), gained);
+        assert_eq!(values(&rows[..3], 1), [None; 4], "trained on last");
+        assert_eq!(values(&rows[..2], 1), [None; 4], "not trained on yet");
+        assert_eq!(values(&rows, 2), [None; 4], "not evaluated");
+    }
+
+    #[test]
+    fn an_experience_trained_on_again_is_measured_from_there() {
+        let all = [
+            (Some(0), &[1.0][..]),
+            (Some(1), &[0.25]),
+            (Some(0), &[0.75]),
+            (Some(1), &[0.5]),
+        ];
+        let rows = rows(&all);
+        assert_eq!(values(&rows[..3], 0), [None; 4]);
+        let lost = [Some(0.25), Some(-0.25), Some(0.5), Some(0.5)];
+        assert_eq!(values(&rows, 0), lost);
     }
 }

@@ -15,7 +15,8 @@ pub fn metric_name(name: &str, s: &State, experience: bool) -> String {
         return out;
     };
     let one_task = |e: &Experience| e.task_label() == current.task_label();
-    if experience || s.is_training || s.current_eval_stream.iter().all(one_task) {
+    // In training there is no such stream, and the experience's own task counts.
+    if experience || s.current_eval_stream.iter().all(one_task) {
         out.push_str(&format!("/Task{:03}", current.task_label()));
     }
     if experience {
