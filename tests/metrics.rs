@@ -407,3 +407,61 @@ fn forward_transfer_without_a_first_evaluation_is_silent() {
     );
     assert_eq!(all.len(), 1);
 }
+
+#[test]
+fn a_stream_of_several_tasks_has_no_task_in_its_name() {
+    let benchmark = formula::builder().return_task_id(true).build().unwrap();
+    let evaluator = EvaluationPlugin::new()
+        .metrics(accuracy_metrics(&[At::Epoch, At::Experience, At::Stream]))
+        .metrics(class_accuracy_metrics(&[At::Stream]));
+    let mut strategy = formula::strategy().evaluator(evaluator).build().unwrap();
+    strategy
+        .train(&benchmark.train_stream().slice(0..2))
+        .unwrap();
+    strategy.eval(&benchmark.test_stream().slice(0..2)).unwrap();
+    let all = all(&strategy);
+    // The classes of an experience, in the benchmark's order [4, 1, 7, 5, ...].
+    let names: Vec<&str> = all.keys().map(String::as_str).collect();
+    assert_eq!(
+        names,
+        [
+            "Top1_Acc_Epoch/train_phase/train_stream/Task000",
+            "Top1_Acc_Epoch/train_phase/train_stream/Task001",
+            "Top1_Acc_Exp/eval_phase/test_stream/Task000/Exp000",
+            "Top1_Acc_Exp/eval_phase/test_stream/Task001/Exp001",
+            "Top1_Acc_Stream/eval_phase/test_stream",
+            "Top1_ClassAcc_Stream/eval_phase/test_stream/Task000/1",
+            "Top1_ClassAcc_Stream/eval_phase/test_stream/Task000/4",
+            "Top1_ClassAcc_Stream/eval_phase/test_stream/Task001/5",
+            "Top1_ClassAcc_Stream/eval_phase/test_stream/Task001/7",
+        ]
+    );
+    let exp = |name: &str| scalars(&all, name)[0];
+    let mean = (exp(names[2]) + exp(names[3])) / 2.0;
+    close(exp(names[4]), mean, "ten samples each");
+}
+
+#[test]
+fn an_evaluator_can_be_suspended_and_keep_only_the_last_values() {
+    let benchmark = formula::benchmark();
+    let evaluator = EvaluationPlugin::default().collect_all(false);
+    let mut strategy = formula::strategy().evaluator(evaluator).build().unwrap();
+    strategy.evaluator_mut().active = false;
+    strategy.train(&benchmark.train_stream()[0]).unwrap();
+    assert!(strategy.state().last_metrics.is_empty());
+    strategy.evaluator_mut().active = true;
+    strategy.eval(&benchmark.test_stream()[0]).unwrap();
+    assert!(strategy.evaluator().get_all_metrics().is_empty());
+    let last = &strategy.state().last_metrics;
+    let names: Vec<&str> = last.keys().map(String::as_str).collect();
+    assert_eq!(
+        names,
+        [
+            "Loss_Exp/eval_phase/test_stream/Task000/Exp000",
+            "Loss_Stream/eval_phase/test_stream/Task000",
+            "Top1_Acc_Exp/eval_phase/test_stream/Task000/Exp000",
+            "Top1_Acc_Stream/eval_phase/test_stream/Task000",
+        ]
+    );
+    assert!(last.values().all(|value| value.scalar().is_some()));
+}

@@ -1,5 +1,6 @@
 //! The largest of readings taken in the background: memory, GPU.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -70,18 +71,30 @@ pub fn gpu_usage_metrics(
     at: &[At],
 ) -> Option<Vec<Box<dyn Metric>>> {
     only("gpu_usage_metrics", at, &MAY);
-    let mut ask = Command::new("nvidia-smi");
+    gpu_metrics("nvidia-smi".as_ref(), gpu_id, every, at)
+}
+
+/// As [`gpu_usage_metrics`], asking `program`: once whether there is the GPU, then for readings
+/// without end.
+fn gpu_metrics(
+    program: &OsStr,
+    gpu_id: usize,
+    every: Duration,
+    at: &[At],
+) -> Option<Vec<Box<dyn Metric>>> {
+    let mut ask = Command::new(program);
     ask.arg("--query-gpu=utilization.gpu")
         .arg("--format=csv,noheader,nounits")
         .arg(format!("--id={gpu_id}"))
         .stdin(Stdio::null())
         .stderr(Stdio::null());
     let once = ask.output().ok().filter(|answer| answer.status.success())?;
-    percent(std::str::from_utf8(&once.stdout).ok()?.lines().next()?)?;
+    let first = percent(std::str::from_utf8(&once.stdout).ok()?.lines().next()?)?;
     ask.arg(format!("--loop-ms={}", every.as_millis().max(1)));
     let mut child = ask.stdout(Stdio::piped()).spawn().ok()?;
-    let lines = BufReader::new(child.stdout.take()?).lines();
+    let output = child.stdout.take();
     let peaks = Peaks::new(at.len());
+    peaks.take(first);
     let source = Arc::new(Source {
         peaks: Arc::clone(&peaks),
         read: {
@@ -91,6 +104,7 @@ pub fn gpu_usage_metrics(
         _stop: None,
         child: Some(Mutex::new(child)),
     });
+    let lines = BufReader::new(output?).lines();
     let thread = std::thread::Builder::new().name("gpu usage".into());
     thread
         .spawn(move || {
@@ -227,8 +241,51 @@ mod tests {
     }
 
     #[test]
-    fn a_gpu_that_is_not_there_is_none() {
-        assert!(gpu_usage_metrics(9999, Duration::from_millis(500), &[At::Epoch]).is_none());
+    fn what_is_no_reading_is_left_out() {
         assert_eq!([" 37 ", "[N/A]", ""].map(percent), [Some(37.0), None, None]);
+    }
+
+    /// A program that answers as `nvidia-smi` does for GPU 1 only, then with more readings.
+    #[cfg(unix)]
+    #[test]
+    fn readings_of_a_gpu_are_taken_until_the_last_metric_is_gone() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let folder = tempfile::tempdir().unwrap();
+        let (program, alive) = (folder.path().join("smi"), folder.path().join("alive"));
+        let script = format!(
+            "#!/bin/sh\n\
+             [ \"$3\" = --id=1 ] || {{ echo 'No devices were found'; exit 6; }}\n\
+             [ \"$4\" = --loop-ms=20 ] || {{ echo 12; exit 0; }}\n\
+             echo 40; echo 75; echo '[N/A]'; echo 30\n\
+             touch {}\n\
+             exec sleep 600\n",
+            alive.display()
+        );
+        std::fs::write(&program, script).unwrap();
+        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+        let (program, every) = (program.as_os_str(), Duration::from_millis(20));
+        assert!(gpu_metrics(program, 0, every, &[At::Epoch]).is_none());
+        assert!(gpu_metrics("no such program".as_ref(), 1, every, &[At::Epoch]).is_none());
+        assert!(gpu_usage_metrics(9999, every, &[At::Epoch]).is_none());
+
+        let (sender, gone) = channel::<()>();
+        let mut metrics = gpu_metrics(program, 1, every, &[At::Epoch]).expect("a GPU");
+        let mut saved = Snapshot::default();
+        let mut peak = || {
+            metrics[0].save(&mut saved);
+            saved.get::<f64>("peak").unwrap()
+        };
+        while peak() < 75.0 || !alive.exists() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(peak(), 75.0);
+        // Dropping the metric ends the program, which would sleep on.
+        std::thread::spawn(move || {
+            metrics.clear();
+            drop(sender);
+        });
+        let ended = gone.recv_timeout(Duration::from_secs(60));
+        assert_eq!(ended, Err(RecvTimeoutError::Disconnected));
     }
 }

@@ -22,13 +22,15 @@ fn samples(n: usize, offset: usize) -> Dataset {
     Dataset::from_f32("formula", [FEATURES, 1, 1], x, y, CLASSES).expect("a data set")
 }
 
-pub fn benchmark() -> Benchmark {
+pub fn builder() -> NcBenchmark {
     let transforms = TransformGroups::same(Transform::default());
     NcBenchmark::new(samples(100, 0), samples(50, 5), transforms)
         .n_experiences(5)
         .seed(0)
-        .build()
-        .expect("a benchmark")
+}
+
+pub fn benchmark() -> Benchmark {
+    builder().build().expect("a benchmark")
 }
 
 /// DER as the script configures it.
