@@ -10,7 +10,9 @@ use crate::shape::{Shape, Window};
 use ndarray::{ArrayD, CowArray, IxDyn};
 use std::ops::Range;
 
-pub use crate::graph::{BufferId, Graph, MaskId, Mode, Norm, ParamId, ParamLayout, Var};
+pub use crate::graph::{
+    BufferId, Graph, MaskId, Mode, MultiplyAdds, Norm, ParamId, ParamLayout, Var,
+};
 pub use crate::ops::{DerLoss, LossRows};
 
 /// Where a tape computes.
@@ -309,6 +311,12 @@ impl Tape {
     #[track_caller]
     pub fn loss_terms(&self, loss: Var) -> [f32; 4] {
         on!(self, g => g.loss_terms(loss))
+    }
+
+    /// See [`Graph::multiply_adds`].
+    #[track_caller]
+    pub fn multiply_adds(&self, output: Var) -> MultiplyAdds {
+        on!(self, g => g.multiply_adds(output))
     }
 
     // --- values ------------------------------------------------------------------------------
