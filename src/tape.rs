@@ -59,6 +59,10 @@ macro_rules! on {
     };
 }
 
+mod weights;
+
+pub use weights::{Flat, Weights};
+
 fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&x| f64::from(x)).collect()
 }
@@ -268,6 +272,28 @@ impl Tape {
         on!(self, g => g.mse(x, target))
     }
 
+    /// A loss that `loss` computes outside of the engine, with its derivative. See
+    /// [`Graph::host_loss`].
+    ///
+    /// ```
+    /// use unforget::tape::{Device, Mode, Tape};
+    ///
+    /// let mut tape = Tape::new(Device::Cpu)?;
+    /// tape.begin(Mode::Train);
+    /// let x = tape.variable(&[1, 2], &[3.0, -4.0]);
+    /// let loss = tape.host_loss(x, |x, gradient| {
+    ///     gradient.copy_from_slice(x);
+    ///     x.iter().map(|x| x * x / 2.0).sum()
+    /// });
+    /// tape.backward(loss);
+    /// assert_eq!((tape.item(loss), tape.grad(x).unwrap()[[0, 1]]), (12.5, -4.0));
+    /// # Ok::<(), unforget::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn host_loss(&mut self, x: Var, loss: impl FnOnce(&[f64], &mut [f64]) -> f64) -> Var {
+        on!(self, g => g.host_loss(x, loss))
+    }
+
     /// See [`Graph::der_loss`].
     #[track_caller]
     pub fn der_loss(&mut self, logits: Var, loss: &DerLoss<'_>) -> Var {
@@ -423,6 +449,11 @@ impl Tape {
     /// Freezes or thaws a parameter (PyTorch's `requires_grad`).
     pub fn set_trainable(&mut self, id: ParamId, trainable: bool) {
         on!(self, g => g.params.set_trainable(id, trainable));
+    }
+
+    /// Whether a parameter is trained.
+    pub fn is_trainable(&self, id: ParamId) -> bool {
+        on!(self, g => g.params.trainable(id))
     }
 
     fn parameter_dims(&self, id: ParamId) -> Vec<usize> {

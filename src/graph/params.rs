@@ -5,6 +5,8 @@
 //! the order of numbers at the edge are those of PyTorch's state dict; inside, weights lie as the
 //! kernels want them ([`ParamLayout`]).
 
+mod flat;
+
 use crate::backend::{Backend, Elem, SgdStep, View, ViewMut, Write};
 use crate::error::{Error, Result};
 use crate::shape::Shape;
@@ -55,7 +57,7 @@ impl ParamLayout {
     }
 
     /// For number `i` of PyTorch's order, its place in storage.
-    fn stored_at(&self, i: usize) -> usize {
+    pub(crate) fn stored_at(&self, i: usize) -> usize {
         match *self {
             ParamLayout::Plain(_) => i,
             ParamLayout::Linear { inputs, outputs } => i % inputs * outputs + i / inputs,
@@ -111,6 +113,8 @@ pub(crate) struct Params<B: Backend> {
     grads: B::Buf,
     momentum: B::Buf,
     running: B::Buf,
+    /// Room for other values and running statistics, and for what is added to the gradients.
+    spare: [B::Buf; 2],
     len: usize,
     running_len: usize,
     params: Vec<Param>,
@@ -128,6 +132,7 @@ impl<B: Backend> Params<B> {
             grads: backend.alloc(0)?,
             momentum: backend.alloc(0)?,
             running: backend.alloc(0)?,
+            spare: [backend.alloc(0)?, backend.alloc(0)?],
             len: 0,
             running_len: 0,
             params: Vec::new(),

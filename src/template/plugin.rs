@@ -77,7 +77,7 @@ events! {
     before_forward = BeforeForward,
     /// With the logits in `mb_output`; the mini-batch now begins with the replay rows.
     after_forward = AfterForward,
-    /// With the loss in `loss_var`, to which a penalty may be added.
+    /// With the loss in `loss_var`, to which a term may be added; see also [`State::add_penalty`].
     before_backward = BeforeBackward,
     /// With the gradients.
     after_backward = AfterBackward,
@@ -89,6 +89,10 @@ events! {
     after_training_iteration = AfterTrainingIteration,
     /// After an epoch.
     after_training_epoch = AfterTrainingEpoch,
+    /// After the last epoch of an experience and its evaluation, before the method looks at the
+    /// model (DER stores its logits): the place to put another model in its place. Avalanche has no
+    /// such point.
+    after_training_epochs = AfterTrainingEpochs,
     /// After an experience; the replay buffer has been updated.
     after_training_exp = AfterTrainingExp,
     /// Once in each call of `train`, after everything else.

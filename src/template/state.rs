@@ -1,6 +1,7 @@
 //! Everything that plugins and methods may look at and change.
 
 use super::loader::Endless;
+use super::passes::Penalty;
 use super::{Clock, Criterion, LoaderOptions, MetricData};
 use crate::benchmarks::Experience;
 use crate::data::{ClassificationDataset, Group};
@@ -79,6 +80,8 @@ pub struct State {
     pub(crate) mb_x: Vec<f32>,
     pub(crate) shape: [usize; 3],
     pub(crate) stop: bool,
+    pub(crate) evaluation_requested: bool,
+    pub(super) penalty: Penalty,
     scratch: Vec<f32>,
 }
 
@@ -111,6 +114,8 @@ impl State {
             mb_x: Vec::new(),
             shape: [0; 3],
             stop: false,
+            evaluation_requested: false,
+            penalty: Penalty::default(),
             scratch: Vec::new(),
         }
     }
@@ -121,6 +126,12 @@ impl State {
     /// it always concerns the current experience only.
     pub fn stop_training(&mut self) {
         self.stop = true;
+    }
+
+    /// Asks for a periodic evaluation at the end of this experience even if its last epoch was
+    /// evaluated, because the model has changed since. Without periodic evaluation it does nothing.
+    pub fn request_evaluation(&mut self) {
+        self.evaluation_requested = true;
     }
 
     /// The opposite of [`is_training`](Self::is_training).
@@ -148,6 +159,7 @@ impl State {
         self.mb_task_id.clear();
         self.mb_logits_stored.clear();
         self.replay_rows = 0;
+        self.penalty.clear();
         self.mb_output = None;
         self.loss_var = None;
     }

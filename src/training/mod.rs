@@ -13,6 +13,7 @@ mod evaluate;
 mod method;
 mod naive;
 mod periodic;
+mod plugins;
 mod replay;
 mod strategy;
 
@@ -27,5 +28,6 @@ pub use eval_result::{EvalResult, ExperienceEval};
 pub use method::Method;
 pub use naive::Naive;
 pub use periodic::PevalMode;
+pub use plugins::*;
 pub use replay::Replay;
 pub use strategy::{Experiences, Strategy};
