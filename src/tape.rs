@@ -59,6 +59,7 @@ macro_rules! on {
     };
 }
 
+mod state;
 mod weights;
 
 pub use weights::{Flat, Weights};

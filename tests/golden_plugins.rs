@@ -168,6 +168,40 @@ fn from_scratch() {
 }
 
 #[test]
+fn gdumb() {
+    check("gdumb", naive(GDumb::new(20)), Run::default());
+}
+
+fn in_order() -> Run {
+    Run {
+        in_order: true,
+        ..Run::default()
+    }
+}
+
+#[test]
+fn agem() {
+    check("agem", naive(Agem::new(20, 40)), in_order());
+}
+
+#[test]
+fn gem() {
+    check("gem", naive(Gem::new(20, 0.3)), in_order());
+    check("gem-der", der(Gem::new(20, 0.3)), in_order());
+}
+
+#[test]
+fn er_ace() {
+    let (tape, model) = formula::model();
+    let builder = ErAce::builder(tape, model, sgd());
+    check(
+        "er-ace",
+        builder.mem_size(12).batch_size_mem(4),
+        Run::default(),
+    );
+}
+
+#[test]
 fn clipping() {
     check(
         "clip-norm",

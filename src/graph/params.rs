@@ -6,6 +6,7 @@
 //! kernels want them ([`ParamLayout`]).
 
 mod flat;
+mod momentum;
 
 use crate::backend::{Backend, Elem, SgdStep, View, ViewMut, Write};
 use crate::error::{Error, Result};

@@ -5,7 +5,10 @@
 //! with the logits that the network gave them where the method wants logits.
 
 mod buffer;
+mod dataset;
 mod reservoir;
+mod state;
 
 pub use buffer::{Buffer, ClassBalancedBuffer, ExperienceBalancedBuffer};
 pub use reservoir::{Item, Reservoir};
+pub(crate) use state::TransformTable;

@@ -269,7 +269,7 @@ impl Flat {
     /// # Errors
     /// [`Error::Checkpoint`] if it is missing or does not fit its own list of parameters.
     pub fn load(from: &Snapshot, name: &str) -> Result<Self> {
-        let from = from.at(name)?;
+        let from = from.at(name);
         let kept: Vec<(String, String, Vec<usize>)> = from.get("layouts")?;
         let bad = || Error::Checkpoint(format!("the checkpoint's \"{name}\" does not fit itself"));
         let mut left = from.f32s("values")?.len();
@@ -347,6 +347,19 @@ impl Weights {
         *self = fitted;
     }
 
+    /// Adds `factor` times a flat vector to the parameters.
+    ///
+    /// # Panics
+    /// If it has another length than the parameters.
+    #[track_caller]
+    pub fn add_scaled(&mut self, factor: f32, direction: &[f32]) {
+        let own = &mut self.parameters.values;
+        assert_eq!(own.len(), direction.len(), "add_scaled: a flat vector");
+        own.iter_mut()
+            .zip(direction)
+            .for_each(|(w, d)| *w += factor * d);
+    }
+
     fn take_over(&mut self, other: &Weights) {
         self.parameters.take_over(&other.parameters);
         for own in &mut self.running {
@@ -375,7 +388,7 @@ impl Weights {
     /// # Errors
     /// [`Error::Checkpoint`] if it is missing or does not fit its own list of parameters.
     pub fn load(from: &Snapshot, name: &str) -> Result<Self> {
-        let from = from.at(name)?;
+        let from = from.at(name);
         let counts: Vec<(String, u64)> = from.get("running")?;
         let running = (counts.into_iter())
             .map(|(name, batches)| {

@@ -1,9 +1,12 @@
 //! What plugins and methods do besides the step itself: penalties, forward passes with other
 //! weights, passes over other samples.
 
+use std::ops::Range;
+
 use super::State;
 use crate::data::{ClassificationDataset, Group};
-use crate::tape::{Mode, Var, Weights};
+use crate::nn::Module;
+use crate::tape::{Mode, Tape, Var, Weights};
 
 /// What plugins have added to the loss outside of the tape, in the current iteration.
 #[derive(Clone, Debug, Default)]
@@ -11,6 +14,21 @@ pub(crate) struct Penalty {
     value: f64,
     /// Empty if there is none.
     gradient: Vec<f32>,
+}
+
+/// The model's output for some rows of a mini-batch, within the running step.
+#[track_caller]
+fn forward_rows(
+    tape: &mut Tape,
+    model: &dyn Module,
+    x: &[f32],
+    [c, h, w]: [usize; 3],
+    rows: Range<usize>,
+) -> Var {
+    let size = c * h * w;
+    let values = &x[rows.start * size..rows.end * size];
+    let x = tape.input(&[rows.len(), c, h, w], values);
+    model.forward(tape, x)
 }
 
 impl Penalty {
@@ -64,14 +82,61 @@ impl State {
     /// If the weights are of another model.
     #[track_caller]
     pub fn forward_with(&mut self, weights: &Weights) -> Var {
-        let (model, n) = (&self.model, self.mb_y.len());
-        let ([c, h, w], x) = (self.shape, &self.mb_x);
+        let (model, rows, shape) = (&self.model, 0..self.mb_y.len(), self.shape);
+        let x = &self.mb_x;
         self.tape.with_weights(weights, |tape| {
-            tape.no_grad(|tape| {
-                let x = tape.input(&[n, c, h, w], x);
-                model.forward(tape, x)
-            })
+            tape.no_grad(|tape| forward_rows(tape, model, x, shape, rows))
         })
+    }
+
+    /// The logits of other samples, as in evaluation, within the running step, with the width of a
+    /// row; with other weights if some are given.
+    pub(crate) fn logits_beside(
+        &mut self,
+        dataset: &ClassificationDataset,
+        samples: &[usize],
+        weights: Option<&Weights>,
+    ) -> (Vec<f32>, usize) {
+        let n = self.mb_y.len();
+        self.append(dataset, Group::Train, samples.iter().copied());
+        let (model, rows, shape) = (&self.model, n..self.mb_y.len(), self.shape);
+        let x = &self.mb_x;
+        let mut run = |tape: &mut Tape| forward_rows(tape, model, x, shape, rows.clone());
+        let logits = match weights {
+            Some(weights) => (self.tape).with_weights(weights, |tape| tape.no_grad(&mut run)),
+            None => self.tape.no_grad(run),
+        };
+        self.truncate(n);
+        let mut values = Vec::new();
+        self.tape.copy_into(logits, &mut values);
+        (values, self.tape.shape(logits).dim(1))
+    }
+
+    /// The criterion of other samples within the running step, with its gradient. They do not become
+    /// part of the mini-batch.
+    pub(crate) fn criterion_beside(
+        &mut self,
+        dataset: &ClassificationDataset,
+        samples: &[usize],
+    ) -> Var {
+        let n = self.mb_y.len();
+        self.append(dataset, Group::Train, samples.iter().copied());
+        let (rows, shape) = (n..self.mb_y.len(), self.shape);
+        let logits = forward_rows(&mut self.tape, &self.model, &self.mb_x, shape, rows);
+        let labels = &self.mb_y[n..];
+        let loss = match &self.criterion {
+            None => self.tape.cross_entropy(logits, labels),
+            Some(criterion) => criterion.loss(&mut self.tape, logits, labels),
+        };
+        self.truncate(n);
+        loss
+    }
+
+    /// Drops the rows of the mini-batch from `n` on.
+    fn truncate(&mut self, n: usize) {
+        self.mb_x.truncate(n * self.shape.iter().product::<usize>());
+        self.mb_y.truncate(n);
+        self.mb_task_id.truncate(n);
     }
 
     /// Runs `work` with an empty mini-batch and puts the present one back. The step on the tape is

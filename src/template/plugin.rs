@@ -1,6 +1,7 @@
 //! Callbacks.
 
 use super::State;
+use crate::benchmarks::Experience;
 use crate::error::Result;
 use crate::snapshot::Snapshot;
 
@@ -43,11 +44,12 @@ macro_rules! events {
             /// Writes what a resumed run needs to go on as if nothing had happened.
             fn save(&self, out: &mut Snapshot) {}
 
-            /// Takes up what [`save`](Self::save) wrote.
+            /// Takes up what [`save`](Self::save) wrote. `trained` are the experiences trained on so
+            /// far, the running one included.
             ///
             /// # Errors
             /// [`crate::Error::Checkpoint`] if something is missing or of another type.
-            fn load(&mut self, from: &Snapshot) -> Result<()> {
+            fn load(&mut self, from: &Snapshot, trained: &[Experience]) -> Result<()> {
                 Ok(())
             }
         }

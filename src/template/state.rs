@@ -5,16 +5,19 @@ use super::passes::Penalty;
 use super::{Clock, Criterion, LoaderOptions, MetricData};
 use crate::benchmarks::Experience;
 use crate::data::{ClassificationDataset, Group};
+use crate::error::Result;
 use crate::nn::Module;
 use crate::optim::Sgd;
 use crate::replay::Buffer;
+use crate::snapshot::Snapshot;
 use crate::tape::{DerLoss, LossRows, Mode, Tape, Var};
 use ndarray::{ArrayView2, ArrayView4};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The loss of a mini-batch and its terms, each with its weight: the terms add up to the total, but
 /// for what plugins add to it.
-#[derive(Clone, Copy, PartialEq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct LossTerms {
     /// What was differentiated.
     pub total: f32,
@@ -24,6 +27,21 @@ pub struct LossTerms {
     pub logits: f32,
     /// `beta` times the cross-entropy of the replayed labels.
     pub replay: f32,
+}
+
+/// The part of the state that a snapshot keeps besides tape and buffer.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    optimizer: Sgd,
+    loader: LoaderOptions,
+    train_epochs: usize,
+    train_mb_size: usize,
+    eval_mb_size: usize,
+    clock: Clock,
+    last_metrics: BTreeMap<String, MetricData>,
+    loss: LossTerms,
+    stop: bool,
+    evaluation_requested: bool,
 }
 
 /// The state of a strategy, under Avalanche's names.
@@ -118,6 +136,37 @@ impl State {
             penalty: Penalty::default(),
             scratch: Vec::new(),
         }
+    }
+
+    pub(crate) fn save(&self, out: &mut Snapshot) {
+        let kept = Kept {
+            optimizer: self.optimizer,
+            loader: self.loader,
+            train_epochs: self.train_epochs,
+            train_mb_size: self.train_mb_size,
+            eval_mb_size: self.eval_mb_size,
+            clock: self.clock,
+            last_metrics: self.last_metrics.clone(),
+            loss: self.loss,
+            stop: self.stop,
+            evaluation_requested: self.evaluation_requested,
+        };
+        out.put("kept", &kept);
+    }
+
+    pub(crate) fn load(&mut self, from: &Snapshot) -> Result<()> {
+        let kept: Kept = from.get("kept")?;
+        self.optimizer = kept.optimizer;
+        self.loader = kept.loader;
+        self.train_epochs = kept.train_epochs;
+        self.train_mb_size = kept.train_mb_size;
+        self.eval_mb_size = kept.eval_mb_size;
+        self.clock = kept.clock;
+        self.last_metrics = kept.last_metrics;
+        self.loss = kept.loss;
+        self.stop = kept.stop;
+        self.evaluation_requested = kept.evaluation_requested;
+        Ok(())
     }
 
     /// Asks the loop to end the current experience after this iteration. The epoch's and the

@@ -232,7 +232,7 @@ impl Plugin for EarlyStopping {
         }
     }
 
-    fn load(&mut self, from: &Snapshot) -> Result<()> {
+    fn load(&mut self, from: &Snapshot, _: &[Experience]) -> Result<()> {
         self.best = match from.get::<Option<(f64, u64)>>("best")? {
             None => None,
             Some((value, step)) => Some(Best {

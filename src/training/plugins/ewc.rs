@@ -2,6 +2,7 @@
 
 use super::anchor::{Anchor, Pull};
 use super::{at_least_zero, named, preset};
+use crate::benchmarks::Experience;
 use crate::error::Result;
 use crate::nn::Module;
 use crate::optim::Sgd;
@@ -127,9 +128,9 @@ impl Plugin for Ewc {
         }
     }
 
-    fn load(&mut self, from: &Snapshot) -> Result<()> {
+    fn load(&mut self, from: &Snapshot, _: &[Experience]) -> Result<()> {
         self.anchors = (0..from.get("anchors")?)
-            .map(|i: usize| Anchor::load(from.at(&i.to_string())?))
+            .map(|i: usize| Anchor::load(from.at(&i.to_string())))
             .collect::<Result<_>>()?;
         Ok(())
     }

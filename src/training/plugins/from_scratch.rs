@@ -1,6 +1,7 @@
 //! Starting over with each experience.
 
 use super::{named, preset};
+use crate::benchmarks::Experience;
 use crate::error::Result;
 use crate::nn::Module;
 use crate::optim::Sgd;
@@ -65,7 +66,7 @@ impl Plugin for FromScratchTraining {
         }
     }
 
-    fn load(&mut self, from: &Snapshot) -> Result<()> {
+    fn load(&mut self, from: &Snapshot, _: &[Experience]) -> Result<()> {
         let started: bool = from.get("started")?;
         self.initial = started
             .then(|| Weights::load(from, "initial"))

@@ -5,6 +5,7 @@ mod schedule;
 use schedule::Seen;
 pub use schedule::{Plateau, Schedule};
 
+use crate::benchmarks::Experience;
 use crate::error::Result;
 use crate::snapshot::Snapshot;
 use crate::template::{Plugin, State};
@@ -254,7 +255,7 @@ impl Plugin for LrScheduler {
         out.put("plateau", &self.seen);
     }
 
-    fn load(&mut self, from: &Snapshot) -> Result<()> {
+    fn load(&mut self, from: &Snapshot, _: &[Experience]) -> Result<()> {
         self.base_lr = from.get("base_lr")?;
         (self.lr, self.steps, self.loss_sum, self.samples) = from.get("position")?;
         (self.training, self.just_validated, self.iterated) = from.get("phase")?;

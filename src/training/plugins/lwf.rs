@@ -1,6 +1,7 @@
 //! Learning without Forgetting (Li and Hoiem, ECCV 2016).
 
 use super::{at_least_zero, named, preset};
+use crate::benchmarks::Experience;
 use crate::error::{Error, Result};
 use crate::nn::Module;
 use crate::optim::Sgd;
@@ -162,7 +163,7 @@ impl Plugin for Lwf {
         }
     }
 
-    fn load(&mut self, from: &Snapshot) -> Result<()> {
+    fn load(&mut self, from: &Snapshot, _: &[Experience]) -> Result<()> {
         self.previous_classes = from.get("classes")?;
         self.experiences = from.get("experiences")?;
         self.teacher = None;

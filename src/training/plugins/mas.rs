@@ -2,6 +2,7 @@
 
 use super::anchor::{Anchor, Pull};
 use super::{at_least_zero, named, preset};
+use crate::benchmarks::Experience;
 use crate::error::Result;
 use crate::nn::Module;
 use crate::optim::Sgd;
@@ -108,10 +109,10 @@ impl Plugin for Mas {
         out.put("anchors", &usize::from(self.anchor.is_some()));
     }
 
-    fn load(&mut self, from: &Snapshot) -> Result<()> {
+    fn load(&mut self, from: &Snapshot, _: &[Experience]) -> Result<()> {
         let known: usize = from.get("anchors")?;
         self.anchor = (known > 0)
-            .then(|| Anchor::load(from.at("anchor")?))
+            .then(|| Anchor::load(from.at("anchor")))
             .transpose()?;
         Ok(())
     }

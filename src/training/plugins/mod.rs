@@ -2,23 +2,32 @@
 //! them work beside any strategy; some make a strategy of their own when nothing else is wanted
 //! (`Ewc::new(0.4).builder(tape, model, sgd)` is Avalanche's `EWC`).
 
+mod agem;
 mod anchor;
 mod clipping;
 mod early_stopping;
 mod ewc;
 mod from_scratch;
+mod gdumb;
+mod gem;
 mod lr_scheduler;
 mod lwf;
 mod mas;
+mod memory;
+mod replay;
 mod synaptic_intelligence;
 
+pub use agem::Agem;
 pub use clipping::GradientClipping;
 pub use early_stopping::EarlyStopping;
 pub use ewc::{Ewc, EwcMode};
 pub use from_scratch::FromScratchTraining;
+pub use gdumb::GDumb;
+pub use gem::Gem;
 pub use lr_scheduler::{LrScheduler, Plateau, Schedule, SchedulerMetric, StepGranularity};
 pub use lwf::Lwf;
 pub use mas::Mas;
+pub use replay::ReplayPlugin;
 pub use synaptic_intelligence::SynapticIntelligence;
 
 use super::{Method, StrategyBuilder};

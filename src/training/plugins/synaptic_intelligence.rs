@@ -2,6 +2,7 @@
 
 use super::anchor::{Anchor, Pull};
 use super::{at_least_zero, named, preset};
+use crate::benchmarks::Experience;
 use crate::error::Result;
 use crate::nn::Module;
 use crate::optim::Sgd;
@@ -195,10 +196,10 @@ impl Plugin for SynapticIntelligence {
         }
     }
 
-    fn load(&mut self, from: &Snapshot) -> Result<()> {
+    fn load(&mut self, from: &Snapshot, _: &[Experience]) -> Result<()> {
         self.anchor = None;
         if from.get::<usize>("anchors")? > 0 {
-            self.anchor = Some(Anchor::load(from.at("anchor")?)?);
+            self.anchor = Some(Anchor::load(from.at("anchor"))?);
             self.trajectory = Flat::load(from, "trajectory")?;
             self.cum_trajectory = Flat::load(from, "cum_trajectory")?;
         }
