@@ -101,9 +101,9 @@ impl State {
         self.append(dataset, Group::Train, samples.iter().copied());
         let (model, rows, shape) = (&self.model, n..self.mb_y.len(), self.shape);
         let x = &self.mb_x;
-        let mut run = |tape: &mut Tape| forward_rows(tape, model, x, shape, rows.clone());
+        let run = |tape: &mut Tape| forward_rows(tape, model, x, shape, rows.clone());
         let logits = match weights {
-            Some(weights) => (self.tape).with_weights(weights, |tape| tape.no_grad(&mut run)),
+            Some(weights) => (self.tape).with_weights(weights, |tape| tape.no_grad(run)),
             None => self.tape.no_grad(run),
         };
         self.truncate(n);
