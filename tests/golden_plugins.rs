@@ -46,6 +46,7 @@ struct Run {
     epochs: Option<usize>,
     eval_every: Option<usize>,
     in_order: bool,
+    multi_task: bool,
 }
 
 #[track_caller]
@@ -63,7 +64,7 @@ fn check(case: &str, builder: StrategyBuilder, run: Run) {
         .plugin(record.clone())
         .build()
         .unwrap();
-    let benchmark = formula::benchmark();
+    let benchmark = formula::benchmark(run.multi_task);
     for experience in benchmark.train_stream().iter() {
         let test: &dyn Experiences = benchmark.test_stream();
         strategy.train_with(experience, &[test]).unwrap();
@@ -83,8 +84,8 @@ fn check(case: &str, builder: StrategyBuilder, run: Run) {
         TOLERANCE,
     );
     let tape = &strategy.state().tape;
-    let output = tape.parameter_value(tape.parameters()[2]);
-    let row: Vec<f64> = output.iter().take(8).map(|&x| f64::from(x)).collect();
+    let first = tape.parameter_value(tape.parameters()[0]);
+    let row: Vec<f64> = first.iter().take(6).map(|&x| f64::from(x)).collect();
     close(
         &format!("{case}: weights"),
         &row,
@@ -165,6 +166,51 @@ fn from_scratch() {
         naive(FromScratchTraining::default()),
         Run::default(),
     );
+}
+
+fn growing(plugin: impl Plugin + 'static) -> StrategyBuilder {
+    let (mut tape, model) = formula::model();
+    let model = with_incremental_head(&mut tape, model, 2);
+    Naive::builder(tape, model, sgd()).plugin(plugin)
+}
+
+/// Importances, anchors and teachers follow the units of a head that grows.
+#[test]
+fn growing_heads() {
+    let online = EwcMode::Online { decay_factor: 0.7 };
+    check("ewc-growing", growing(Ewc::new(30.0)), Run::default());
+    check(
+        "ewc-online-growing",
+        growing(Ewc::new(30.0).mode(online)),
+        Run::default(),
+    );
+    check("lwf-growing", growing(Lwf::new(2.0, 2.0)), Run::default());
+    check(
+        "si-growing",
+        growing(SynapticIntelligence::new(2000.0)),
+        Run::default(),
+    );
+    check("mas-growing", growing(Mas::new(0.5, 0.3)), Run::default());
+}
+
+fn heads(plugin: impl Plugin + 'static) -> StrategyBuilder {
+    let mut tape = Tape::new(Device::Cpu).unwrap();
+    tape.manual_seed(123);
+    let model = SimpleMlp::multi_task(&mut tape, 6, 8, 0.0);
+    Naive::builder(tape, model, sgd()).plugin(plugin)
+}
+
+#[test]
+fn a_head_for_each_task() {
+    let tasks = |in_order| Run {
+        multi_task: true,
+        in_order,
+        ..Run::default()
+    };
+    check("ewc-heads", heads(Ewc::new(30.0)), tasks(false));
+    check("lwf-heads", heads(Lwf::new(2.0, 2.0)), tasks(false));
+    check("mas-heads", heads(Mas::new(0.5, 0.3)), tasks(false));
+    check("gem-heads", heads(Gem::new(20, 0.3)), tasks(true));
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! Plugins beside DER and other strategies: what each of them promises, seen from outside.
 
 #[path = "common/formula.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
 mod formula;
 
 use std::sync::{Arc, Mutex};
 
-use formula::Record;
 use unforget::prelude::*;
 use unforget::replay::{Buffer, ClassBalancedBuffer};
 use unforget::tape::Weights;
@@ -65,7 +65,7 @@ fn der() -> StrategyBuilder {
 
 fn train(builder: StrategyBuilder) -> Strategy {
     let mut strategy = builder.build().unwrap();
-    let benchmark = formula::benchmark();
+    let benchmark = formula::benchmark(false);
     for experience in benchmark.train_stream().iter() {
         let test: &dyn Experiences = benchmark.test_stream();
         strategy.train_with(experience, &[test]).unwrap();
@@ -138,7 +138,7 @@ fn a_projected_gradient_does_not_point_against_the_memory() {
             fn before_training_iteration(&mut self, s: &mut State) -> Result<()> {
                 self.1.clear();
                 if s.clock.train_exp_counter == 1 {
-                    let benchmark = formula::benchmark();
+                    let benchmark = formula::benchmark(false);
                     let data = benchmark.train_stream()[0].dataset().clone();
                     let x: Vec<f32> = data
                         .images(unforget::data::Group::Train)
@@ -356,7 +356,7 @@ fn stopped(course: &[f64], epochs: usize, early: EarlyStopping) -> (u64, Vec<Vec
         .plugin(early.metric("Quality"))
         .build()
         .unwrap();
-    let benchmark = formula::benchmark();
+    let benchmark = formula::benchmark(false);
     let test: &dyn Experiences = benchmark.test_stream();
     strategy
         .train_with(&benchmark.train_stream()[0], &[test])
@@ -434,7 +434,7 @@ fn der_stores_the_logits_of_the_best_model() {
         .plugin(probe)
         .build()
         .unwrap();
-    let benchmark = formula::benchmark();
+    let benchmark = formula::benchmark(false);
     let test: &dyn Experiences = benchmark.test_stream();
     strategy
         .train_with(&benchmark.train_stream()[0], &[test])
@@ -447,7 +447,7 @@ fn der_stores_the_logits_of_the_best_model() {
 
 #[test]
 fn early_stopping_says_what_it_lacks() {
-    let benchmark = formula::benchmark();
+    let benchmark = formula::benchmark(false);
     let run = |early: EarlyStopping, every: Option<usize>| {
         let mut strategy = der().eval_every(every).plugin(early).build().unwrap();
         let error = strategy.train(&benchmark.train_stream()[0]).unwrap_err();
@@ -466,7 +466,7 @@ fn early_stopping_says_what_it_lacks() {
 
 #[test]
 fn impossible_settings_are_refused_before_training() {
-    let benchmark = formula::benchmark();
+    let benchmark = formula::benchmark(false);
     let refuses = |builder: StrategyBuilder, name: &str| {
         let error = (builder.build().unwrap())
             .train(&benchmark.train_stream()[0])
@@ -611,6 +611,8 @@ impl Plugin for Stop {
 fn stopping_in_the_last_epoch_concerns_this_experience_only() {
     let (probe, notes) = Probe::new(Event::AfterTrainingExp, |s| s.clock.train_exp_iterations);
     let mut strategy = der().plugin(Stop).plugin(probe).build().unwrap();
-    strategy.train(formula::benchmark().train_stream()).unwrap();
+    strategy
+        .train(formula::benchmark(false).train_stream())
+        .unwrap();
     assert_eq!(*notes.lock().unwrap(), [6, 8, 8]);
 }

@@ -23,12 +23,13 @@ fn forward_rows(
     model: &dyn Module,
     x: &[f32],
     [c, h, w]: [usize; 3],
+    tasks: &[u32],
     rows: Range<usize>,
 ) -> Var {
     let size = c * h * w;
     let values = &x[rows.start * size..rows.end * size];
     let x = tape.input(&[rows.len(), c, h, w], values);
-    model.forward(tape, x)
+    model.forward_tasks(tape, x, &tasks[rows])
 }
 
 impl Penalty {
@@ -83,10 +84,24 @@ impl State {
     #[track_caller]
     pub fn forward_with(&mut self, weights: &Weights) -> Var {
         let (model, rows, shape) = (&self.model, 0..self.mb_y.len(), self.shape);
-        let x = &self.mb_x;
+        let (x, tasks) = (&self.mb_x, &self.mb_task_id);
         self.tape.with_weights(weights, |tape| {
-            tape.no_grad(|tape| forward_rows(tape, model, x, shape, rows))
+            tape.no_grad(|tape| forward_rows(tape, model, x, shape, tasks, rows))
         })
+    }
+
+    /// The model's output for the mini-batch as if all of it were of one task, within the running
+    /// step: first with its own weights, with a gradient, and then as
+    /// [`forward_with`](Self::forward_with) has it.
+    pub(crate) fn forward_task(&mut self, task: u32, weights: &Weights) -> (Var, Var) {
+        let own = std::mem::take(&mut self.mb_task_id);
+        self.mb_task_id.resize(own.len(), task);
+        let (rows, tasks) = (0..own.len(), &self.mb_task_id);
+        let (model, x, shape) = (&self.model, &self.mb_x, self.shape);
+        let now = forward_rows(&mut self.tape, model, x, shape, tasks, rows);
+        let then = self.forward_with(weights);
+        self.mb_task_id = own;
+        (now, then)
     }
 
     /// The logits of other samples, as in evaluation, within the running step, with the width of a
@@ -100,8 +115,8 @@ impl State {
         let n = self.mb_y.len();
         self.append(dataset, Group::Train, samples.iter().copied());
         let (model, rows, shape) = (&self.model, n..self.mb_y.len(), self.shape);
-        let x = &self.mb_x;
-        let run = |tape: &mut Tape| forward_rows(tape, model, x, shape, rows.clone());
+        let (x, tasks) = (&self.mb_x, &self.mb_task_id);
+        let run = |tape: &mut Tape| forward_rows(tape, model, x, shape, tasks, rows.clone());
         let logits = match weights {
             Some(weights) => (self.tape).with_weights(weights, |tape| tape.no_grad(run)),
             None => self.tape.no_grad(run),
@@ -122,7 +137,8 @@ impl State {
         let n = self.mb_y.len();
         self.append(dataset, Group::Train, samples.iter().copied());
         let (rows, shape) = (n..self.mb_y.len(), self.shape);
-        let logits = forward_rows(&mut self.tape, &self.model, &self.mb_x, shape, rows);
+        let (x, tasks) = (&self.mb_x, &self.mb_task_id);
+        let logits = forward_rows(&mut self.tape, &self.model, x, shape, tasks, rows);
         let labels = &self.mb_y[n..];
         let loss = match &self.criterion {
             None => self.tape.cross_entropy(logits, labels),
@@ -147,12 +163,13 @@ impl State {
         let y = std::mem::take(&mut self.mb_y);
         let tasks = std::mem::take(&mut self.mb_task_id);
         let stored = std::mem::take(&mut self.mb_logits_stored);
+        let widths = std::mem::take(&mut self.mb_logit_widths);
         let (loss, rows, shape) = (self.loss, self.replay_rows, self.shape);
         self.clear_batch();
         let result = work(self);
         self.clear_batch();
         (self.mb_x, self.mb_y, self.mb_task_id) = (x, y, tasks);
-        self.mb_logits_stored = stored;
+        (self.mb_logits_stored, self.mb_logit_widths) = (stored, widths);
         (self.loss, self.replay_rows, self.shape) = (loss, rows, shape);
         result
     }

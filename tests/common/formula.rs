@@ -17,12 +17,14 @@ pub fn samples(n: usize, offset: usize) -> Dataset {
     Dataset::from_f32("formula", [6, 1, 1], x, y, 6).unwrap()
 }
 
-/// Three experiences of 20 samples for training and 8 for testing.
-pub fn benchmark() -> Benchmark {
+/// Three experiences of 20 samples for training and 8 for testing, each with a task label of its own
+/// if `multi_task`.
+pub fn benchmark(multi_task: bool) -> Benchmark {
     let transforms = TransformGroups::same(Transform::default());
     NcBenchmark::new(samples(60, 0), samples(24, 5), transforms)
         .n_experiences(3)
         .seed(0)
+        .return_task_id(multi_task)
         .build()
         .unwrap()
 }

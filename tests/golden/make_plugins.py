@@ -17,6 +17,7 @@ import torch
 from avalanche.benchmarks import nc_benchmark
 from avalanche.benchmarks.utils import _make_taskaware_tensor_classification_dataset as tensor_dataset
 from avalanche.core import SupervisedPlugin
+from avalanche.models import IncrementalClassifier, MTSimpleMLP
 from avalanche.training import DER, ER_ACE, Naive
 from avalanche.training.plugins import (
     AGEMPlugin, EvaluationPlugin, EWCPlugin, FromScratchTrainingPlugin, GDumbPlugin, GEMPlugin,
@@ -122,6 +123,15 @@ CASES = {
     ),
     "si-der": (DER, {}, lambda _: SynapticIntelligencePlugin(2000.0), {}),
     "mas": (Naive, {}, lambda _: MASPlugin(0.5, 0.3), {}),
+    "ewc-growing": (Naive, {}, lambda _: EWCPlugin(30.0), {"head": "growing"}),
+    "ewc-online-growing": (Naive, {}, lambda _: EWCPlugin(30.0, mode="online", decay_factor=0.7), {"head": "growing"}),
+    "lwf-growing": (Naive, {}, lambda _: LwFPlugin(2.0, 2.0), {"head": "growing"}),
+    "si-growing": (Naive, {}, lambda _: SynapticIntelligencePlugin(2000.0), {"head": "growing"}),
+    "mas-growing": (Naive, {}, lambda _: MASPlugin(0.5, 0.3), {"head": "growing"}),
+    "ewc-heads": (Naive, {}, lambda _: EWCPlugin(30.0), {"head": "multi"}),
+    "lwf-heads": (Naive, {}, lambda _: LwFPlugin(2.0, 2.0), {"head": "multi"}),
+    "mas-heads": (Naive, {}, lambda _: MASPlugin(0.5, 0.3), {"head": "multi"}),
+    "gem-heads": (Naive, {}, lambda _: QuietGem(20, 0.3), {"head": "multi", "in_order": True}),
     "from-scratch": (Naive, {}, lambda _: FromScratchTrainingPlugin(), {}),
     "gdumb": (Naive, {}, lambda _: GDumbPlugin(20), {}),
     "er-ace": (ER_ACE, {"mem_size": 12, "batch_size_mem": 4}, lambda _: None, {}),
@@ -157,11 +167,18 @@ REPLAY = {"mem_size": 10, "batch_size_mem": 4, "alpha": 0.2, "beta": 0.5}
 
 def run(strategy, options, make_plugin, settings):
     random.seed(0)
-    benchmark = nc_benchmark(samples(60, 0), samples(24, 5), 3, False, seed=0)
+    head = settings.get("head")
+    benchmark = nc_benchmark(samples(60, 0), samples(24, 5), 3, head == "multi", seed=0)
     torch.manual_seed(123)
-    model = torch.nn.Sequential()
-    model.features = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU())
-    model.classifier = torch.nn.Linear(8, 6)
+    if head == "multi":
+        model = MTSimpleMLP(input_size=6, hidden_size=8)
+        model.features[2].p = 0.0
+    else:
+        model = torch.nn.Sequential()
+        model.features = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU())
+        model.classifier = torch.nn.Linear(8, 6)
+        if head == "growing":
+            model.classifier = IncrementalClassifier(8, 2)
     sgd = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     recorder, plugin = Recorder(), make_plugin(sgd)
     agent = strategy(
@@ -177,7 +194,7 @@ def run(strategy, options, make_plugin, settings):
     return {
         "losses": [significant(x) for x in recorder.losses],
         "rates": [significant(x) for x in recorder.rates] if isinstance(plugin, LRSchedulerPlugin) else [],
-        "weights": [significant(x) for x in agent.model.classifier.weight[0].tolist()],
+        "weights": [significant(x) for x in next(agent.model.parameters())[0].tolist()],
     }
 
 

@@ -1,12 +1,14 @@
 //! Learning without Forgetting (Li and Hoiem, ECCV 2016).
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::{at_least_zero, named, preset};
 use crate::benchmarks::Experience;
 use crate::error::{Error, Result};
 use crate::nn::Module;
 use crate::optim::Sgd;
 use crate::snapshot::Snapshot;
-use crate::tape::{Tape, Weights};
+use crate::tape::{Tape, Var, Weights};
 use crate::template::{Plugin, State};
 use crate::training::StrategyBuilder;
 
@@ -16,6 +18,9 @@ use crate::training::StrategyBuilder;
 /// the units of classes seen before; mean over the mini-batch. (As in Avalanche, and other than in
 /// Hinton's distillation, there is no factor `temperature²`.)
 ///
+/// Where there are several task labels, each earlier task is distilled on its own, with the whole
+/// mini-batch as if it were of that task: with several heads, all earlier heads.
+///
 /// Beside DER the mini-batch includes the replayed samples. The teacher runs as in evaluation:
 /// Avalanche's copy stays in training mode, so that its dropout and its batch statistics disturb the
 /// targets.
@@ -24,7 +29,8 @@ pub struct Lwf {
     alpha: Vec<f32>,
     temperature: f32,
     teacher: Option<Weights>,
-    previous_classes: Vec<u32>,
+    /// The classes seen before, by task label.
+    previous: BTreeMap<u32, BTreeSet<u32>>,
     experiences: usize,
 }
 
@@ -42,7 +48,7 @@ impl Lwf {
             alpha: vec![alpha],
             temperature,
             teacher: None,
-            previous_classes: Vec::new(),
+            previous: BTreeMap::new(),
             experiences: 0,
         }
     }
@@ -96,6 +102,18 @@ fn distillation(
     sum / n
 }
 
+/// The distillation of the output `then` into `now`, restricted to the units of `classes`.
+fn distil(tape: &mut Tape, now: Var, then: Var, classes: &BTreeSet<u32>, temperature: f64) -> Var {
+    let width = tape.shape(now).dim(1);
+    let targets: Vec<f64> = (tape.value(then).iter().map(|&x| f64::from(x))).collect();
+    let units: Vec<usize> = (classes.iter().map(|&c| c as usize))
+        .filter(|&unit| unit < width)
+        .collect();
+    tape.host_loss(now, |logits, gradient| {
+        distillation(logits, &targets, width, &units, temperature, gradient)
+    })
+}
+
 impl Plugin for Lwf {
     fn before_training(&mut self, _: &mut State) -> Result<()> {
         if self.alpha.is_empty() {
@@ -121,16 +139,6 @@ impl Plugin for Lwf {
         if teacher.parameter_count() != s.tape.parameter_count() {
             teacher.fit(&s.tape);
         }
-        let targets = s.forward_with(teacher);
-        let targets: Vec<f64> = (s.tape.value(targets).iter().map(|&x| f64::from(x))).collect();
-        let width = s.tape.shape(logits).dim(1);
-        let units: Vec<usize> = (self.previous_classes.iter().map(|&c| c as usize))
-            .filter(|&unit| unit < width)
-            .collect();
-        let temperature = f64::from(self.temperature);
-        let term = s.tape.host_loss(logits, |logits, gradient| {
-            distillation(logits, &targets, width, &units, temperature, gradient)
-        });
         let last = self.alpha.last();
         let alpha = self
             .alpha
@@ -138,8 +146,19 @@ impl Plugin for Lwf {
             .or(last)
             .copied()
             .unwrap_or(0.0);
-        let term = s.tape.scale(term, alpha);
-        s.loss_var = Some(s.tape.add(loss, term));
+        let tasks = self.previous.keys().chain(&s.mb_task_id);
+        let one_task = tasks.collect::<BTreeSet<_>>().len() == 1;
+        let mut loss = loss;
+        for (&task, classes) in &self.previous {
+            let (now, then) = match one_task {
+                true => (logits, s.forward_with(teacher)),
+                false => s.forward_task(task, teacher),
+            };
+            let term = distil(&mut s.tape, now, then, classes, f64::from(self.temperature));
+            let term = s.tape.scale(term, alpha);
+            loss = s.tape.add(loss, term);
+        }
+        s.loss_var = Some(loss);
         Ok(())
     }
 
@@ -148,15 +167,17 @@ impl Plugin for Lwf {
             return Ok(());
         };
         self.experiences += 1;
-        (self.previous_classes).extend_from_slice(experience.classes_in_this_experience());
-        self.previous_classes.sort_unstable();
-        self.previous_classes.dedup();
+        let dataset = experience.dataset();
+        for i in 0..dataset.len() {
+            let classes = self.previous.entry(dataset.task_label(i)).or_default();
+            classes.insert(dataset.target(i));
+        }
         self.teacher = Some(s.tape.weights());
         Ok(())
     }
 
     fn save(&self, out: &mut Snapshot) {
-        out.put("classes", &self.previous_classes);
+        out.put("classes", &self.previous);
         out.put("experiences", &self.experiences);
         if let Some(teacher) = &self.teacher {
             teacher.save(out, "teacher");
@@ -164,7 +185,7 @@ impl Plugin for Lwf {
     }
 
     fn load(&mut self, from: &Snapshot, _: &[Experience]) -> Result<()> {
-        self.previous_classes = from.get("classes")?;
+        self.previous = from.get("classes")?;
         self.experiences = from.get("experiences")?;
         self.teacher = None;
         if self.experiences > 0 {

@@ -24,6 +24,8 @@ pub struct Mas {
     alpha: f32,
     /// None before the first experience has ended, then one.
     anchor: Option<Anchor>,
+    /// The parameters that there were then.
+    known: Vec<String>,
     pull: Pull,
 }
 
@@ -41,6 +43,7 @@ impl Mas {
             lambda_reg,
             alpha,
             anchor: None,
+            known: Vec::new(),
             pull: Pull::default(),
         }
     }
@@ -94,11 +97,19 @@ impl Plugin for Mas {
         omega.iter_mut().for_each(|o| *o /= batches.max(1) as f32);
         if let Some(last) = &mut self.anchor {
             last.fit(&s.tape);
-            for (o, old) in omega.iter_mut().zip(&last.importance.values) {
-                *o = self.alpha * old + (1.0 - self.alpha) * *o;
+            for (name, range) in s.tape.parameter_ranges() {
+                // A parameter that is new has no earlier importance to be mixed with.
+                if self.known.contains(&name) {
+                    for i in range {
+                        let old = last.importance.values[i];
+                        omega[i] = self.alpha * old + (1.0 - self.alpha) * omega[i];
+                    }
+                }
             }
         }
         self.anchor = Some(anchor);
+        let ranges = s.tape.parameter_ranges().into_iter();
+        self.known = ranges.map(|(name, _)| name).collect();
         Ok(())
     }
 
@@ -107,11 +118,12 @@ impl Plugin for Mas {
             anchor.save(out.child("anchor"));
         }
         out.put("anchors", &usize::from(self.anchor.is_some()));
+        out.put("known", &self.known);
     }
 
     fn load(&mut self, from: &Snapshot, _: &[Experience]) -> Result<()> {
-        let known: usize = from.get("anchors")?;
-        self.anchor = (known > 0)
+        self.known = from.get("known")?;
+        self.anchor = (from.get::<usize>("anchors")? > 0)
             .then(|| Anchor::load(from.at("anchor")))
             .transpose()?;
         Ok(())
