@@ -62,6 +62,9 @@ macro_rules! on {
 
 mod parameters;
 mod state;
+mod weights;
+
+pub use weights::{Flat, Weights};
 
 fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&x| f64::from(x)).collect()
@@ -288,6 +291,28 @@ impl Tape {
     #[track_caller]
     pub fn mse(&mut self, x: Var, target: Var) -> Var {
         on!(self, g => g.mse(x, target))
+    }
+
+    /// A loss that `loss` computes outside of the engine, with its derivative. See
+    /// [`Graph::host_loss`].
+    ///
+    /// ```
+    /// use unforget::tape::{Device, Mode, Tape};
+    ///
+    /// let mut tape = Tape::new(Device::Cpu)?;
+    /// tape.begin(Mode::Train);
+    /// let x = tape.variable(&[1, 2], &[3.0, -4.0]);
+    /// let loss = tape.host_loss(x, |x, gradient| {
+    ///     gradient.copy_from_slice(x);
+    ///     x.iter().map(|x| x * x / 2.0).sum()
+    /// });
+    /// tape.backward(loss);
+    /// assert_eq!((tape.item(loss), tape.grad(x).unwrap()[[0, 1]]), (12.5, -4.0));
+    /// # Ok::<(), unforget::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn host_loss(&mut self, x: Var, loss: impl FnOnce(&[f64], &mut [f64]) -> f64) -> Var {
+        on!(self, g => g.host_loss(x, loss))
     }
 
     /// See [`Graph::der_loss`].

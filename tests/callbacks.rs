@@ -1,9 +1,9 @@
 //! The order of all callbacks and the times of periodic evaluations beside Avalanche's.
 
-#[path = "common/formula.rs"]
-mod formula;
 #[path = "common/recorded.rs"]
 mod recorded;
+#[path = "common/ten_classes.rs"]
+mod ten_classes;
 
 use serde_json::Value;
 use std::sync::{Arc, Mutex};
@@ -74,9 +74,9 @@ fn texts(value: &Value) -> Vec<String> {
 #[test]
 fn callbacks_come_in_avalanches_order() {
     let heard = Heard::default();
-    let benchmark = formula::benchmark();
+    let benchmark = ten_classes::benchmark();
     let (train, test) = (benchmark.train_stream(), benchmark.test_stream());
-    let mut strategy = formula::strategy()
+    let mut strategy = ten_classes::strategy()
         .train_mb_size(10)
         .train_epochs(2)
         .eval_every(1)
@@ -101,9 +101,9 @@ fn schedule(
     plugin: impl Plugin + 'static,
 ) -> Vec<[u64; 3]> {
     let seen = Arc::default();
-    let benchmark = formula::benchmark();
+    let benchmark = ten_classes::benchmark();
     let (train, test) = (benchmark.train_stream(), benchmark.test_stream());
-    let mut strategy = formula::strategy()
+    let mut strategy = ten_classes::strategy()
         .train_mb_size(10)
         .train_epochs(epochs)
         .eval_every(every)

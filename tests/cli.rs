@@ -192,10 +192,27 @@ fn options_go_before_the_file_and_the_file_before_the_defaults() {
 #[test]
 fn every_strategy_trains() {
     let folder = tempfile::tempdir().unwrap();
-    for (strategy, evaluations) in [("cumulative", 4), ("joint", 2), ("replay", 4)] {
-        let line = format!("--strategy {strategy} --n-experiences 2 --out {strategy} --quiet");
+    for (strategy, evaluations) in [
+        ("cumulative", 4),
+        ("joint", 2),
+        ("replay", 4),
+        ("er-ace", 4),
+        ("mir", 4),
+        ("gdumb", 4),
+        ("agem --patterns-per-exp 50 --sample-size 20", 4),
+        ("gem --patterns-per-exp 20 --memory-strength 0", 4),
+        ("ewc --ewc-lambda 5", 4),
+        ("ewc --decay-factor 0.5", 4),
+        ("si", 4),
+        ("mas --alpha 0.5", 4),
+        ("lwf --alpha 1 --temperature 1.5", 4),
+        ("from-scratch", 4),
+    ] {
+        let options = format!("--strategy {strategy} --n-experiences 2 --quiet");
+        let strategy = strategy.replace(' ', "");
+        let line = format!("{options} --out {strategy}");
         succeeds(folder.path(), &line);
-        let lines = records(&folder.path().join(strategy));
+        let lines = records(&folder.path().join(&strategy));
         let count = lines.iter().filter(|l| l["type"] == "eval").count();
         assert_eq!(count, evaluations, "{strategy}");
         assert_eq!(

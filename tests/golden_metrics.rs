@@ -1,9 +1,9 @@
 //! The metrics of a small run beside Avalanche's: every name and every value.
 
-#[path = "common/formula.rs"]
-mod formula;
 #[path = "common/recorded.rs"]
 mod recorded;
+#[path = "common/ten_classes.rs"]
+mod ten_classes;
 
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -80,8 +80,8 @@ fn metrics(periodic: bool) -> EvaluationPlugin {
 
 /// Our run.
 fn ours(periodic: bool) -> Series {
-    let benchmark = formula::benchmark();
-    let mut strategy = formula::strategy()
+    let benchmark = ten_classes::benchmark();
+    let mut strategy = ten_classes::strategy()
         .evaluator(metrics(periodic))
         .eval_every(periodic.then_some(1))
         .build()

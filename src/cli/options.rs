@@ -173,12 +173,37 @@ struct StrategyOptions {
     /// Replayed samples in a step [default: the value of --train-mb-size]
     #[arg(long, value_name = "N")]
     batch_size_mem: Option<i64>,
-    /// Weight of the replayed logits [default: 0.2]
+    /// Weight of the replayed logits, or of LwF's distillation; for MAS the share of the earlier
+    /// importance [default: 0.2]
     #[arg(long, value_name = "X")]
     alpha: Option<f64>,
     /// Weight of the replayed labels; 0 is DER, above is DER++ [default: 0.5]
     #[arg(long, value_name = "X")]
     beta: Option<f64>,
+    /// Weight of EWC's penalty [default: 1]
+    #[arg(long, value_name = "X")]
+    ewc_lambda: Option<f64>,
+    /// Online EWC: how much of the earlier importance stays [default: a penalty an experience]
+    #[arg(long, value_name = "X")]
+    decay_factor: Option<f64>,
+    /// Temperature of LwF's distillation [default: 2]
+    #[arg(long, value_name = "X")]
+    temperature: Option<f64>,
+    /// Weight of Synaptic Intelligence's penalty [default: 1]
+    #[arg(long, value_name = "X")]
+    si_lambda: Option<f64>,
+    /// Weight of MAS's penalty [default: 1]
+    #[arg(long, value_name = "X")]
+    lambda_reg: Option<f64>,
+    /// Samples of each experience in the memory of gem and agem [default: 256]
+    #[arg(long, value_name = "N")]
+    patterns_per_exp: Option<i64>,
+    /// Samples for each of A-GEM's reference gradients [default: 256]
+    #[arg(long, value_name = "N")]
+    sample_size: Option<i64>,
+    /// How much GEM favours earlier experiences [default: 0.5]
+    #[arg(long, value_name = "X")]
+    memory_strength: Option<f64>,
     /// Current samples in a step [default: 10]
     #[arg(long, value_name = "N")]
     train_mb_size: Option<i64>,

@@ -14,7 +14,8 @@ use crate::nn::models::{self, ModelOptions};
 use crate::optim::Sgd;
 use crate::tape::{Device, Tape};
 use crate::training::{
-    Cumulative, Der, Joint, Naive, PaperDer, PaperReplay, Replay, StrategyBuilder,
+    Agem, Cumulative, Der, ErAce, Ewc, EwcMode, FromScratchTraining, GDumb, Gem, Joint, Lwf, Mas,
+    Mir, Naive, PaperDer, PaperReplay, Replay, StrategyBuilder, SynapticIntelligence,
 };
 
 use super::config::{BenchmarkName, Config, DataSource, Mnist360Test, ModeName, StrategyName};
@@ -117,6 +118,9 @@ pub(super) fn strategy(config: &Config, benchmark: &Benchmark) -> Result<Strateg
         (StrategyName::Joint, _) => Joint::builder(tape, model, sgd),
         (StrategyName::Replay, ModeName::Avalanche) => Replay::builder(tape, model, sgd),
         (StrategyName::Replay, ModeName::Paper) => PaperReplay::builder(tape, model, sgd),
+        (StrategyName::ErAce, _) => ErAce::builder(tape, model, sgd),
+        (StrategyName::Mir, _) => Mir::builder(tape, model, sgd),
+        _ => with_plugin(config, tape, model, sgd),
     }
     .mem_size(config.mem_size)
     .balanced_reservoir(config.balanced_reservoir)
@@ -127,6 +131,41 @@ pub(super) fn strategy(config: &Config, benchmark: &Benchmark) -> Result<Strateg
     .train_epochs(config.train_epochs)
     .eval_mb_size(config.eval_mb_size);
     Ok(builder)
+}
+
+/// The strategies that are fine-tuning with a plugin. A resolved configuration has the options that
+/// its strategy asks for.
+fn with_plugin(config: &Config, tape: Tape, model: Box<dyn Module>, sgd: Sgd) -> StrategyBuilder {
+    let number = |value: Option<f64>| value.unwrap_or_default() as f32;
+    let count = |value: Option<usize>| value.unwrap_or_default();
+    let alpha = config.alpha as f32;
+    let patterns = count(config.patterns_per_exp);
+    match config.strategy {
+        StrategyName::GDumb => GDumb::new(config.mem_size).builder(tape, model, sgd),
+        StrategyName::Agem => {
+            Agem::new(patterns, count(config.sample_size)).builder(tape, model, sgd)
+        }
+        StrategyName::Gem => {
+            Gem::new(patterns, number(config.memory_strength)).builder(tape, model, sgd)
+        }
+        StrategyName::Ewc => {
+            let mode = match config.decay_factor {
+                None => EwcMode::Separate,
+                Some(decay_factor) => EwcMode::Online {
+                    decay_factor: decay_factor as f32,
+                },
+            };
+            let ewc = Ewc::new(number(config.ewc_lambda)).mode(mode);
+            ewc.builder(tape, model, sgd)
+        }
+        StrategyName::Si => {
+            SynapticIntelligence::new(number(config.si_lambda)).builder(tape, model, sgd)
+        }
+        StrategyName::Mas => Mas::new(number(config.lambda_reg), alpha).builder(tape, model, sgd),
+        StrategyName::Lwf => Lwf::new(alpha, number(config.temperature)).builder(tape, model, sgd),
+        StrategyName::FromScratch => FromScratchTraining::default().builder(tape, model, sgd),
+        _ => Naive::builder(tape, model, sgd),
+    }
 }
 
 fn model(config: &Config, benchmark: &Benchmark) -> Result<(Tape, Box<dyn Module>)> {

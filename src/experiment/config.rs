@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Error, Result};
 
 mod choices;
+mod strategy;
 
 pub use choices::{
     BenchmarkName, DataSource, LoggerName, Mnist360Test, ModeName, ModelName, StrategyName,
@@ -87,6 +88,22 @@ pub struct Config {
     pub alpha: f64,
     /// Weight of the replayed labels; 0 is DER, above is DER++.
     pub beta: f64,
+    /// Weight of EWC's penalty (1).
+    pub ewc_lambda: Option<f64>,
+    /// How much of the earlier importance stays in online EWC; unset: a penalty for each experience.
+    pub decay_factor: Option<f64>,
+    /// The temperature of LwF's distillation, whose weight is `alpha` (2).
+    pub temperature: Option<f64>,
+    /// Weight of Synaptic Intelligence's penalty (1).
+    pub si_lambda: Option<f64>,
+    /// Weight of MAS's penalty, in which `alpha` is the share of the earlier importance (1).
+    pub lambda_reg: Option<f64>,
+    /// Samples of each experience in the memory of GEM and A-GEM (256).
+    pub patterns_per_exp: Option<usize>,
+    /// Samples for each of A-GEM's reference gradients (256).
+    pub sample_size: Option<usize>,
+    /// How much GEM favours earlier experiences (0.5).
+    pub memory_strength: Option<f64>,
     /// Current samples a step.
     pub train_mb_size: usize,
     /// Passes over each experience.
@@ -145,6 +162,14 @@ impl Default for Config {
             batch_size_mem: None,
             alpha: 0.2,
             beta: 0.5,
+            ewc_lambda: None,
+            decay_factor: None,
+            temperature: None,
+            si_lambda: None,
+            lambda_reg: None,
+            patterns_per_exp: None,
+            sample_size: None,
+            memory_strength: None,
             train_mb_size: 10,
             train_epochs: 1,
             eval_mb_size: 256,
@@ -214,6 +239,7 @@ impl Config {
     pub fn resolve(mut self) -> Result<Self> {
         self.resolve_benchmark()?;
         self.resolve_model()?;
+        self.resolve_strategy()?;
         self.check_training()?;
         Ok(self)
     }

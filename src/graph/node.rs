@@ -97,6 +97,10 @@ pub(crate) enum Op {
         dims: RowLoss,
     },
     Mse(Var, Var),
+    HostLoss {
+        x: Var,
+        slope: Block,
+    },
 }
 
 /// The parameters and running statistics of a batch normalisation.

@@ -9,6 +9,7 @@ mod batch;
 mod batch_norm;
 mod conv2d;
 mod dropout;
+mod host_loss;
 mod layout;
 mod linear;
 mod mask;
@@ -42,6 +43,7 @@ impl<B: Backend> Graph<B> {
             match node.op {
                 Op::Input => continue,
                 Op::Weight(id) => self.weight_backward(id, dy),
+                Op::HostLoss { x, slope } => self.host_loss_backward(x, slope, dy),
                 Op::Reshape(x) => self.reshape_backward(x, dy),
                 Op::ToRows(x) => self.rows_backward(x, dy),
                 Op::ToSpatial(x) => self.spatial_backward(x, dy),

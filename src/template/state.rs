@@ -1,6 +1,7 @@
 //! Everything that plugins and methods may look at and change.
 
 use super::loader::Endless;
+use super::passes::Penalty;
 use super::{Clock, Criterion, LoaderOptions, MetricData};
 use crate::benchmarks::Experience;
 use crate::data::{ClassificationDataset, Group, gather_rows};
@@ -61,6 +62,7 @@ struct Kept {
     last_metrics: BTreeMap<String, MetricData>,
     loss: LossTerms,
     stop: bool,
+    evaluation_requested: bool,
     seen: Vec<Seen>,
 }
 
@@ -133,6 +135,8 @@ pub struct State {
     pub(crate) mb_x: Vec<f32>,
     pub(crate) shape: [usize; 3],
     pub(crate) stop: bool,
+    pub(crate) evaluation_requested: bool,
+    pub(super) penalty: Penalty,
     /// The samples of the adapted data set that were put into the mini-batch.
     pub(crate) mb_samples: Vec<u32>,
     /// Sizes of the groups of rows that batch normalisation treats apart; none: all together.
@@ -174,6 +178,8 @@ impl State {
             mb_x: Vec::new(),
             shape: [0; 3],
             stop: false,
+            evaluation_requested: false,
+            penalty: Penalty::default(),
             mb_samples: Vec::new(),
             mb_groups: Vec::new(),
             scratch: Vec::new(),
@@ -193,6 +199,7 @@ impl State {
             last_metrics: self.last_metrics.clone(),
             loss: self.loss,
             stop: self.stop,
+            evaluation_requested: self.evaluation_requested,
             seen: self.seen.clone(),
         };
         out.put("kept", &kept);
@@ -216,6 +223,7 @@ impl State {
         self.last_metrics = kept.last_metrics;
         self.loss = kept.loss;
         self.stop = kept.stop;
+        self.evaluation_requested = kept.evaluation_requested;
         Ok(())
     }
 
@@ -225,6 +233,12 @@ impl State {
     /// it always concerns the current experience only.
     pub fn stop_training(&mut self) {
         self.stop = true;
+    }
+
+    /// Asks for a periodic evaluation at the end of this experience even if its last epoch was
+    /// evaluated, because the model has changed since. Without periodic evaluation it does nothing.
+    pub fn request_evaluation(&mut self) {
+        self.evaluation_requested = true;
     }
 
     /// The opposite of [`is_training`](Self::is_training).
@@ -255,6 +269,7 @@ impl State {
         self.mb_samples.clear();
         self.mb_groups.clear();
         self.replay_rows = 0;
+        self.penalty.clear();
         self.mb_output = None;
         self.loss_var = None;
     }

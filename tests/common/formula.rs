@@ -1,49 +1,63 @@
-//! The small class-incremental benchmark of `make_metrics.py`: ten features and ten classes by
-//! formula, two classes in each of five experiences.
+//! The small run that the golden scripts repeat: data by formula, three experiences of two classes.
 
+use std::sync::{Arc, Mutex};
 use unforget::data::{Dataset, Transform, TransformGroups};
 use unforget::prelude::*;
-use unforget::training::StrategyBuilder;
 
-const CLASSES: usize = 10;
-const FEATURES: usize = 10;
-
-/// Features and labels, computed in f64 and rounded to f32.
-fn samples(n: usize, offset: usize) -> Dataset {
+/// Features and labels by formula, computed in f64 and stored in f32.
+pub fn samples(n: usize, offset: usize) -> Dataset {
     let mut x = Vec::new();
     for i in 0..n {
-        for j in 0..FEATURES {
+        for j in 0..6 {
             let wave = (((i + offset) * 7 + 13 * j) % 17) as f64 / 17.0 - 0.5;
-            let peak = if j == i % CLASSES { 0.9 } else { 0.0 };
-            x.push((wave + peak) as f32);
+            x.push((wave + if j == i % 6 { 0.5 } else { 0.0 }) as f32);
         }
     }
-    let y = (0..n).map(|i| (i % CLASSES) as u32).collect();
-    Dataset::from_f32("formula", [FEATURES, 1, 1], x, y, CLASSES).expect("a data set")
+    let y = (0..n).map(|i| (i % 6) as u32).collect();
+    Dataset::from_f32("formula", [6, 1, 1], x, y, 6).unwrap()
 }
 
-pub fn builder() -> NcBenchmark {
+/// Three experiences of 20 samples for training and 8 for testing, each with a task label of its own
+/// if `multi_task`.
+pub fn benchmark(multi_task: bool) -> Benchmark {
     let transforms = TransformGroups::same(Transform::default());
-    NcBenchmark::new(samples(100, 0), samples(50, 5), transforms)
-        .n_experiences(5)
+    NcBenchmark::new(samples(60, 0), samples(24, 5), transforms)
+        .n_experiences(3)
         .seed(0)
+        .return_task_id(multi_task)
+        .build()
+        .unwrap()
 }
 
-pub fn benchmark() -> Benchmark {
-    builder().build().expect("a benchmark")
-}
-
-/// DER as the script configures it.
-pub fn strategy() -> StrategyBuilder {
-    let mut tape = Tape::new(Device::Cpu).expect("the processor");
+/// The perceptron 6-8-6 with the weights of seed 123.
+pub fn model() -> (Tape, SimpleMlp) {
+    let mut tape = Tape::new(Device::Cpu).unwrap();
     tape.manual_seed(123);
-    let model = SimpleMlp::new(&mut tape, CLASSES, FEATURES, 12, 1, 0.0);
-    Der::builder(tape, model, Sgd::new(0.1).momentum(0.9))
-        .mem_size(17)
-        .batch_size_mem(5)
-        .train_mb_size(6)
-        .train_epochs(3)
-        .eval_mb_size(8)
-        .alpha(0.2)
-        .beta(0.5)
+    let model = SimpleMlp::new(&mut tape, 6, 6, 8, 1, 0.0);
+    (tape, model)
+}
+
+/// The loss of each iteration, and the learning rate with which the optimizer steps.
+#[derive(Clone, Default)]
+pub struct Record(pub Arc<Mutex<Vec<(f32, f32)>>>);
+
+impl Record {
+    /// What was recorded.
+    pub fn get(&self) -> Vec<(f32, f32)> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+impl Plugin for Record {
+    fn before_update(&mut self, s: &mut State) -> Result<()> {
+        self.0.lock().unwrap().push((0.0, s.optimizer.lr));
+        Ok(())
+    }
+
+    fn after_training_iteration(&mut self, s: &mut State) -> Result<()> {
+        if let Some(last) = self.0.lock().unwrap().last_mut() {
+            last.0 = s.loss.total;
+        }
+        Ok(())
+    }
 }

@@ -56,6 +56,26 @@ choice! {
         Joint = "joint",
         /// Experience replay (ER): stored samples with their labels only.
         Replay = "replay",
+        /// Replay in which current classes compete among themselves only.
+        ErAce = "er-ace",
+        /// Replay of what the current mini-batch would harm most.
+        Mir = "mir",
+        /// Training from the initial weights on a class-balanced buffer alone.
+        GDumb = "gdumb",
+        /// Gradients that harm no earlier experience's memory on average.
+        Agem = "agem",
+        /// Gradients that harm no earlier experience's memory.
+        Gem = "gem",
+        /// Elastic Weight Consolidation.
+        Ewc = "ewc",
+        /// Synaptic Intelligence.
+        Si = "si",
+        /// Memory Aware Synapses.
+        Mas = "mas",
+        /// Learning without Forgetting.
+        Lwf = "lwf",
+        /// Starting from the initial weights with each experience.
+        FromScratch = "from-scratch",
     }
 }
 
