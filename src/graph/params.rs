@@ -5,6 +5,7 @@
 //! the order of numbers at the edge are those of PyTorch's state dict; inside, weights lie as the
 //! kernels want them ([`ParamLayout`]).
 
+mod momentum;
 mod replace;
 
 use crate::backend::{Backend, Elem, SgdStep, View, ViewMut, Write};

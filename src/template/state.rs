@@ -1,20 +1,23 @@
 //! Everything that plugins and methods may look at and change.
 
+use super::adaptation::Adapted;
 use super::loader::Endless;
 use super::{Clock, Criterion, LoaderOptions, MetricData};
 use crate::benchmarks::Experience;
 use crate::data::{ClassificationDataset, Group};
 use crate::error::{Error, Result};
-use crate::nn::{Adaptation, Module};
+use crate::nn::Module;
 use crate::optim::Sgd;
 use crate::replay::Buffer;
+use crate::snapshot::Snapshot;
 use crate::tape::{DerLoss, LossRows, Mode, Tape, Var};
 use ndarray::{ArrayView2, ArrayView4};
-use std::collections::{BTreeMap, BTreeSet};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The loss of a mini-batch and its terms, each with its weight: the terms add up to the total, but
 /// for what plugins add to it.
-#[derive(Clone, Copy, PartialEq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct LossTerms {
     /// What was differentiated.
     pub total: f32,
@@ -24,6 +27,21 @@ pub struct LossTerms {
     pub logits: f32,
     /// `beta` times the cross-entropy of the replayed labels.
     pub replay: f32,
+}
+
+/// The part of the state that a snapshot keeps besides tape and buffer.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    optimizer: Sgd,
+    loader: LoaderOptions,
+    train_epochs: usize,
+    train_mb_size: usize,
+    eval_mb_size: usize,
+    clock: Clock,
+    last_metrics: BTreeMap<String, MetricData>,
+    loss: LossTerms,
+    stop: bool,
+    adaptations: Vec<Adapted>,
 }
 
 /// The state of a strategy, under Avalanche's names.
@@ -83,6 +101,7 @@ pub struct State {
     pub(crate) mb_x: Vec<f32>,
     pub(crate) shape: [usize; 3],
     pub(crate) stop: bool,
+    pub(super) adaptations: Vec<Adapted>,
     scratch: Vec<f32>,
 }
 
@@ -116,8 +135,42 @@ impl State {
             mb_x: Vec::new(),
             shape: [0; 3],
             stop: false,
+            adaptations: Vec::new(),
             scratch: Vec::new(),
         }
+    }
+
+    pub(crate) fn save(&self, out: &mut Snapshot) {
+        let kept = Kept {
+            optimizer: self.optimizer,
+            loader: self.loader,
+            train_epochs: self.train_epochs,
+            train_mb_size: self.train_mb_size,
+            eval_mb_size: self.eval_mb_size,
+            clock: self.clock,
+            last_metrics: self.last_metrics.clone(),
+            loss: self.loss,
+            stop: self.stop,
+            adaptations: self.adaptations.clone(),
+        };
+        out.put("kept", &kept);
+    }
+
+    /// Takes up what [`save`](Self::save) wrote. The model gets the shape that it had; its weights
+    /// and the generator are those of the tape, which is to be loaded after this.
+    pub(crate) fn load(&mut self, from: &Snapshot) -> Result<()> {
+        let kept: Kept = from.get("kept")?;
+        self.optimizer = kept.optimizer;
+        self.loader = kept.loader;
+        self.train_epochs = kept.train_epochs;
+        self.train_mb_size = kept.train_mb_size;
+        self.eval_mb_size = kept.eval_mb_size;
+        self.clock = kept.clock;
+        self.last_metrics = kept.last_metrics;
+        self.loss = kept.loss;
+        self.stop = kept.stop;
+        self.adapt_again(kept.adaptations);
+        Ok(())
     }
 
     /// Asks the loop to end the current experience after this iteration. The epoch's and the
@@ -306,25 +359,6 @@ impl State {
     /// The logits that [`forward`](Self::forward) computed, row after row.
     pub(crate) fn logits(&self) -> &[f32] {
         &self.scratch
-    }
-
-    /// Lets the model make room for what `experience` brings, task by task (Avalanche's
-    /// `model_adaptation`). Parameters that change lose their momentum, all others keep theirs.
-    pub(crate) fn adapt_model(&mut self, experience: &Experience) {
-        let dataset = experience.dataset();
-        let mut tasks: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
-        for i in 0..dataset.len() {
-            let classes = tasks.entry(dataset.task_label(i)).or_default();
-            classes.insert(dataset.target(i));
-        }
-        for (task_label, classes) in tasks {
-            let adaptation = Adaptation {
-                classes: &Vec::from_iter(classes),
-                task_label,
-                training: self.is_training,
-            };
-            self.model.adapt(&mut self.tape, &adaptation);
-        }
     }
 
     /// The logits of every sample of `dataset`, in order, from the model in evaluation mode: what

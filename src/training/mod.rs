@@ -14,6 +14,7 @@ mod method;
 mod naive;
 mod periodic;
 mod replay;
+mod resume;
 mod strategy;
 
 pub use crate::template::{
@@ -28,4 +29,5 @@ pub use method::Method;
 pub use naive::Naive;
 pub use periodic::PevalMode;
 pub use replay::Replay;
+pub use resume::Keeper;
 pub use strategy::{Experiences, Strategy};
