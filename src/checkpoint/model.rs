@@ -65,8 +65,9 @@ pub fn load_model(path: &Path) -> Result<BTreeMap<String, ArrayD<f32>>> {
             Dtype::F32 => {}
             Dtype::I8 => {
                 let units = view.data().iter().map(|&b| f32::from(b as i8)).collect();
-                let array = ArrayD::from_shape_vec(view.shape(), units);
-                state.insert(name.to_string(), array.map_err(|e| bad(path, e))?);
+                let array =
+                    ArrayD::from_shape_vec(view.shape(), units).map_err(|e| bad(path, e))?;
+                state.insert(name.to_string(), array);
                 continue;
             }
             Dtype::I64 if view.shape().is_empty() => continue,
@@ -186,8 +187,10 @@ mod tests {
         let bytes = safetensors::serialize([("active_units", view)], None).unwrap();
         fs::write(&path, bytes).unwrap();
         let read = load_model(&path).unwrap();
-        let units = ndarray::arr1(&[1.0, 0.0, 1.0]).into_dyn();
-        assert_eq!(read["active_units"], units);
+        assert_eq!(
+            read["active_units"],
+            ndarray::arr1(&[1.0, 0.0, 1.0]).into_dyn()
+        );
     }
 
     #[test]

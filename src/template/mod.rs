@@ -1,7 +1,6 @@
 //! What a strategy's loop, its plugins and its metrics share: the state under Avalanche's names, the
 //! clock, the callbacks and the loaders. (Avalanche's `training/templates` and `core.py`.)
 
-mod adaptation;
 mod clock;
 mod criterion;
 mod loader;

@@ -1,19 +1,18 @@
 //! Everything that plugins and methods may look at and change.
 
-use super::adaptation::Adapted;
 use super::loader::Endless;
 use super::{Clock, Criterion, LoaderOptions, MetricData};
 use crate::benchmarks::Experience;
 use crate::data::{ClassificationDataset, Group};
 use crate::error::{Error, Result};
-use crate::nn::Module;
+use crate::nn::{Adaptation, Module};
 use crate::optim::Sgd;
 use crate::replay::Buffer;
 use crate::snapshot::Snapshot;
 use crate::tape::{DerLoss, LossRows, Mode, Tape, Var};
 use ndarray::{ArrayView2, ArrayView4};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The loss of a mini-batch and its terms, each with its weight: the terms add up to the total, but
 /// for what plugins add to it.
@@ -29,6 +28,25 @@ pub struct LossTerms {
     pub replay: f32,
 }
 
+/// What the model was told of an experience.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+struct Seen {
+    classes: Vec<u32>,
+    task_label: u32,
+    training: bool,
+}
+
+impl Seen {
+    fn adapt(&self, model: &mut dyn Module, tape: &mut Tape) {
+        let adaptation = Adaptation {
+            classes: &self.classes,
+            task_label: self.task_label,
+            training: self.training,
+        };
+        model.adapt(tape, &adaptation);
+    }
+}
+
 /// The part of the state that a snapshot keeps besides tape and buffer.
 #[derive(Serialize, Deserialize)]
 struct Kept {
@@ -41,7 +59,7 @@ struct Kept {
     last_metrics: BTreeMap<String, MetricData>,
     loss: LossTerms,
     stop: bool,
-    adaptations: Vec<Adapted>,
+    seen: Vec<Seen>,
 }
 
 /// The state of a strategy, under Avalanche's names.
@@ -101,8 +119,9 @@ pub struct State {
     pub(crate) mb_x: Vec<f32>,
     pub(crate) shape: [usize; 3],
     pub(crate) stop: bool,
-    pub(super) adaptations: Vec<Adapted>,
     scratch: Vec<f32>,
+    /// The different experiences that the model was adapted to, in order.
+    seen: Vec<Seen>,
 }
 
 impl State {
@@ -135,8 +154,8 @@ impl State {
             mb_x: Vec::new(),
             shape: [0; 3],
             stop: false,
-            adaptations: Vec::new(),
             scratch: Vec::new(),
+            seen: Vec::new(),
         }
     }
 
@@ -151,15 +170,20 @@ impl State {
             last_metrics: self.last_metrics.clone(),
             loss: self.loss,
             stop: self.stop,
-            adaptations: self.adaptations.clone(),
+            seen: self.seen.clone(),
         };
         out.put("kept", &kept);
     }
 
-    /// Takes up what [`save`](Self::save) wrote. The model gets the shape that it had; its weights
-    /// and the generator are those of the tape, which is to be loaded after this.
-    pub(crate) fn load(&mut self, from: &Snapshot) -> Result<()> {
+    /// Goes on from where [`save`](Self::save) was called; the tape is loaded here too, after the
+    /// model has been given the shape that it had.
+    pub(crate) fn load(&mut self, from: &Snapshot, tape: &Snapshot) -> Result<()> {
         let kept: Kept = from.get("kept")?;
+        for seen in &kept.seen {
+            seen.adapt(self.model.as_mut(), &mut self.tape);
+        }
+        self.tape.load(tape)?;
+        self.seen = kept.seen;
         self.optimizer = kept.optimizer;
         self.loader = kept.loader;
         self.train_epochs = kept.train_epochs;
@@ -169,7 +193,6 @@ impl State {
         self.last_metrics = kept.last_metrics;
         self.loss = kept.loss;
         self.stop = kept.stop;
-        self.adapt_again(kept.adaptations);
         Ok(())
     }
 
@@ -359,6 +382,33 @@ impl State {
     /// The logits that [`forward`](Self::forward) computed, row after row.
     pub(crate) fn logits(&self) -> &[f32] {
         &self.scratch
+    }
+
+    /// Lets the model make room for what `experience` brings, task by task (Avalanche's
+    /// `model_adaptation`). Parameters that change lose their momentum, all others keep theirs.
+    pub(crate) fn adapt_model(&mut self, experience: &Experience) {
+        let dataset = experience.dataset();
+        let mut tasks: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
+        let mut last = None;
+        for i in 0..dataset.len() {
+            let label = (dataset.task_label(i), dataset.target(i));
+            // Data is mostly grouped by class.
+            if last != Some(label) {
+                tasks.entry(label.0).or_default().insert(label.1);
+                last = Some(label);
+            }
+        }
+        for (task_label, classes) in tasks {
+            let seen = Seen {
+                classes: classes.into_iter().collect(),
+                task_label,
+                training: self.is_training,
+            };
+            seen.adapt(self.model.as_mut(), &mut self.tape);
+            if !self.seen.contains(&seen) {
+                self.seen.push(seen);
+            }
+        }
     }
 
     /// The logits of every sample of `dataset`, in order, from the model in evaluation mode: what
