@@ -1,7 +1,7 @@
 //! What Avalanche's recording cannot say: metrics of our own, interrupted runs, the machine.
 
-#[path = "common/formula.rs"]
-mod formula;
+#[path = "common/ten_classes.rs"]
+mod ten_classes;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -119,8 +119,8 @@ fn run(evaluator: EvaluationPlugin) -> (Strategy, Vec<EvalResult>) {
 }
 
 fn run_slowly(evaluator: EvaluationPlugin, pause: Duration) -> (Strategy, Vec<EvalResult>) {
-    let benchmark = formula::benchmark();
-    let mut strategy = formula::strategy()
+    let benchmark = ten_classes::benchmark();
+    let mut strategy = ten_classes::strategy()
         .evaluator(evaluator)
         .eval_every(2)
         .plugin(Slow(pause))
@@ -393,8 +393,8 @@ fn a_stretch_that_a_metric_does_not_have_is_a_callers_bug() {
 
 #[test]
 fn forward_transfer_without_a_first_evaluation_is_silent() {
-    let benchmark = formula::benchmark();
-    let mut strategy = formula::strategy()
+    let benchmark = ten_classes::benchmark();
+    let mut strategy = ten_classes::strategy()
         .evaluator(EvaluationPlugin::new().metrics(forward_transfer_metrics(&BOTH)))
         .build()
         .unwrap();
@@ -410,11 +410,11 @@ fn forward_transfer_without_a_first_evaluation_is_silent() {
 
 #[test]
 fn a_stream_of_several_tasks_has_no_task_in_its_name() {
-    let benchmark = formula::builder().return_task_id(true).build().unwrap();
+    let benchmark = ten_classes::builder().return_task_id(true).build().unwrap();
     let evaluator = EvaluationPlugin::new()
         .metrics(accuracy_metrics(&[At::Epoch, At::Experience, At::Stream]))
         .metrics(class_accuracy_metrics(&[At::Stream]));
-    let mut strategy = formula::strategy().evaluator(evaluator).build().unwrap();
+    let mut strategy = ten_classes::strategy().evaluator(evaluator).build().unwrap();
     strategy
         .train(&benchmark.train_stream().slice(0..2))
         .unwrap();
@@ -443,9 +443,9 @@ fn a_stream_of_several_tasks_has_no_task_in_its_name() {
 
 #[test]
 fn an_evaluator_can_be_suspended_and_keep_only_the_last_values() {
-    let benchmark = formula::benchmark();
+    let benchmark = ten_classes::benchmark();
     let evaluator = EvaluationPlugin::default().collect_all(false);
-    let mut strategy = formula::strategy().evaluator(evaluator).build().unwrap();
+    let mut strategy = ten_classes::strategy().evaluator(evaluator).build().unwrap();
     strategy.evaluator_mut().active = false;
     strategy.train(&benchmark.train_stream()[0]).unwrap();
     assert!(strategy.state().last_metrics.is_empty());
