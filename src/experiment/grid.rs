@@ -156,6 +156,8 @@ pub(super) fn run(
         todo.len(),
         options.out.display()
     ));
+    let out = &options.out;
+    std::fs::create_dir_all(out).map_err(|e| Error::io("create the folder", out, e))?;
     let mut failures = Vec::new();
     work(jobs, &todo, options, interrupt, |k, result, ahead| {
         let job = &jobs[k];

@@ -35,8 +35,8 @@ pub struct ReproduceOptions {
     pub grid: GridOptions,
 }
 
-/// Carries out all runs of the cells that have no record yet, prints the table and writes
-/// `table.md` beside the records.
+/// Carries out all runs of the cells that have no record yet and prints the table; once all are done,
+/// writes it to `table.md` beside the records.
 ///
 /// # Errors
 /// [`Error::Config`] for the name of a cell that is not in the tables or cannot be run here, and
@@ -56,6 +56,9 @@ pub fn reproduce(options: &ReproduceOptions, interrupt: &Arc<AtomicBool>) -> Res
         quiet: options.grid.quiet,
     };
     console.line(format_args!("\n{}", text(&measured)));
+    if records.len() < jobs.len() {
+        return Ok(()); // Another shard, or a later call, completes the table.
+    }
     // The file has all cells: what was not run says so.
     let every: Vec<Cell> = CELLS.to_vec();
     let page = markdown(&measure(&every, &records), &records, options);
