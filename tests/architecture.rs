@@ -14,7 +14,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("ops", &["error", "shape", "rng", "backend", "graph"]),
     (
         "tape",
-        &["error", "shape", "rng", "backend", "graph", "ops"],
+        &[
+            "error", "shape", "rng", "snapshot", "backend", "graph", "ops",
+        ],
     ),
     ("nn", &["error", "shape", "rng", "tape", "snapshot"]),
     ("optim", &["error", "shape", "rng", "tape"]),

@@ -13,6 +13,8 @@
 //! | [`max_forgetting`](AccuracyMatrix::max_forgetting) | `mean_{j<T} (max_{i<T} a[i][j] - a[T][j])` | Chaudhry et al. 2018, §3 |
 //! | [`backward_transfer`](AccuracyMatrix::backward_transfer) | `mean_{j<T} (a[T][j] - a[j][j])` | Lopez-Paz & Ranzato 2017 (GEM), §2 |
 
+use serde::{Deserialize, Serialize};
+
 /// The accuracies of a run, one row per evaluation.
 ///
 /// ```
@@ -24,7 +26,7 @@
 /// assert_eq!(matrix.forgetting(), Some(0.75));
 /// assert_eq!(matrix.backward_transfer(), Some(-0.75));
 /// ```
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct AccuracyMatrix {
     rows: Vec<Vec<f64>>,
 }

@@ -118,10 +118,10 @@ impl EvaluationPlugin {
 
     pub(crate) fn load(&mut self, from: &Snapshot) -> Result<()> {
         for (i, metric) in self.metrics.iter_mut().enumerate() {
-            metric.load(from.at(&format!("metric{i}"))?)?;
+            metric.load(from.at(&format!("metric{i}")))?;
         }
         for (i, logger) in self.loggers.iter_mut().enumerate() {
-            logger.load(from.at(&format!("logger{i}"))?)?;
+            logger.load(from.at(&format!("logger{i}")))?;
         }
         if self.collect_all {
             self.all = from.get("all")?;

@@ -98,6 +98,9 @@ pub struct Config {
     pub threads: usize,
     /// Losses are written every so many steps.
     pub log_every: usize,
+    /// A checkpoint is written every so many steps; 0: every 30 seconds. (And at the end, and when
+    /// the run is interrupted.)
+    pub checkpoint_every: usize,
     /// The folder to write; unset: a new one under `runs/`. Never part of a written config.
     #[serde(skip_serializing)]
     pub out: Option<PathBuf>,
@@ -144,6 +147,7 @@ impl Default for Config {
             seed: 0,
             threads: 1,
             log_every: 10,
+            checkpoint_every: 0,
             out: None,
             quiet: false,
         }
@@ -300,7 +304,8 @@ impl Config {
         let (size, layers, drop) = match self.model {
             ModelName::Mlp => (Some(100), Some(2), None),
             ModelName::SimpleMlp => (Some(512), Some(1), Some(0.5)),
-            ModelName::SimpleCnn => (None, None, Some(0.25)),
+            ModelName::MtSimpleMlp => (Some(512), None, Some(0.5)),
+            ModelName::SimpleCnn | ModelName::MtSimpleCnn => (None, None, Some(0.25)),
             _ => (None, None, None),
         };
         let unused = [

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use crate::benchmarks::{Benchmark, Experience};
 use crate::data::Dataset;
 use crate::evaluation::EvaluationPlugin;
-use crate::logging::StopOnInterrupt;
 use crate::training::{EvalResult, Plugin, State};
 use crate::{Error, Result};
 
@@ -53,11 +52,20 @@ impl Meter {
     }
 }
 
-struct Count(Arc<Meter>);
+/// Counts the steps, and ends the run at the first one after an interrupt.
+struct Watch {
+    name: String,
+    meter: Arc<Meter>,
+    interrupt: Arc<AtomicBool>,
+}
 
-impl Plugin for Count {
+impl Plugin for Watch {
     fn after_training_iteration(&mut self, _: &mut State) -> Result<()> {
-        self.0.done.fetch_add(1, Ordering::Relaxed);
+        self.meter.done.fetch_add(1, Ordering::Relaxed);
+        if self.interrupt.load(Ordering::Relaxed) {
+            let text = format!("{} was not finished", self.name);
+            return Err(Error::Interrupted(text));
+        }
         Ok(())
     }
 }
@@ -84,8 +92,11 @@ pub(super) fn run(
         // The records hold accuracies only, so that no metric is worth its time.
         let mut strategy = build::strategy(config, &benchmark)?
             .evaluator(EvaluationPlugin::new())
-            .plugin(Count(Arc::clone(meter)))
-            .plugin(StopOnInterrupt(Arc::clone(interrupt)))
+            .plugin(Watch {
+                name: name.to_string(),
+                meter: Arc::clone(meter),
+                interrupt: Arc::clone(interrupt),
+            })
             .build()?;
         let (mut rows, mut rows_task, mut training) = (Vec::new(), Vec::new(), Duration::ZERO);
         let n = benchmark.n_experiences();
@@ -98,9 +109,6 @@ pub(super) fn run(
                 strategy.train(&train[last])?;
             }
             training += begin.elapsed();
-            if interrupt.load(Ordering::Relaxed) {
-                return Err(Error::Interrupted(format!("{name} was not finished")));
-            }
             let result = strategy.eval(&benchmark.test_stream().slice(0..last + 1))?;
             let (class, task) = percentages(&result);
             rows.push(class);

@@ -8,7 +8,9 @@
 mod buffer;
 mod global;
 mod reservoir;
+mod state;
 
 pub use buffer::{Buffer, ClassBalancedBuffer, ExperienceBalancedBuffer};
 pub use global::GlobalReservoir;
 pub use reservoir::{Item, Reservoir};
+pub(crate) use state::TransformTable;

@@ -1,8 +1,10 @@
 //! Counters of the training loop.
 
+use serde::{Deserialize, Serialize};
+
 /// How far a strategy has come: Avalanche's `Clock`. It ticks after all plugins, so a plugin sees
 /// the index of what has just finished, counted from 0.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Clock {
     /// Training iterations in all.
     pub train_iterations: u64,

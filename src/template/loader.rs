@@ -4,6 +4,8 @@
 //! draws another when the first batch is asked for, seeds a private generator with it, and takes a
 //! permutation from that.
 
+use serde::{Deserialize, Serialize};
+
 use crate::data::ClassificationDataset;
 use crate::error::{Error, Result};
 use crate::rng::{TorchGenerator, python_set_order};
@@ -11,7 +13,7 @@ use std::ops::Range;
 
 /// How the training data is gone through (the keyword arguments of Avalanche's
 /// `make_train_dataloader`).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct LoaderOptions {
     /// A new order each epoch (default), or the order of the data.
     pub shuffle: bool,
@@ -29,7 +31,7 @@ impl Default for LoaderOptions {
 }
 
 /// A pass over some of the samples of a data set, in batches.
-#[derive(Clone, Default, Debug)]
+#[derive(Clone, Default, Debug, Serialize, Deserialize)]
 struct Pass {
     order: Vec<u32>,
     next: usize,
@@ -103,6 +105,10 @@ impl Group {
         true
     }
 }
+
+/// How far the passes over a data set have come.
+#[derive(Clone, Default, Debug, Serialize, Deserialize)]
+pub(crate) struct Position(Vec<(Pass, bool)>);
 
 /// One epoch over a data set: Avalanche's `TaskBalancedDataLoader`. The mini-batch is divided
 /// between the task labels, the longest task decides how long the epoch is and comes first in each
@@ -200,6 +206,40 @@ impl TaskBalanced {
             .map_or(0, |g| g.batches(self.options))
     }
 
+    /// How far each task's pass has come.
+    pub fn position(&self) -> Position {
+        let groups = self.groups.iter();
+        Position(groups.map(|g| (g.pass.clone(), g.started)).collect())
+    }
+
+    /// Goes on from `position`, taken of the same data set.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if it was another one.
+    pub fn seek(&mut self, position: Position) -> Result<()> {
+        let fits = position.0.len() == self.groups.len()
+            && (position.0.iter().zip(&self.groups)).all(|((pass, started), group)| {
+                !started
+                    || pass.order.len() == group.samples.len()
+                        && pass.next <= pass.order.len()
+                        && pass
+                            .order
+                            .iter()
+                            .all(|&i| (i as usize) < group.samples.len())
+            });
+        if !fits {
+            return Err(Error::Checkpoint(
+                "the checkpoint was made while training on other data; give the run the same \
+                 benchmark and data"
+                    .to_string(),
+            ));
+        }
+        for (group, (pass, started)) in self.groups.iter_mut().zip(position.0) {
+            (group.pass, group.started) = (pass, started);
+        }
+        Ok(())
+    }
+
     /// Starts an epoch.
     pub fn start(&mut self, generator: &mut TorchGenerator) {
         generator.random_i64();
@@ -238,7 +278,7 @@ impl TaskBalanced {
 
 /// An endless sequence of full batches: passes over the buffer without replacement, each shuffled
 /// anew; what is left over at the end of a pass is dropped.
-#[derive(Clone, Default, Debug)]
+#[derive(Clone, Default, Debug, Serialize, Deserialize)]
 pub(crate) struct Endless {
     pass: Pass,
     batches_left: usize,

@@ -12,7 +12,7 @@ mod state;
 pub use clock::Clock;
 pub use criterion::{ClassWeights, Criterion};
 pub use loader::LoaderOptions;
-pub(crate) use loader::{Endless, TaskBalanced};
+pub(crate) use loader::{Endless, Position, TaskBalanced};
 pub use metric::{MetricData, MetricValue};
 pub(crate) use plugin::call;
 pub use plugin::{Event, Plugin};

@@ -4,18 +4,21 @@ use super::loader::Endless;
 use super::{Clock, Criterion, LoaderOptions, MetricData};
 use crate::benchmarks::Experience;
 use crate::data::{ClassificationDataset, Group, gather_rows};
-use crate::nn::Module;
+use crate::error::{Error, Result};
+use crate::nn::{Adaptation, Module};
 use crate::optim::Sgd;
 use crate::replay::Buffer;
 use crate::rng::{CounterKey, Purpose};
+use crate::snapshot::Snapshot;
 use crate::tape::{LossRows, Mode, Tape, Var};
 use ndarray::{ArrayView2, ArrayView4};
-use std::collections::BTreeMap;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 /// The loss of a mini-batch and its terms, each with its weight: the terms add up to the total, but
 /// for what plugins add to it.
-#[derive(Clone, Copy, PartialEq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct LossTerms {
     /// What was differentiated.
     pub total: f32,
@@ -36,6 +39,40 @@ pub(crate) struct DarkRows {
     pub logits: Range<usize>,
     /// The cross-entropy of the replayed labels.
     pub labels: Range<usize>,
+}
+
+/// What the model was told of an experience.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+struct Seen {
+    classes: Vec<u32>,
+    task_label: u32,
+    training: bool,
+}
+
+impl Seen {
+    fn adapt(&self, model: &mut dyn Module, tape: &mut Tape) {
+        let adaptation = Adaptation {
+            classes: &self.classes,
+            task_label: self.task_label,
+            training: self.training,
+        };
+        model.adapt(tape, &adaptation);
+    }
+}
+
+/// The part of the state that a snapshot keeps besides tape and buffer.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    optimizer: Sgd,
+    loader: LoaderOptions,
+    train_epochs: usize,
+    train_mb_size: usize,
+    eval_mb_size: usize,
+    clock: Clock,
+    last_metrics: BTreeMap<String, MetricData>,
+    loss: LossTerms,
+    stop: bool,
+    seen: Vec<Seen>,
 }
 
 /// The state of a strategy, under Avalanche's names.
@@ -88,8 +125,11 @@ pub struct State {
     pub replay_rows: usize,
     /// True from the start of `train` to its end.
     pub is_training: bool,
-    /// Stored logits of the replay rows, row after row (Avalanche's `batch_logits`).
+    /// Stored logits of the replay rows, row after row (Avalanche's `batch_logits`); NaN where a unit
+    /// was masked when the sample was stored.
     pub mb_logits_stored: Vec<f32>,
+    /// How wide each of these rows is: a head may have grown since.
+    pub mb_logit_widths: Vec<u32>,
     pub(crate) mb_x: Vec<f32>,
     pub(crate) shape: [usize; 3],
     pub(crate) stop: bool,
@@ -100,6 +140,8 @@ pub struct State {
     pub(super) scratch: Vec<f32>,
     /// The samples being gathered.
     picked: Vec<usize>,
+    /// The different experiences that the model was adapted to, in order.
+    seen: Vec<Seen>,
 }
 
 impl State {
@@ -128,6 +170,7 @@ impl State {
             replay_rows: 0,
             is_training: false,
             mb_logits_stored: Vec::new(),
+            mb_logit_widths: Vec::new(),
             mb_x: Vec::new(),
             shape: [0; 3],
             stop: false,
@@ -135,7 +178,45 @@ impl State {
             mb_groups: Vec::new(),
             scratch: Vec::new(),
             picked: Vec::new(),
+            seen: Vec::new(),
         }
+    }
+
+    pub(crate) fn save(&self, out: &mut Snapshot) {
+        let kept = Kept {
+            optimizer: self.optimizer,
+            loader: self.loader,
+            train_epochs: self.train_epochs,
+            train_mb_size: self.train_mb_size,
+            eval_mb_size: self.eval_mb_size,
+            clock: self.clock,
+            last_metrics: self.last_metrics.clone(),
+            loss: self.loss,
+            stop: self.stop,
+            seen: self.seen.clone(),
+        };
+        out.put("kept", &kept);
+    }
+
+    /// Goes on from where [`save`](Self::save) was called; the tape is loaded here too, after the
+    /// model has been given the shape that it had.
+    pub(crate) fn load(&mut self, from: &Snapshot, tape: &Snapshot) -> Result<()> {
+        let kept: Kept = from.get("kept")?;
+        for seen in &kept.seen {
+            seen.adapt(self.model.as_mut(), &mut self.tape);
+        }
+        self.tape.load(tape)?;
+        self.seen = kept.seen;
+        self.optimizer = kept.optimizer;
+        self.loader = kept.loader;
+        self.train_epochs = kept.train_epochs;
+        self.train_mb_size = kept.train_mb_size;
+        self.eval_mb_size = kept.eval_mb_size;
+        self.clock = kept.clock;
+        self.last_metrics = kept.last_metrics;
+        self.loss = kept.loss;
+        self.stop = kept.stop;
+        Ok(())
     }
 
     /// Asks the loop to end the current experience after this iteration. The epoch's and the
@@ -172,6 +253,7 @@ impl State {
         self.mb_logits_stored.clear();
         self.mb_samples.clear();
         self.mb_groups.clear();
+        self.mb_logit_widths.clear();
         self.replay_rows = 0;
         self.mb_output = None;
         self.loss_var = None;
@@ -246,6 +328,7 @@ impl State {
             self.mb_task_id.push(item.task_label);
             if logits {
                 self.mb_logits_stored.extend_from_slice(&item.logits);
+                self.mb_logit_widths.push(item.logits.len() as u32);
             }
         }
         self.replay_rows += slots.len();
@@ -257,7 +340,8 @@ impl State {
         self.tape.begin(mode);
         self.tape.set_groups(&self.mb_groups);
         let x = self.tape.input(&[self.mb_y.len(), c, h, w], &self.mb_x);
-        let logits = self.model.forward(&mut self.tape, x);
+        let (tape, tasks) = (&mut self.tape, &self.mb_task_id);
+        let logits = self.model.forward_tasks(tape, x, tasks);
         self.mb_output = Some(logits);
         self.tape.copy_into(logits, &mut self.scratch);
         logits
@@ -290,8 +374,9 @@ impl State {
     /// is the criterion of the current ones alone. A term of weight 0 is not evaluated.
     pub(crate) fn dark_loss(&mut self, logits: Var, rows: &DarkRows, alpha: f32, beta: f32) -> Var {
         let width = self.tape.shape(logits).dim(1);
-        let stored = rows.logits.len() * width;
-        let alpha_each = f64::from(alpha) / stored.max(1) as f64;
+        // Of each row only the columns that were stored are compared.
+        let alpha_each =
+            |columns: usize| f64::from(alpha) / (rows.logits.len() * columns).max(1) as f64;
         let Some(criterion) = &self.criterion else {
             let new_each = 1.0 / rows.current.len().max(1) as f64;
             let beta_each = f64::from(beta) / rows.labels.len().max(1) as f64;
@@ -300,14 +385,17 @@ impl State {
                 current: rows.current.clone(),
                 targets: &self.mb_logits_stored,
                 first_target: rows.logits.start,
-                widths: &[],
+                widths: &self.mb_logit_widths,
             };
             let each = |range: &Range<usize>, row, weight| {
                 if range.contains(&row) { weight } else { 0.0 }
             };
+            let mut compared = targets.compared(width);
             let loss = self.tape.row_loss(logits, &targets, |row| {
                 let ce = each(&rows.current, row, new_each) + each(&rows.labels, row, beta_each);
-                (ce, each(&rows.logits, row, alpha_each))
+                let dark = rows.logits.contains(&row);
+                let columns = || compared.next().unwrap_or(width);
+                (ce, if dark { alpha_each(columns()) } else { 0.0 })
             });
             self.note_terms(loss);
             return loss;
@@ -326,10 +414,13 @@ impl State {
                 current: 0..0,
                 targets: &self.mb_logits_stored,
                 first_target: 0,
-                widths: &[],
+                widths: &self.mb_logit_widths,
             };
             let part = tape.slice(logits, rows.logits.clone());
-            let term = tape.row_loss(part, &targets, |_| (0.0, alpha_each));
+            let mut compared = targets.compared(width);
+            let term = tape.row_loss(part, &targets, |_| {
+                (0.0, alpha_each(compared.next().unwrap_or(width)))
+            });
             terms.logits = tape.item(term);
             loss = tape.add(loss, term);
         }
@@ -360,15 +451,47 @@ impl State {
         &self.scratch
     }
 
+    /// Lets the model make room for what `experience` brings, task by task (Avalanche's
+    /// `model_adaptation`). Parameters that change lose their momentum, all others keep theirs.
+    pub(crate) fn adapt_model(&mut self, experience: &Experience) {
+        let dataset = experience.dataset();
+        let mut tasks: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
+        let mut last = None;
+        for i in 0..dataset.len() {
+            let label = (dataset.task_label(i), dataset.target(i));
+            // Data is mostly grouped by class.
+            if last != Some(label) {
+                tasks.entry(label.0).or_default().insert(label.1);
+                last = Some(label);
+            }
+        }
+        for (task_label, classes) in tasks {
+            let seen = Seen {
+                classes: classes.into_iter().collect(),
+                task_label,
+                training: self.is_training,
+            };
+            seen.adapt(self.model.as_mut(), &mut self.tape);
+            if !self.seen.contains(&seen) {
+                self.seen.push(seen);
+            }
+        }
+    }
+
     /// The logits of every sample of `dataset`, in order, from the model in evaluation mode: what
-    /// DER stores. Returns them row after row, with the width of a row.
+    /// DER stores. Returns them row after row, with the width of a row; NaN where a logit means
+    /// nothing, because its unit is masked or beyond the head of the sample's task.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] if one of the others is not a number: the model has diverged.
     pub(crate) fn compute_dataset_logits(
         &mut self,
         dataset: &ClassificationDataset,
-    ) -> (Vec<f32>, usize) {
+    ) -> Result<(Vec<f32>, usize)> {
         // The seed that PyTorch's loader draws for its workers.
         self.tape.generator().random_i64();
         let (mut out, mut width) = (Vec::new(), 0);
+        let mut units: BTreeMap<u32, Option<Vec<bool>>> = BTreeMap::new();
         let n = dataset.len();
         for start in (0..n).step_by(self.train_mb_size) {
             self.clear_batch();
@@ -377,8 +500,25 @@ impl State {
             let logits = self.forward(Mode::Eval);
             width = self.tape.shape(logits).dim(1);
             out.extend_from_slice(&self.scratch);
+            let rows = out[start * width..].chunks_exact_mut(width);
+            for (row, &task) in rows.zip(&self.mb_task_id) {
+                let units = (units.entry(task))
+                    .or_insert_with(|| self.model.active_units(&self.tape, task));
+                for (j, logit) in row.iter_mut().enumerate() {
+                    let used = |units: &Vec<bool>| units.get(j) == Some(&true);
+                    if !units.as_ref().is_none_or(used) {
+                        *logit = f32::NAN;
+                    } else if !logit.is_finite() {
+                        return Err(Error::NonFinite(format!(
+                            "a logit of a sample to be stored is {logit}: expected a finite number; \
+                             lower the learning rate (now {})",
+                            self.optimizer.lr
+                        )));
+                    }
+                }
+            }
         }
         self.clear_batch();
-        (out, width)
+        Ok((out, width))
     }
 }

@@ -1,7 +1,7 @@
 //! Building a strategy: all constructor parameters under Avalanche's names, validated up front.
 
 use super::periodic::PeriodicEval;
-use super::{Method, PevalMode, Strategy};
+use super::{Keeper, Method, PevalMode, Strategy};
 use crate::error::{Error, Result};
 use crate::evaluation::EvaluationPlugin;
 use crate::nn::Module;
@@ -25,6 +25,7 @@ pub struct StrategyBuilder {
     loader: LoaderOptions,
     eval_every: Option<usize>,
     peval_mode: PevalMode,
+    keeper: Option<Box<dyn Keeper>>,
     train_mb_size: usize,
     train_epochs: usize,
     eval_mb_size: Option<usize>,
@@ -49,6 +50,7 @@ impl StrategyBuilder {
             loader: LoaderOptions::default(),
             eval_every: None,
             peval_mode: PevalMode::default(),
+            keeper: None,
             train_mb_size: 1,
             train_epochs: 1,
             eval_mb_size: Some(1),
@@ -149,6 +151,12 @@ impl StrategyBuilder {
         StrategyBuilder { peval_mode, ..self }
     }
 
+    /// Takes snapshots while the strategy trains (default: none are taken).
+    pub fn keeper(mut self, keeper: impl Keeper + 'static) -> Self {
+        self.keeper = Some(Box::new(keeper));
+        self
+    }
+
     /// How training data is gone through: shuffled (default) or not, with or without a last
     /// mini-batch that is not full.
     pub fn loader(self, loader: LoaderOptions) -> Self {
@@ -206,6 +214,10 @@ impl StrategyBuilder {
             evaluator: self.evaluator,
             periodic,
             loader: TaskBalanced::default(),
+            trained: Vec::new(),
+            within: None,
+            resume: None,
+            keeper: self.keeper,
         })
     }
 }

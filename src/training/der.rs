@@ -8,10 +8,12 @@
 //! told there and in the documentation of [`Der`].)
 
 use super::{Method, StrategyBuilder};
+use crate::benchmarks::Experience;
 use crate::error::Result;
 use crate::nn::Module;
 use crate::optim::Sgd;
 use crate::replay::{Buffer, ClassBalancedBuffer};
+use crate::snapshot::Snapshot;
 use crate::tape::{Tape, Var};
 use crate::template::{DarkRows, Endless, State};
 
@@ -100,10 +102,19 @@ impl Method for Der {
             return Ok(());
         };
         let dataset = experience.dataset().clone();
-        let (logits, width) = state.compute_dataset_logits(&dataset);
+        let (logits, width) = state.compute_dataset_logits(&dataset)?;
         if let Some(Buffer::ClassBalanced(buffer)) = &mut state.storage_policy {
             buffer.update(&dataset, Some((&logits, width)), state.tape.generator());
         }
+        Ok(())
+    }
+
+    fn save(&self, out: &mut Snapshot) {
+        out.put("replay", &self.replay);
+    }
+
+    fn load(&mut self, from: &Snapshot, _: &[Experience]) -> Result<()> {
+        self.replay = from.get("replay")?;
         Ok(())
     }
 }

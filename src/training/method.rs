@@ -18,7 +18,10 @@ pub trait Method: Send {
     }
 
     /// The data to train on for `experience`.
-    fn train_dataset(&mut self, experience: &Experience) -> ClassificationDataset {
+    ///
+    /// Called a second time when a run is resumed in the middle of the experience, when
+    /// [`before_experience`](Self::before_experience) is not.
+    fn train_dataset(&self, experience: &Experience) -> ClassificationDataset {
         experience.dataset().clone()
     }
 
@@ -56,12 +59,13 @@ pub trait Method: Send {
         let _ = out;
     }
 
-    /// Takes up what [`save`](Self::save) wrote.
+    /// Takes up what [`save`](Self::save) wrote. `trained` are the experiences trained on so far, the
+    /// running one included.
     ///
     /// # Errors
     /// [`crate::Error::Checkpoint`] if something is missing or of another type.
-    fn load(&mut self, from: &Snapshot) -> Result<()> {
-        let _ = from;
+    fn load(&mut self, from: &Snapshot, trained: &[Experience]) -> Result<()> {
+        let _ = (from, trained);
         Ok(())
     }
 }

@@ -17,6 +17,7 @@ mod paper;
 mod paper_tests;
 mod periodic;
 mod replay;
+mod resume;
 mod strategy;
 
 pub use crate::template::{
@@ -32,4 +33,5 @@ pub use naive::Naive;
 pub use paper::{PaperDer, PaperReplay};
 pub use periodic::PevalMode;
 pub use replay::Replay;
+pub use resume::Keeper;
 pub use strategy::{Experiences, Strategy};

@@ -1,13 +1,14 @@
 //! The loop of training, with every callback in Avalanche's order.
 
 use super::periodic::{PeriodicEval, Streams};
+use super::resume::{Keeper, Resume};
 use super::{EvalResult, Method, PevalMode};
 use crate::benchmarks::{Experience, Stream};
 use crate::data::{ClassificationDataset, Group};
 use crate::error::{Error, Result};
 use crate::evaluation::EvaluationPlugin;
 use crate::tape::{Mode, Tape};
-use crate::template::{Event, Plugin, State, TaskBalanced, call};
+use crate::template::{Event, Plugin, Position, State, TaskBalanced, call};
 
 /// Experiences to train on or to evaluate: one, a stream, or a slice of either.
 pub trait Experiences {
@@ -41,6 +42,12 @@ pub struct Strategy {
     pub(super) evaluator: EvaluationPlugin,
     pub(super) periodic: PeriodicEval,
     pub(super) loader: TaskBalanced,
+    /// Every experience trained on so far, the running one included.
+    pub(super) trained: Vec<Experience>,
+    /// In the middle of an experience: its position in the list given to `train`.
+    pub(super) within: Option<usize>,
+    pub(super) resume: Option<Resume>,
+    pub(super) keeper: Option<Box<dyn Keeper>>,
 }
 
 impl Strategy {
@@ -125,6 +132,7 @@ impl Strategy {
         self.periodic.streams = streams;
         let result = Tape::guard(|| self.train_list(&mut list));
         self.periodic.streams = Streams::default();
+        self.within = None;
         self.state.is_training = false;
         self.state.experience = None;
         self.state.adapted_dataset = None;
@@ -134,9 +142,12 @@ impl Strategy {
 
     fn train_list(&mut self, list: &mut Vec<Experience>) -> Result<()> {
         self.state.is_training = true;
-        self.fire(Event::BeforeTraining)?;
-        if self.periodic.every.is_some() {
-            self.evaluate_periodically()?;
+        let resume = self.resume.take();
+        if resume.is_none() {
+            self.fire(Event::BeforeTraining)?;
+            if self.periodic.every.is_some() {
+                self.evaluate_periodically()?;
+            }
         }
         if self.method.joins_experiences() && list.len() > 1 {
             let parts: Vec<_> = list.iter().map(|e| e.dataset().clone()).collect();
@@ -150,50 +161,116 @@ impl Strategy {
                 &name,
             )];
         }
-        for experience in list.iter() {
-            self.train_experience(experience)?;
+        let first = resume.as_ref().map_or(0, |r| r.experience);
+        let mut position = resume.map(|r| r.position);
+        for (index, experience) in list.iter().enumerate().skip(first) {
+            let dataset = match position.take() {
+                Some(position) => self.enter_again(experience, position)?,
+                None => self.enter(experience)?,
+            };
+            self.within = Some(index);
+            self.train_epochs(&dataset)?;
+            self.within = None;
+            self.finish_experience()?;
         }
         self.fire(Event::AfterTraining)
     }
 
-    fn train_experience(&mut self, experience: &Experience) -> Result<()> {
+    /// Everything before the first epoch of an experience.
+    fn enter(&mut self, experience: &Experience) -> Result<ClassificationDataset> {
         self.state.experience = Some(experience.clone());
+        self.trained.push(experience.clone());
         self.state.stop = false;
         self.method.before_experience(&mut self.state);
         self.fire(Event::BeforeTrainDatasetAdaptation)?;
         self.state.adapted_dataset = Some(self.method.train_dataset(experience));
         self.fire(Event::AfterTrainDatasetAdaptation)?;
+        self.state.adapt_model(experience);
         let dataset = self.adapted();
         self.check_labels(&dataset)?;
-        let (size, options) = (self.state.train_mb_size, self.state.loader);
-        match experience.batches() {
-            // Joint training has no order to keep, nor has data adapted to another length.
-            Some(batches)
-                if dataset.len() == experience.dataset().len()
-                    && !self.method.joins_experiences() =>
-            {
-                self.loader.prescribe(dataset.len(), batches);
-            }
-            _ => self.loader.prepare(&dataset, size, options)?,
-        }
-        self.state.iterations_per_epoch = self.loader.len();
+        self.prepare_loader(experience, &dataset)?;
         self.state.clock.start_experience();
         self.periodic.epoch_evaluated = false;
         self.fire(Event::BeforeTrainingExp)?;
-        for _ in 0..self.state.train_epochs {
+        self.start_epoch()?;
+        Ok(dataset)
+    }
+
+    /// Back into an experience in the middle of which a snapshot was taken.
+    fn enter_again(
+        &mut self,
+        experience: &Experience,
+        position: Position,
+    ) -> Result<ClassificationDataset> {
+        let id = experience.current_experience();
+        if self.trained.last().map(Experience::current_experience) != Some(id) {
+            return Err(Error::Checkpoint(format!(
+                "the checkpoint is not in the middle of experience {id}; train on the experiences \
+                 that were being trained on"
+            )));
+        }
+        self.state.experience = Some(experience.clone());
+        self.state.adapted_dataset = Some(self.method.train_dataset(experience));
+        for plugin in &mut self.plugins {
+            let event = Event::AfterTrainDatasetAdaptation;
+            call(plugin.as_mut(), event, &mut self.state)?;
+        }
+        let dataset = self.adapted();
+        self.prepare_loader(experience, &dataset)?;
+        self.loader.seek(position)?;
+        Ok(dataset)
+    }
+
+    fn prepare_loader(
+        &mut self,
+        experience: &Experience,
+        dataset: &ClassificationDataset,
+    ) -> Result<()> {
+        let (size, options) = (self.state.train_mb_size, self.state.loader);
+        // Joint training has no order to keep, nor has data adapted to another length.
+        let keeps_order =
+            !self.method.joins_experiences() && dataset.len() == experience.dataset().len();
+        match experience.batches().filter(|_| keeps_order) {
+            Some(batches) => self.loader.prescribe(dataset.len(), batches),
+            None => self.loader.prepare(dataset, size, options)?,
+        }
+        self.state.iterations_per_epoch = self.loader.len();
+        Ok(())
+    }
+
+    /// Begins an epoch, if there is one to come.
+    fn start_epoch(&mut self) -> Result<()> {
+        if self.state.clock.train_exp_epochs < self.state.train_epochs as u64 {
             self.state.clock.start_epoch();
             self.fire(Event::BeforeTrainingEpoch)?;
-            if self.state.stop {
+            if !self.state.stop {
+                self.loader.start(self.state.tape.generator());
+            }
+        }
+        Ok(())
+    }
+
+    /// The rest of the epoch that has begun, and the epochs after it.
+    fn train_epochs(&mut self, dataset: &ClassificationDataset) -> Result<()> {
+        while self.state.clock.train_exp_epochs < self.state.train_epochs as u64 {
+            if self.state.stop && self.state.clock.train_epoch_iterations == 0 {
                 break;
             }
-            self.loader.start(self.state.tape.generator());
-            while !self.state.stop && self.train_iteration(&dataset)? {}
+            while !self.state.stop && self.train_iteration(dataset)? {
+                self.offer_snapshot()?;
+            }
             self.fire(Event::AfterTrainingEpoch)?;
             if self.periodic.after_epoch(&self.state.clock) {
                 self.evaluate_periodically()?;
             }
             self.state.clock.train_exp_epochs += 1;
+            self.start_epoch()?;
         }
+        Ok(())
+    }
+
+    /// Everything after the last epoch of an experience.
+    fn finish_experience(&mut self) -> Result<()> {
         self.method.after_experience(&mut self.state)?;
         self.fire(Event::AfterTrainingExp)?;
         if self.periodic.after_experience(&self.state.clock) {
