@@ -390,13 +390,19 @@ impl State {
             let each = |range: &Range<usize>, row, weight| {
                 if range.contains(&row) { weight } else { 0.0 }
             };
-            let mut compared = targets.compared(width);
-            let loss = self.tape.row_loss(logits, &targets, |row| {
-                let ce = each(&rows.current, row, new_each) + each(&rows.labels, row, beta_each);
-                let dark = rows.logits.contains(&row);
-                let columns = || compared.next().unwrap_or(width);
-                (ce, if dark { alpha_each(columns()) } else { 0.0 })
-            });
+            let loss = {
+                let mut compared = targets.compared(width);
+                self.tape.row_loss(logits, &targets, |row| {
+                    let ce =
+                        each(&rows.current, row, new_each) + each(&rows.labels, row, beta_each);
+                    let dark = if rows.logits.contains(&row) {
+                        alpha_each(compared.next().unwrap_or(width))
+                    } else {
+                        0.0
+                    };
+                    (ce, dark)
+                })
+            };
             self.note_terms(loss);
             return loss;
         };
