@@ -15,6 +15,7 @@ mod gather;
 pub mod idx;
 pub mod locate;
 pub mod npy;
+mod pickle;
 mod resize;
 mod rotation;
 mod transform;
