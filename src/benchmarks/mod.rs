@@ -7,18 +7,23 @@
 //! same seed gives the experiences, sample for sample, that Avalanche gives.
 
 mod benchmark;
+mod core50;
 mod experience;
 mod mnist360;
 mod nc;
 mod pixel_maps;
 #[cfg(test)]
 mod properties;
+mod splits;
 
 pub use benchmark::Benchmark;
+pub use core50::Core50;
 pub use experience::{Experience, Stream};
 pub use mnist360::{Mnist360, Mnist360Evaluation};
-pub use nc::{NcBenchmark, SplitFmnist, SplitMnist};
+pub use nc::NcBenchmark;
 pub use pixel_maps::{PermutedMnist, RotatedMnist};
+pub use splits::{SplitCifar10, SplitCifar100, SplitCifar110};
+pub use splits::{SplitFmnist, SplitMnist, SplitTinyImageNet};
 
 use crate::data::{Dataset, TransformGroups};
 use crate::{Error, Result};
