@@ -46,6 +46,7 @@ pub struct NcBenchmark {
     per_exp_classes: BTreeMap<usize, usize>,
     half_classes_first: bool,
     one_dataset_per_exp: bool,
+    uneven: bool,
     from_zero_in_each_exp: bool,
     from_zero_from_first_exp: bool,
     return_task_id: bool,
@@ -78,14 +79,15 @@ impl NcBenchmark {
             per_exp_classes: BTreeMap::new(),
             half_classes_first: false,
             one_dataset_per_exp: false,
+            uneven: false,
             from_zero_in_each_exp: false,
             from_zero_from_first_exp: false,
             return_task_id: false,
         }
     }
 
-    /// The number of experiences. Must be given; unless [`NcBenchmark::per_exp_classes`] says
-    /// otherwise it must divide the number of classes.
+    /// The number of experiences. Must be given; unless [`NcBenchmark::per_exp_classes`] or
+    /// [`NcBenchmark::uneven`] say otherwise it must divide the number of classes.
     pub fn n_experiences(mut self, n: usize) -> Self {
         self.n_experiences = Some(n);
         self
@@ -121,6 +123,13 @@ impl NcBenchmark {
     /// share the rest equally.
     pub fn first_exp_with_half_classes(mut self, yes: bool) -> Self {
         self.half_classes_first = yes;
+        self
+    }
+
+    /// Whether classes that do not divide equally are spread as evenly as can be, the first experiences
+    /// getting one more; otherwise, as in Avalanche, that is an error.
+    pub fn uneven(mut self, yes: bool) -> Self {
+        self.uneven = yes;
         self
     }
 

@@ -139,7 +139,8 @@ impl NcBenchmark {
         if others == 0 && rest != 0 {
             return wrong(format!("all {n_classes} classes in the {n} experiences"));
         }
-        if others != 0 && (!rest.is_multiple_of(others) || rest == 0) {
+        let fits = rest.is_multiple_of(others.max(1)) || self.uneven;
+        if others != 0 && (rest < others || !fits) {
             return Err(Error::config(
                 "n_experiences",
                 format!("a number of experiences that divides {rest} classes equally"),
@@ -151,8 +152,16 @@ impl NcBenchmark {
             ));
         }
         let equal = rest.checked_div(others).unwrap_or(0);
+        let mut larger = rest.checked_rem(others).unwrap_or(0);
         Ok((0..n)
-            .map(|id| fixed.get(&id).copied().unwrap_or(equal))
+            .map(|id| match fixed.get(&id) {
+                Some(&count) => count,
+                None => {
+                    let more = usize::from(larger > 0);
+                    larger -= more;
+                    equal + more
+                }
+            })
             .collect())
     }
 }

@@ -342,3 +342,22 @@ fn transforms_can_be_replaced() {
         "{message}"
     );
 }
+
+#[test]
+fn classes_can_be_divided_unevenly() {
+    let build = |n| ten().n_experiences(n).uneven(true);
+    assert_eq!(build(4).build().unwrap().n_classes_per_exp(), [3, 3, 2, 2]);
+    assert_eq!(build(5).build().unwrap().n_classes_per_exp(), [2; 5]);
+    let given = build(4).per_exp_classes([(1, 5)].into());
+    assert_eq!(given.build().unwrap().n_classes_per_exp(), [2, 5, 2, 1]);
+    let first = build(4).first_exp_with_half_classes(true);
+    assert_eq!(first.build().unwrap().n_classes_per_exp(), [5, 2, 2, 1]);
+    let message = build(4)
+        .per_exp_classes([(0, 8)].into())
+        .build()
+        .unwrap_err();
+    assert!(
+        message.to_string().contains("3 experiences left"),
+        "{message}"
+    );
+}
