@@ -16,7 +16,9 @@ pub mod replay;
 pub mod report;
 pub mod rng;
 pub mod shape;
+pub mod snapshot;
 pub mod tape;
+pub mod template;
 pub mod training;
 
 pub use error::{Error, Result};

@@ -59,6 +59,8 @@ macro_rules! on {
     };
 }
 
+mod state;
+
 fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&x| f64::from(x)).collect()
 }

@@ -28,6 +28,16 @@ pub struct TrainOptions {
     #[arg(long, value_name = "FILE", help_heading = "Run")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
+    /// Go on with the run in this folder from its last checkpoint; only --threads and --quiet may
+    /// be given with it
+    #[arg(
+        long,
+        value_name = "RUNDIR",
+        help_heading = "Run",
+        conflicts_with = "config"
+    )]
+    #[serde(skip)]
+    pub resume: Option<PathBuf>,
 }
 
 /// The options of `unforget eval`.
@@ -179,6 +189,9 @@ struct RunOptions {
     /// Write the losses of every N-th step [default: 10]
     #[arg(long, value_name = "N")]
     log_every: Option<i64>,
+    /// Write a checkpoint every so many steps [default: 0, every 30 seconds]
+    #[arg(long, value_name = "N")]
+    checkpoint_every: Option<i64>,
     /// The folder to write, new or empty [default: runs/TIME-STRATEGY-BENCHMARK]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,

@@ -92,6 +92,9 @@ pub struct Config {
     pub threads: usize,
     /// Losses are written every so many steps.
     pub log_every: usize,
+    /// A checkpoint is written every so many steps; 0: every 30 seconds. (And at the end, and when
+    /// the run is interrupted.)
+    pub checkpoint_every: usize,
     /// The folder to write; unset: a new one under `runs/`. Never part of a written config.
     #[serde(skip_serializing)]
     pub out: Option<PathBuf>,
@@ -135,6 +138,7 @@ impl Default for Config {
             seed: 0,
             threads: 1,
             log_every: 10,
+            checkpoint_every: 0,
             out: None,
             quiet: false,
         }

@@ -52,6 +52,16 @@ impl Reservoir {
         }
     }
 
+    /// A reservoir that holds `items` already, largest key first.
+    pub(super) fn of(items: Vec<Item>, capacity: usize) -> Self {
+        Reservoir { items, capacity }
+    }
+
+    /// How many samples it may hold.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
     /// The samples, largest key first.
     pub fn items(&self) -> &[Item] {
         &self.items

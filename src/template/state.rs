@@ -1,19 +1,23 @@
 //! Everything that plugins and methods may look at and change.
 
-use super::Clock;
 use super::loader::Endless;
+use super::{Clock, Criterion, LoaderOptions, MetricData};
 use crate::benchmarks::Experience;
 use crate::data::{ClassificationDataset, Group, gather_rows};
+use crate::error::Result;
 use crate::nn::Module;
 use crate::optim::Sgd;
 use crate::replay::Buffer;
 use crate::rng::{CounterKey, Purpose};
-use crate::tape::{Mode, Tape, Var};
+use crate::snapshot::Snapshot;
+use crate::tape::{DerLoss, LossRows, Mode, Tape, Var};
 use ndarray::{ArrayView2, ArrayView4};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The loss of a mini-batch and its terms, each with its weight: the terms add up to the total, but
 /// for what plugins add to it.
-#[derive(Clone, Copy, PartialEq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct LossTerms {
     /// What was differentiated.
     pub total: f32,
@@ -23,6 +27,20 @@ pub struct LossTerms {
     pub logits: f32,
     /// `beta` times the cross-entropy of the replayed labels.
     pub replay: f32,
+}
+
+/// The part of the state that a snapshot keeps besides tape and buffer.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    optimizer: Sgd,
+    loader: LoaderOptions,
+    train_epochs: usize,
+    train_mb_size: usize,
+    eval_mb_size: usize,
+    clock: Clock,
+    last_metrics: BTreeMap<String, MetricData>,
+    loss: LossTerms,
+    stop: bool,
 }
 
 /// The state of a strategy, under Avalanche's names.
@@ -36,6 +54,10 @@ pub struct State {
     pub model: Box<dyn Module>,
     /// The optimizer; may be changed at any time.
     pub optimizer: Sgd,
+    /// The loss of labels; `None` is the mean cross-entropy, fused with the rest of the loss.
+    pub criterion: Option<Box<dyn Criterion>>,
+    /// How training data is gone through; read at the start of each experience.
+    pub loader: LoaderOptions,
     /// Epochs per experience; read at the start of each.
     pub train_epochs: usize,
     /// Samples of current data in a mini-batch.
@@ -50,6 +72,10 @@ pub struct State {
     pub adapted_dataset: Option<ClassificationDataset>,
     /// Mini-batches in an epoch of the current experience.
     pub iterations_per_epoch: usize,
+    /// What the running call of `eval` goes through; empty outside of it.
+    pub current_eval_stream: Vec<Experience>,
+    /// The last value of every metric, by name (Avalanche's `last_metric_results`).
+    pub last_metrics: BTreeMap<String, MetricData>,
     /// The replay buffer, if the method has one (Avalanche's `storage_policy`).
     pub storage_policy: Option<Buffer>,
     /// The loss of the last mini-batch.
@@ -68,20 +94,22 @@ pub struct State {
     pub is_training: bool,
     /// Stored logits of the replay rows, row after row (Avalanche's `batch_logits`).
     pub mb_logits_stored: Vec<f32>,
-    pub(super) mb_x: Vec<f32>,
-    pub(super) shape: [usize; 3],
-    pub(super) stop: bool,
+    pub(crate) mb_x: Vec<f32>,
+    pub(crate) shape: [usize; 3],
+    pub(crate) stop: bool,
     scratch: Vec<f32>,
     /// The samples being gathered.
     picked: Vec<usize>,
 }
 
 impl State {
-    pub(super) fn new(tape: Tape, model: Box<dyn Module>, optimizer: Sgd) -> Self {
+    pub(crate) fn new(tape: Tape, model: Box<dyn Module>, optimizer: Sgd) -> Self {
         State {
             tape,
             model,
             optimizer,
+            criterion: None,
+            loader: LoaderOptions::default(),
             train_epochs: 1,
             train_mb_size: 1,
             eval_mb_size: 1,
@@ -89,6 +117,8 @@ impl State {
             experience: None,
             adapted_dataset: None,
             iterations_per_epoch: 0,
+            current_eval_stream: Vec::new(),
+            last_metrics: BTreeMap::new(),
             storage_policy: None,
             loss: LossTerms::default(),
             loss_var: None,
@@ -104,6 +134,35 @@ impl State {
             scratch: Vec::new(),
             picked: Vec::new(),
         }
+    }
+
+    pub(crate) fn save(&self, out: &mut Snapshot) {
+        let kept = Kept {
+            optimizer: self.optimizer,
+            loader: self.loader,
+            train_epochs: self.train_epochs,
+            train_mb_size: self.train_mb_size,
+            eval_mb_size: self.eval_mb_size,
+            clock: self.clock,
+            last_metrics: self.last_metrics.clone(),
+            loss: self.loss,
+            stop: self.stop,
+        };
+        out.put("kept", &kept);
+    }
+
+    pub(crate) fn load(&mut self, from: &Snapshot) -> Result<()> {
+        let kept: Kept = from.get("kept")?;
+        self.optimizer = kept.optimizer;
+        self.loader = kept.loader;
+        self.train_epochs = kept.train_epochs;
+        self.train_mb_size = kept.train_mb_size;
+        self.eval_mb_size = kept.eval_mb_size;
+        self.clock = kept.clock;
+        self.last_metrics = kept.last_metrics;
+        self.loss = kept.loss;
+        self.stop = kept.stop;
+        Ok(())
     }
 
     /// Asks the loop to end the current experience after this iteration. The epoch's and the
@@ -133,7 +192,7 @@ impl State {
             .then(|| ArrayView2::from_shape(dims, &self.scratch).expect("whole rows"))
     }
 
-    pub(super) fn clear_batch(&mut self) {
+    pub(crate) fn clear_batch(&mut self) {
         self.mb_x.clear();
         self.mb_y.clear();
         self.mb_task_id.clear();
@@ -144,7 +203,7 @@ impl State {
     }
 
     /// Appends samples of `dataset` to the mini-batch.
-    pub(super) fn append(
+    pub(crate) fn append(
         &mut self,
         dataset: &ClassificationDataset,
         group: Group,
@@ -176,7 +235,7 @@ impl State {
     }
 
     /// Puts up to `count` samples of the buffer in front of the mini-batch.
-    pub(super) fn prepend_replay(&mut self, loader: &mut Endless, count: usize) {
+    pub(crate) fn prepend_replay(&mut self, loader: &mut Endless, count: usize) {
         let key = self.augmentation_key();
         let Some(buffer) = &self.storage_policy else {
             return;
@@ -212,7 +271,7 @@ impl State {
     }
 
     /// Runs the model on the mini-batch in a new step of the tape.
-    pub(super) fn forward(&mut self, mode: Mode) -> Var {
+    pub(crate) fn forward(&mut self, mode: Mode) -> Var {
         let [c, h, w] = self.shape;
         self.tape.begin(mode);
         let x = self.tape.input(&[self.mb_y.len(), c, h, w], &self.mb_x);
@@ -222,14 +281,101 @@ impl State {
         logits
     }
 
+    /// Records the criterion over all rows of the mini-batch, and notes it as the current loss.
+    pub fn criterion_loss(&mut self, logits: Var) -> Var {
+        match &self.criterion {
+            None => {
+                let loss = self.tape.cross_entropy(logits, &self.mb_y);
+                self.note_terms(loss);
+                loss
+            }
+            Some(criterion) => {
+                let loss = criterion.loss(&mut self.tape, logits, &self.mb_y);
+                let total = self.tape.item(loss);
+                self.loss = LossTerms {
+                    total,
+                    current: total,
+                    ..LossTerms::default()
+                };
+                loss
+            }
+        }
+    }
+
+    /// Records the loss of Dark Experience Replay over the mini-batch, replay rows first:
+    /// `criterion(current) + alpha·MSE(logits, stored logits) + beta·criterion(replay)`. Without
+    /// replay rows it is the criterion alone. A term of weight 0 is not evaluated.
+    pub fn dark_loss(&mut self, logits: Var, alpha: f32, beta: f32) -> Var {
+        let replay = self.replay_rows;
+        let Some(criterion) = &self.criterion else {
+            let loss = DerLoss {
+                labels: &self.mb_y,
+                targets: &self.mb_logits_stored,
+                widths: &[],
+                replay,
+                alpha,
+                beta,
+            };
+            let loss = self.tape.der_loss(logits, &loss);
+            self.note_terms(loss);
+            return loss;
+        };
+        if replay == 0 {
+            return self.criterion_loss(logits);
+        }
+        let tape = &mut self.tape;
+        let (old, new) = self.mb_y.split_at(replay);
+        let width = tape.shape(logits).dim(1);
+        let rows = tape.slice(logits, replay..self.mb_y.len());
+        let current = criterion.loss(tape, rows, new);
+        let mut terms = LossTerms {
+            current: tape.item(current),
+            ..LossTerms::default()
+        };
+        let mut loss = current;
+        let rows = tape.slice(logits, 0..replay);
+        if alpha != 0.0 {
+            let targets = LossRows {
+                labels: old,
+                current: 0..0,
+                targets: &self.mb_logits_stored,
+                first_target: 0,
+                widths: &[],
+            };
+            let weight = f64::from(alpha) / (replay * width) as f64;
+            let term = tape.row_loss(rows, &targets, |_| (0.0, weight));
+            terms.logits = tape.item(term);
+            loss = tape.add(loss, term);
+        }
+        if beta != 0.0 {
+            let term = criterion.loss(tape, rows, old);
+            let term = tape.scale(term, beta);
+            terms.replay = tape.item(term);
+            loss = tape.add(loss, term);
+        }
+        terms.total = tape.item(loss);
+        self.loss = terms;
+        loss
+    }
+
+    fn note_terms(&mut self, loss: Var) {
+        let [total, current, logits, replay] = self.tape.loss_terms(loss);
+        self.loss = LossTerms {
+            total,
+            current,
+            logits,
+            replay,
+        };
+    }
+
     /// The logits that [`forward`](Self::forward) computed, row after row.
-    pub(super) fn logits(&self) -> &[f32] {
+    pub(crate) fn logits(&self) -> &[f32] {
         &self.scratch
     }
 
     /// The logits of every sample of `dataset`, in order, from the model in evaluation mode: what
     /// DER stores. Returns them row after row, with the width of a row.
-    pub(super) fn compute_dataset_logits(
+    pub(crate) fn compute_dataset_logits(
         &mut self,
         dataset: &ClassificationDataset,
     ) -> (Vec<f32>, usize) {
