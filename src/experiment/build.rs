@@ -4,7 +4,8 @@ use std::path::Path;
 
 use crate::Result;
 use crate::benchmarks::{Benchmark, PermutedMnist, RotatedMnist, SplitFmnist, SplitMnist};
-use crate::data::locate::{self, Kind};
+use crate::benchmarks::{SplitCifar10, SplitCifar100, SplitTinyImageNet};
+use crate::data::locate;
 use crate::data::{Dataset, embedded};
 use crate::nn::Module;
 use crate::nn::models::{self, ModelOptions};
@@ -37,13 +38,15 @@ pub(super) fn benchmark(config: &Config) -> Result<Benchmark> {
             }
             builder.build()
         }
-        BenchmarkName::SplitMnist | BenchmarkName::SplitFmnist => {
-            let builder = if config.benchmark == BenchmarkName::SplitMnist {
-                SplitMnist::from_datasets(train, test)
-            } else {
-                SplitFmnist::from_datasets(train, test)
+        split => {
+            let from_datasets = match split {
+                BenchmarkName::SplitFmnist => SplitFmnist::from_datasets,
+                BenchmarkName::SplitCifar10 => SplitCifar10::from_datasets,
+                BenchmarkName::SplitCifar100 => SplitCifar100::from_datasets,
+                BenchmarkName::SplitTinyImageNet => SplitTinyImageNet::from_datasets,
+                _ => SplitMnist::from_datasets,
             };
-            let mut builder = builder
+            let mut builder = from_datasets(train, test)
                 .n_experiences(n)
                 .seed(seed)
                 .shuffle(config.shuffle)
@@ -62,11 +65,8 @@ fn datasets(config: &Config) -> Result<(Dataset, Dataset)> {
     if config.data == Some(DataSource::Embedded) {
         return Ok(embedded::mnist_tenth());
     }
-    let kind = match config.benchmark {
-        BenchmarkName::SplitFmnist => Kind::FashionMnist,
-        _ => Kind::Mnist,
-    };
-    locate::load(kind, config.data_dir.as_deref().map(Path::new))
+    let dir = config.data_dir.as_deref().map(Path::new);
+    locate::load(config.benchmark.kind(), dir)
 }
 
 /// Seeds a tape, builds the model on it and gives both to the strategy, which lacks only plugins.

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::locate::Kind;
+
 /// An enum whose values are written as words on the command line and in TOML.
 macro_rules! choice {
     ($(#[$doc:meta])* $name:ident { $($(#[$of:meta])* $variant:ident = $word:literal),* $(,)? }) => {
@@ -32,6 +34,35 @@ choice! {
         PermutedMnist = "permuted-mnist",
         /// MNIST rotated by a different angle in each experience.
         RotatedMnist = "rotated-mnist",
+        /// CIFAR-10, split by class.
+        SplitCifar10 = "split-cifar10",
+        /// CIFAR-100, split by class.
+        SplitCifar100 = "split-cifar100",
+        /// Tiny-ImageNet, split by class.
+        SplitTinyImageNet = "split-tinyimagenet",
+    }
+}
+
+impl BenchmarkName {
+    /// Whether classes are divided over experiences.
+    pub fn is_split(self) -> bool {
+        !matches!(
+            self,
+            BenchmarkName::PermutedMnist | BenchmarkName::RotatedMnist
+        )
+    }
+
+    /// The data set that it is made of.
+    pub fn kind(self) -> Kind {
+        match self {
+            BenchmarkName::SplitMnist
+            | BenchmarkName::PermutedMnist
+            | BenchmarkName::RotatedMnist => Kind::Mnist,
+            BenchmarkName::SplitFmnist => Kind::FashionMnist,
+            BenchmarkName::SplitCifar10 => Kind::Cifar10,
+            BenchmarkName::SplitCifar100 => Kind::Cifar100,
+            BenchmarkName::SplitTinyImageNet => Kind::TinyImageNet,
+        }
     }
 }
 
