@@ -11,7 +11,7 @@ use unforget::evaluation::{At, EvaluationPlugin, accuracy_metrics, loss_metrics}
 use unforget::nn::with_incremental_head;
 use unforget::prelude::*;
 use unforget::snapshot::Snapshot;
-use unforget::training::{Keeper, PevalMode};
+use unforget::training::{Keeper, PaperDer, PaperReplay, PevalMode};
 
 /// Lowers the learning rate a little after every iteration, and keeps count of it.
 #[derive(Default)]
@@ -195,6 +195,8 @@ fn so_do_the_other_strategies() {
         Naive::builder as Build,
         Cumulative::builder,
         Replay::builder,
+        PaperDer::builder,
+        PaperReplay::builder,
     ] {
         let lab = Lab::new(build);
         let whole = lab.whole();

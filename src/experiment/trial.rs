@@ -7,16 +7,17 @@ use std::time::{Duration, Instant};
 
 use crate::benchmarks::{Benchmark, Experience};
 use crate::data::Dataset;
+use crate::data::locate::Kind;
 use crate::evaluation::EvaluationPlugin;
 use crate::training::{EvalResult, Plugin, State};
 use crate::{Error, Result};
 
 use super::build;
-use super::config::{BenchmarkName, Config, DataSource, StrategyName};
+use super::config::{Config, DataSource, StrategyName};
 use super::record::{Record, forgetting};
 
 /// Which data a configuration reads.
-type Source = (Option<DataSource>, bool, Option<PathBuf>);
+type Source = (Option<DataSource>, Kind, Option<PathBuf>);
 
 /// The data sets of a grid, each read once.
 #[derive(Default)]
@@ -24,8 +25,11 @@ pub(super) struct DataCache(Mutex<Vec<(Source, (Dataset, Dataset))>>);
 
 impl DataCache {
     fn get(&self, config: &Config) -> Result<(Dataset, Dataset)> {
-        let fashion = config.benchmark == BenchmarkName::SplitFmnist;
-        let source = (config.data, fashion, config.data_dir.clone());
+        let source = (
+            config.data,
+            config.benchmark.kind(),
+            config.data_dir.clone(),
+        );
         // Nothing is changed before it is complete, so a panic elsewhere leaves the list whole.
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, data)) = known.iter().find(|(s, _)| *s == source) {
