@@ -381,3 +381,51 @@ fn it_says_what_it_is() {
     }
     assert!(succeeds(folder.path(), "data list").contains("fashion-mnist"));
 }
+
+/// Two images of each class in CIFAR-10's files.
+fn cifar10(dir: &Path) {
+    let records = |labels: &[u8]| {
+        let record = |&label: &u8| [vec![label], vec![20 * label; 3072]].concat();
+        labels.iter().flat_map(record).collect::<Vec<u8>>()
+    };
+    fs::create_dir_all(dir).unwrap();
+    for i in 0..5u8 {
+        let name = format!("data_batch_{}.bin", i + 1);
+        fs::write(
+            dir.join(name),
+            records(&[2 * i, 2 * i + 1, 2 * i, 2 * i + 1]),
+        )
+        .unwrap();
+    }
+    let all: Vec<u8> = (0..10).collect();
+    fs::write(dir.join("test_batch.bin"), records(&all)).unwrap();
+}
+
+#[test]
+fn other_data_sets_come_from_their_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    cifar10(&here.join("no-data/cifar10"));
+    assert!(succeeds(here, "data path cifar10").contains("cifar10"));
+    let line = "--benchmark split-cifar10 --hidden-size 4 --out run --train-mb-size 2";
+    assert!(succeeds(here, line).contains("experience 4"));
+    let config = fs::read_to_string(here.join("run/config.toml")).unwrap();
+    assert!(config.contains("data = \"full\""), "{config}");
+    fails(
+        here,
+        "--benchmark split-cifar10 --data embedded",
+        "full for split-cifar10",
+    );
+    fails(
+        here,
+        "--benchmark split-cifar100",
+        "unforget data get cifar100",
+    );
+    fails(
+        here,
+        "--benchmark split-tinyimagenet",
+        "unforget data get tiny-imagenet",
+    );
+    fails(here, "data get core50", "vlomonaco.github.io/core50");
+    assert!(succeeds(here, "data list").contains("not here; get it from"));
+}

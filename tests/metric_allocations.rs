@@ -3,8 +3,8 @@
 //! One test in a binary of its own: the counter sees the whole process.
 #![allow(unsafe_code)]
 
-#[path = "common/formula.rs"]
-mod formula;
+#[path = "common/ten_classes.rs"]
+mod ten_classes;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -118,8 +118,8 @@ fn metrics_of_epochs_allocate_nothing_in_an_iteration() {
         metrics,
         iterations: std::sync::Arc::clone(&iterations),
     };
-    let benchmark = formula::benchmark();
-    let mut strategy = formula::strategy()
+    let benchmark = ten_classes::benchmark();
+    let mut strategy = ten_classes::strategy()
         .evaluator(EvaluationPlugin::new().metric(watched))
         .build()
         .unwrap();

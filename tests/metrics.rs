@@ -414,7 +414,10 @@ fn a_stream_of_several_tasks_has_no_task_in_its_name() {
     let evaluator = EvaluationPlugin::new()
         .metrics(accuracy_metrics(&[At::Epoch, At::Experience, At::Stream]))
         .metrics(class_accuracy_metrics(&[At::Stream]));
-    let mut strategy = ten_classes::strategy().evaluator(evaluator).build().unwrap();
+    let mut strategy = ten_classes::strategy()
+        .evaluator(evaluator)
+        .build()
+        .unwrap();
     strategy
         .train(&benchmark.train_stream().slice(0..2))
         .unwrap();
@@ -445,7 +448,10 @@ fn a_stream_of_several_tasks_has_no_task_in_its_name() {
 fn an_evaluator_can_be_suspended_and_keep_only_the_last_values() {
     let benchmark = ten_classes::benchmark();
     let evaluator = EvaluationPlugin::default().collect_all(false);
-    let mut strategy = ten_classes::strategy().evaluator(evaluator).build().unwrap();
+    let mut strategy = ten_classes::strategy()
+        .evaluator(evaluator)
+        .build()
+        .unwrap();
     strategy.evaluator_mut().active = false;
     strategy.train(&benchmark.train_stream()[0]).unwrap();
     assert!(strategy.state().last_metrics.is_empty());

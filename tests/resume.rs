@@ -195,6 +195,8 @@ fn so_do_the_other_strategies() {
         Naive::builder as Build,
         Cumulative::builder,
         Replay::builder,
+        PaperDer::builder,
+        PaperReplay::builder,
     ] {
         let lab = Lab::new(build);
         let whole = lab.whole();

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::{Index, Range};
 use std::sync::Arc;
 
+use super::SubExperience;
 use crate::data::ClassificationDataset;
 
 /// One piece of a stream: the data that is learned or evaluated at once. A clone shares everything.
@@ -23,6 +24,7 @@ struct Inner {
     seen: Vec<u32>,
     future: Vec<u32>,
     batches: Option<Arc<[Range<usize>]>>,
+    sub_experience: Option<SubExperience>,
 }
 
 impl Experience {
@@ -42,6 +44,7 @@ impl Experience {
             future: Vec::new(),
             classes,
             batches: None,
+            sub_experience: None,
         }))
     }
 
@@ -72,6 +75,35 @@ impl Experience {
     /// and once; `None` (most streams) leaves order, size and number of epochs to the learner.
     pub fn batches(&self) -> Option<&[Range<usize>]> {
         self.0.batches.as_deref()
+    }
+
+    /// The same place in the same stream with other data; mini-batches that were prescribed are not.
+    pub(super) fn with_dataset(&self, dataset: ClassificationDataset) -> Self {
+        let mut other = Self::from_dataset(dataset, self.0.id, &self.0.stream_name);
+        if let Some(inner) = Arc::get_mut(&mut other.0) {
+            inner.sub_experience = self.0.sub_experience.clone();
+        }
+        other
+    }
+
+    /// The same experience as a piece of a larger one.
+    pub(super) fn as_piece_of(self, whole: SubExperience) -> Self {
+        let mut inner = Arc::unwrap_or_clone(self.0);
+        inner.sub_experience = Some(whole);
+        Experience(Arc::new(inner))
+    }
+
+    /// Where this piece of an [online stream](super::split_online_stream) lies in its experience, for
+    /// learners; `None` for other experiences, and if boundaries are not to be known.
+    pub fn sub_experience(&self) -> Option<&SubExperience> {
+        self.sub_experience_for_logging()
+            .filter(|whole| whole.access_task_boundaries())
+    }
+
+    /// As [`sub_experience`](Self::sub_experience), whether or not learners have access: for metrics
+    /// and logs (Avalanche's logging mode).
+    pub fn sub_experience_for_logging(&self) -> Option<&SubExperience> {
+        self.0.sub_experience.as_ref()
     }
 
     /// The data.

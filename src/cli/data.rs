@@ -53,7 +53,7 @@ pub fn run(command: Command) -> Result<()> {
             ));
             for kind in Kind::ALL {
                 let place = locate::locate(kind, None).map_or_else(
-                    |_| format!("not here; `unforget data get {}` downloads it", kind.name()),
+                    |_| format!("not here; {}", kind.remedy()),
                     |dir| dir.display().to_string(),
                 );
                 say(format_args!("{:<14} {place}", kind.name()));

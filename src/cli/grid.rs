@@ -155,12 +155,8 @@ fn list() {
         let task = cell.task.map_or(String::new(), |task| {
             format!("; Task-IL {:.2} ± {:.2}", task.mean, task.std)
         });
-        let here = match cell.config(0) {
-            Some(_) => "",
-            None => "  (benchmark not in this version)",
-        };
         super::say(format_args!(
-            "{:<26} lr {}, batch {}{replay}, epochs {}{weights}: {:.2} ± {:.2}{task}{here}",
+            "{:<26} lr {}, batch {}{replay}, epochs {}{weights}: {:.2} ± {:.2}{task}",
             cell.name(),
             cell.lr,
             cell.batch,

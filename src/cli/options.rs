@@ -75,7 +75,7 @@ struct BenchmarkOptions {
     /// The stream of experiences [default: split-mnist]
     #[arg(long, value_parser = PossibleValuesParser::new(BenchmarkName::NAMES))]
     benchmark: Option<String>,
-    /// Where samples come from [default: full with --data-dir and for split-fmnist, else embedded]
+    /// Where samples come from [default: full with --data-dir and for all but MNIST, else embedded]
     #[arg(long, value_parser = PossibleValuesParser::new(DataSource::NAMES))]
     data: Option<String>,
     /// The folder with the data set's files; implies --data full

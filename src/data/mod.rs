@@ -7,6 +7,7 @@
 
 mod augment;
 pub mod cifar;
+pub mod core50;
 mod dataset;
 pub mod download;
 pub mod embedded;
@@ -15,8 +16,11 @@ mod gather;
 pub mod idx;
 pub mod locate;
 pub mod npy;
+mod pickle;
+mod pictures;
 mod resize;
 mod rotation;
+pub mod tiny_imagenet;
 mod transform;
 mod view;
 

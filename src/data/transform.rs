@@ -216,6 +216,26 @@ impl Transform {
         Ok((fitted, [channels, size[0], size[1]]))
     }
 
+    /// The constants of CIFAR-10 in the paper of DER; [`cifar10`](Self::cifar10) has Avalanche's.
+    pub fn cifar10_paper() -> Self {
+        Self::normalize(&[0.4914, 0.4822, 0.4465], &[0.2470, 0.2435, 0.2615])
+    }
+
+    /// The constants of CIFAR-100 in the paper of DER; [`cifar100`](Self::cifar100) has Avalanche's.
+    pub fn cifar100_paper() -> Self {
+        Self::normalize(&[0.5071, 0.4867, 0.4408], &[0.2675, 0.2565, 0.2761])
+    }
+
+    /// The constants of Tiny-ImageNet in the paper of DER; Avalanche takes CIFAR-10's.
+    pub fn tiny_imagenet_paper() -> Self {
+        Self::normalize(&[0.4802, 0.4480, 0.3975], &[0.2770, 0.2691, 0.2821])
+    }
+
+    /// The constants of ImageNet (red, green, blue), also for CORe50.
+    pub fn imagenet() -> Self {
+        Self::normalize(&[0.485, 0.456, 0.406], &[0.229, 0.224, 0.225])
+    }
+
     /// The number of channels that this transform was made for; `None` fits any.
     pub fn channels(&self) -> Option<usize> {
         self.normalize.as_ref().map(|stats| stats.len())
@@ -313,6 +333,9 @@ thread_local! {
     static FLOATS: RefCell<Scratch<f32>> = RefCell::default();
 }
 
+/// Room for an image of MNIST's size and a zero behind it.
+const PADDED: usize = 1024;
+
 impl Stored for u8 {
     const SCRATCH: &'static LocalKey<RefCell<Scratch<u8>>> = &BYTES;
 
@@ -320,6 +343,16 @@ impl Stored for u8 {
         let table = &transform.tables[c.min(transform.tables.len() - 1)];
         match map {
             None => (to.iter_mut().zip(from)).for_each(|(o, &b)| *o = table[usize::from(b)]),
+            Some(map) if from.len() < PADDED => {
+                // Places outside read a zero behind the image: a branch there is mispredicted often
+                // enough to take a fifth of the time of a whole R-MNIST run.
+                let mut padded = [0; PADDED];
+                padded[..from.len()].copy_from_slice(from);
+                let outside = from.len() as u32;
+                (to.iter_mut().zip(map)).for_each(|(o, &p)| {
+                    *o = table[usize::from(padded[p.min(outside) as usize % PADDED])];
+                });
+            }
             Some(map) => {
                 (to.iter_mut().zip(map)).for_each(|(o, &p)| *o = table[usize::from(pick(from, p))])
             }

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use crate::Result;
 use crate::benchmarks::{
-    Benchmark, Mnist360, Mnist360Evaluation, NcBenchmark, PermutedMnist, RotatedMnist, SplitFmnist,
-    SplitMnist,
+    Benchmark, Mnist360, Mnist360Evaluation, NcBenchmark, PermutedMnist, RotatedMnist,
+    SplitCifar10, SplitCifar100, SplitFmnist, SplitMnist, SplitTinyImageNet,
 };
-use crate::data::locate::{self, Kind};
+use crate::data::locate;
 use crate::data::{Dataset, embedded};
 use crate::nn::Module;
 use crate::nn::models::{self, ModelOptions};
@@ -28,18 +28,15 @@ pub(super) fn benchmark(config: &Config) -> Result<Benchmark> {
 
 /// Makes the stream of experiences of data that was read before.
 pub(super) fn benchmark_of(config: &Config, train: Dataset, test: Dataset) -> Result<Benchmark> {
-    // A resolved configuration names the number.
-    let n = config.n_experiences.unwrap_or(5);
-    let seed = config.benchmark_seed.unwrap_or(config.seed);
     match config.benchmark {
         BenchmarkName::PermutedMnist => permuted(PermutedMnist::from_datasets(train, test), config),
         BenchmarkName::PMnist => permuted(PermutedMnist::paper(train, test), config),
         BenchmarkName::RotatedMnist => rotated(RotatedMnist::from_datasets(train, test), config),
         BenchmarkName::RMnist => rotated(RotatedMnist::paper(train, test), config),
-        BenchmarkName::SMnist => SplitMnist::paper(train, test)
-            .n_experiences(n)
-            .return_task_id(config.return_task_id)
-            .build(),
+        BenchmarkName::SMnist => ascending(SplitMnist::paper(train, test), config),
+        BenchmarkName::SCifar10 => ascending(SplitCifar10::paper(train, test), config),
+        BenchmarkName::SCifar100 => ascending(SplitCifar100::paper(train, test), config),
+        BenchmarkName::STinyImageNet => ascending(SplitTinyImageNet::paper(train, test), config),
         BenchmarkName::Mnist360 => {
             let evaluation = match config.mnist360_test {
                 Some(Mnist360Test::RandomBatches) => Mnist360Evaluation::RandomBatches,
@@ -48,18 +45,36 @@ pub(super) fn benchmark_of(config: &Config, train: Dataset, test: Dataset) -> Re
             };
             Mnist360::from_datasets(train, test)
                 .batch_size(config.train_mb_size)
-                .seed(seed)
+                .seed(config.benchmark_seed.unwrap_or(config.seed))
                 .evaluation(evaluation)
                 .build()
         }
         BenchmarkName::SplitMnist => split(SplitMnist::from_datasets(train, test), config),
         BenchmarkName::SplitFmnist => split(SplitFmnist::from_datasets(train, test), config),
+        BenchmarkName::SplitCifar10 => split(SplitCifar10::from_datasets(train, test), config),
+        BenchmarkName::SplitCifar100 => split(SplitCifar100::from_datasets(train, test), config),
+        BenchmarkName::SplitTinyImageNet => {
+            split(SplitTinyImageNet::from_datasets(train, test), config)
+        }
     }
+}
+
+/// A paper's split: its classes keep their order.
+fn ascending(builder: NcBenchmark, config: &Config) -> Result<Benchmark> {
+    builder
+        .n_experiences(n_experiences(config))
+        .return_task_id(config.return_task_id)
+        .build()
+}
+
+/// A resolved configuration names the number.
+fn n_experiences(config: &Config) -> usize {
+    config.n_experiences.unwrap_or(5)
 }
 
 fn split(builder: NcBenchmark, config: &Config) -> Result<Benchmark> {
     let mut builder = builder
-        .n_experiences(config.n_experiences.unwrap_or(5))
+        .n_experiences(n_experiences(config))
         .seed(config.benchmark_seed.unwrap_or(config.seed))
         .shuffle(config.shuffle)
         .class_ids_from_zero_in_each_exp(config.class_ids_from_zero_in_each_exp)
@@ -73,7 +88,7 @@ fn split(builder: NcBenchmark, config: &Config) -> Result<Benchmark> {
 
 fn permuted(builder: PermutedMnist, config: &Config) -> Result<Benchmark> {
     builder
-        .n_experiences(config.n_experiences.unwrap_or(5))
+        .n_experiences(n_experiences(config))
         .seed(config.benchmark_seed.unwrap_or(config.seed))
         .return_task_id(config.return_task_id)
         .build()
@@ -81,7 +96,7 @@ fn permuted(builder: PermutedMnist, config: &Config) -> Result<Benchmark> {
 
 fn rotated(builder: RotatedMnist, config: &Config) -> Result<Benchmark> {
     let mut builder = builder
-        .n_experiences(config.n_experiences.unwrap_or(5))
+        .n_experiences(n_experiences(config))
         .seed(config.benchmark_seed.unwrap_or(config.seed))
         .return_task_id(config.return_task_id);
     if let Some(angles) = &config.rotations_list {
@@ -95,11 +110,8 @@ pub(super) fn datasets(config: &Config) -> Result<(Dataset, Dataset)> {
     if config.data == Some(DataSource::Embedded) {
         return Ok(embedded::mnist_tenth());
     }
-    let kind = match config.benchmark {
-        BenchmarkName::SplitFmnist => Kind::FashionMnist,
-        _ => Kind::Mnist,
-    };
-    locate::load(kind, config.data_dir.as_deref().map(Path::new))
+    let dir = config.data_dir.as_deref().map(Path::new);
+    locate::load(config.benchmark.kind(), dir)
 }
 
 /// Seeds a tape, builds the model on it and gives both to the strategy, which lacks only plugins.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::locate::Kind;
 use crate::{Error, Result};
 
 mod choices;
@@ -29,7 +30,7 @@ pub use choices::{
 pub struct Config {
     /// Which stream of experiences to learn.
     pub benchmark: BenchmarkName,
-    /// Where the samples come from; unset: `full` with a `data_dir` and for Fashion-MNIST,
+    /// Where the samples come from; unset: `full` with a `data_dir` and for all but MNIST,
     /// otherwise `embedded`.
     pub data: Option<DataSource>,
     /// The folder with the data set's files; unset: where [`crate::data`] looks by itself.
@@ -245,18 +246,19 @@ impl Config {
     }
 
     fn resolve_benchmark(&mut self) -> Result<()> {
-        let fashion = self.benchmark == BenchmarkName::SplitFmnist;
-        let implied = if fashion || self.data_dir.is_some() {
+        let name = self.benchmark.name();
+        let only_files = self.benchmark.kind() != Kind::Mnist;
+        let implied = if only_files || self.data_dir.is_some() {
             DataSource::Full
         } else {
             DataSource::Embedded
         };
         let data = *self.data.get_or_insert(implied);
         if data == DataSource::Embedded && implied == DataSource::Full {
-            let why = if fashion {
-                "for split-fmnist"
+            let why = if only_files {
+                format!("for {name}")
             } else {
-                "together with --data-dir"
+                "together with --data-dir".into()
             };
             return Err(Error::config("--data", format!("full {why}"), "embedded"));
         }
@@ -269,11 +271,7 @@ impl Config {
                 "both",
             ));
         }
-        let split = matches!(
-            self.benchmark,
-            BenchmarkName::SplitMnist | BenchmarkName::SplitFmnist
-        );
-        let name = self.benchmark.name();
+        let split = self.benchmark.is_split();
         let only_split = [
             ("--fixed-class-order", self.fixed_class_order.is_some()),
             (
@@ -311,6 +309,7 @@ impl Config {
         let stream = self.benchmark == BenchmarkName::Mnist360;
         let implied = match self.benchmark {
             BenchmarkName::PMnist | BenchmarkName::RMnist => 20,
+            BenchmarkName::SCifar100 | BenchmarkName::STinyImageNet => 10,
             BenchmarkName::Mnist360 => 1,
             _ => 5,
         };

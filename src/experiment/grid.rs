@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::data::locate::Kind;
 use crate::logging::Console;
 use crate::{Error, Result};
 
@@ -108,13 +109,18 @@ impl Job {
     /// What a run costs, up to a factor: rows of all its forward passes, and the steps themselves.
     fn cost(&self) -> f64 {
         let c = &self.config;
-        let samples = match c.benchmark {
-            BenchmarkName::PMnist | BenchmarkName::RMnist => 1.2e6,
-            BenchmarkName::PermutedMnist | BenchmarkName::RotatedMnist => {
-                6e4 * c.n_experiences.unwrap_or(1) as f64
-            }
-            BenchmarkName::Mnist360 => 5.4e4,
-            BenchmarkName::SMnist | BenchmarkName::SplitMnist | BenchmarkName::SplitFmnist => 6e4,
+        // Domains show everything again, and a pixel of a photograph costs far more.
+        let samples = match (c.benchmark, c.benchmark.kind()) {
+            (
+                BenchmarkName::PMnist
+                | BenchmarkName::RMnist
+                | BenchmarkName::PermutedMnist
+                | BenchmarkName::RotatedMnist,
+                _,
+            ) => 6e4 * c.n_experiences.unwrap_or(1) as f64,
+            (_, Kind::Mnist | Kind::FashionMnist) => 6e4,
+            (_, Kind::TinyImageNet) => 4e8,
+            _ => 5e7,
         };
         let size = c.train_mb_size as f64;
         let draws = match c.strategy {
@@ -156,6 +162,8 @@ pub(super) fn run(
         todo.len(),
         options.out.display()
     ));
+    let out = &options.out;
+    std::fs::create_dir_all(out).map_err(|e| Error::io("create the folder", out, e))?;
     let mut failures = Vec::new();
     work(jobs, &todo, options, interrupt, |k, result, ahead| {
         let job = &jobs[k];

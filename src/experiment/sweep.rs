@@ -123,8 +123,8 @@ fn word(value: &toml::Value) -> String {
     text.chars().map(safe).collect()
 }
 
-/// Carries out all runs of the grid that have no record yet; then writes `table.csv`, `table.md` and
-/// `plot.svg` of all that have one, whichever shard they came from.
+/// Carries out all runs of the grid that have no record yet. Once all are done, whichever shard they
+/// came from, writes `table.csv`, `table.md` and `plot.svg`.
 ///
 /// # Errors
 /// [`Error::Config`] for an impossible point, naming the option, and those of
@@ -156,6 +156,9 @@ pub fn sweep(grid: &Grid, options: &GridOptions, interrupt: &Arc<AtomicBool>) ->
         quiet: options.quiet,
     };
     console.line(format_args!("\n{}", markdown(&rows)));
+    if records.iter().any(Option::is_none) {
+        return Ok(()); // Another shard, or a later call, completes the table.
+    }
     for (file, text) in [
         ("table.csv", csv(&rows)),
         ("table.md", markdown(&rows)),

@@ -7,16 +7,17 @@ use std::time::{Duration, Instant};
 
 use crate::benchmarks::{Benchmark, Experience};
 use crate::data::Dataset;
+use crate::data::locate::Kind;
 use crate::evaluation::EvaluationPlugin;
 use crate::training::{EvalResult, Plugin, State};
 use crate::{Error, Result};
 
 use super::build;
-use super::config::{BenchmarkName, Config, DataSource, StrategyName};
+use super::config::{Config, DataSource, StrategyName};
 use super::record::{Record, forgetting};
 
 /// Which data a configuration reads.
-type Source = (Option<DataSource>, bool, Option<PathBuf>);
+type Source = (Option<DataSource>, Kind, Option<PathBuf>);
 
 /// The data sets of a grid, each read once.
 #[derive(Default)]
@@ -24,8 +25,11 @@ pub(super) struct DataCache(Mutex<Vec<(Source, (Dataset, Dataset))>>);
 
 impl DataCache {
     fn get(&self, config: &Config) -> Result<(Dataset, Dataset)> {
-        let fashion = config.benchmark == BenchmarkName::SplitFmnist;
-        let source = (config.data, fashion, config.data_dir.clone());
+        let source = (
+            config.data,
+            config.benchmark.kind(),
+            config.data_dir.clone(),
+        );
         // Nothing is changed before it is complete, so a panic elsewhere leaves the list whole.
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, data)) = known.iter().find(|(s, _)| *s == source) {
@@ -52,17 +56,19 @@ impl Meter {
     }
 }
 
-/// Counts the steps, and ends the run when the user wants it.
-struct Count {
+/// Counts the steps, and ends the run at the first one after an interrupt.
+struct Watch {
+    name: String,
     meter: Arc<Meter>,
     interrupt: Arc<AtomicBool>,
 }
 
-impl Plugin for Count {
+impl Plugin for Watch {
     fn after_training_iteration(&mut self, _: &mut State) -> Result<()> {
         self.meter.done.fetch_add(1, Ordering::Relaxed);
         if self.interrupt.load(Ordering::Relaxed) {
-            return Err(Error::Interrupted("interrupted".into()));
+            let text = format!("{} was not finished", self.name);
+            return Err(Error::Interrupted(text));
         }
         Ok(())
     }
@@ -90,7 +96,8 @@ pub(super) fn run(
         // The records hold accuracies only, so that no metric is worth its time.
         let mut strategy = build::strategy(config, &benchmark)?
             .evaluator(EvaluationPlugin::new())
-            .plugin(Count {
+            .plugin(Watch {
+                name: name.to_string(),
                 meter: Arc::clone(meter),
                 interrupt: Arc::clone(interrupt),
             })
@@ -106,9 +113,6 @@ pub(super) fn run(
                 strategy.train(&train[last])?;
             }
             training += begin.elapsed();
-            if interrupt.load(Ordering::Relaxed) {
-                return Err(Error::Interrupted(format!("{name} was not finished")));
-            }
             let result = strategy.eval(&benchmark.test_stream().slice(0..last + 1))?;
             let (class, task) = percentages(&result);
             rows.push(class);

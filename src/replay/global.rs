@@ -43,25 +43,19 @@ impl GlobalReservoir {
         GlobalReservoir { balanced, ..self }
     }
 
-    /// The buffer as it is when `items` are what is left of `offered` samples.
-    pub(super) fn filled(mut self, items: Vec<Item>, offered: u64) -> Self {
-        for item in &items {
-            self.count(item.target);
+    /// The reservoir after `offered` samples, of which it holds `items`.
+    pub(super) fn holding(self, items: Vec<Item>, offered: u64) -> Self {
+        let mut counts = Vec::new();
+        items.iter().for_each(|item| count(&mut counts, item));
+        GlobalReservoir {
+            items,
+            offered,
+            counts,
+            ..self
         }
-        (self.items, self.offered) = (items, offered);
-        self
     }
 
-    fn count(&mut self, class: u32) {
-        let class = class as usize;
-        if self.counts.len() <= class {
-            self.counts.resize(class + 1, 0);
-        }
-        self.counts[class] += 1;
-    }
-
-    /// Whether it replaces samples of the class that has most.
-    pub fn is_balanced(&self) -> bool {
+    pub(super) fn is_balanced(&self) -> bool {
         self.balanced
     }
 
@@ -111,19 +105,19 @@ impl GlobalReservoir {
     }
 
     fn put(&mut self, slot: usize, item: Item, generator: &mut TorchGenerator) {
-        let class = item.target;
         if slot == self.items.len() {
+            count(&mut self.counts, &item);
             self.items.push(item);
-        } else {
-            let slot = if self.balanced {
-                self.slot_of_fullest_class(generator)
-            } else {
-                slot
-            };
-            let old = std::mem::replace(&mut self.items[slot], item);
-            self.counts[old.target as usize] -= 1;
+            return;
         }
-        self.count(class);
+        let slot = if self.balanced {
+            self.slot_of_fullest_class(generator)
+        } else {
+            slot
+        };
+        count(&mut self.counts, &item);
+        let old = std::mem::replace(&mut self.items[slot], item);
+        self.counts[old.target as usize] -= 1;
     }
 
     fn slot_of_fullest_class(&self, generator: &mut TorchGenerator) -> usize {
@@ -158,6 +152,15 @@ fn slot(offered: u64, mem_size: usize, generator: &mut TorchGenerator) -> Option
         below(generator, offered + 1)
     };
     (slot < mem_size as u64).then_some(slot as usize)
+}
+
+/// Counts `item` with its class.
+fn count(counts: &mut Vec<usize>, item: &Item) {
+    let class = item.target as usize;
+    if counts.len() <= class {
+        counts.resize(class + 1, 0);
+    }
+    counts[class] += 1;
 }
 
 /// A number below `n`.

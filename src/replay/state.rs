@@ -124,8 +124,8 @@ impl Buffer {
                 balanced,
                 offered,
             } => {
-                let empty = GlobalReservoir::new(mem_size).balanced(balanced);
-                Buffer::Global(empty.filled(items.collect(), offered))
+                let reservoir = GlobalReservoir::new(mem_size).balanced(balanced);
+                Buffer::Global(reservoir.holding(items.collect(), offered))
             }
         })
     }

@@ -227,15 +227,12 @@ impl Strategy {
         dataset: &ClassificationDataset,
     ) -> Result<()> {
         let (size, options) = (self.state.train_mb_size, self.state.loader);
-        match experience.batches() {
-            // Joint training has no order to keep, nor has data adapted to another length.
-            Some(batches)
-                if dataset.len() == experience.dataset().len()
-                    && !self.method.joins_experiences() =>
-            {
-                self.loader.prescribe(dataset.len(), batches);
-            }
-            _ => self.loader.prepare(dataset, size, options)?,
+        // Joint training has no order to keep, nor has data adapted to another length.
+        let keeps_order =
+            !self.method.joins_experiences() && dataset.len() == experience.dataset().len();
+        match experience.batches().filter(|_| keeps_order) {
+            Some(batches) => self.loader.prescribe(dataset.len(), batches),
+            None => self.loader.prepare(dataset, size, options)?,
         }
         self.state.iterations_per_epoch = self.loader.len();
         Ok(())

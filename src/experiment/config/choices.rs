@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::locate::Kind;
+
 /// An enum whose values are written as words on the command line and in TOML.
 macro_rules! choice {
     ($(#[$doc:meta])* $name:ident { $($(#[$of:meta])* $variant:ident = $word:literal),* $(,)? }) => {
@@ -32,6 +34,12 @@ choice! {
         PermutedMnist = "permuted-mnist",
         /// MNIST rotated by a different angle in each experience.
         RotatedMnist = "rotated-mnist",
+        /// CIFAR-10, split by class.
+        SplitCifar10 = "split-cifar10",
+        /// CIFAR-100, split by class.
+        SplitCifar100 = "split-cifar100",
+        /// Tiny-ImageNet, split by class.
+        SplitTinyImageNet = "split-tinyimagenet",
         /// The DER paper's S-MNIST: five pairs of digits in ascending order, plain pixels.
         SMnist = "s-mnist",
         /// The DER paper's P-MNIST: 20 permutations, plain pixels.
@@ -40,6 +48,43 @@ choice! {
         RMnist = "r-mnist",
         /// The DER paper's MNIST-360: turning digits that come and go, in prescribed mini-batches.
         Mnist360 = "mnist-360",
+        /// The DER paper's S-CIFAR-10: five pairs of classes in ascending order, augmented.
+        SCifar10 = "s-cifar10",
+        /// S-CIFAR-100 of the papers after DER's: ten times ten classes, augmented.
+        SCifar100 = "s-cifar100",
+        /// The DER paper's S-Tiny-ImageNet: ten times twenty classes, augmented.
+        STinyImageNet = "s-tiny-imagenet",
+    }
+}
+
+impl BenchmarkName {
+    /// Whether the classes of a data set are divided over experiences in an order of the user's.
+    pub fn is_split(self) -> bool {
+        matches!(
+            self,
+            BenchmarkName::SplitMnist
+                | BenchmarkName::SplitFmnist
+                | BenchmarkName::SplitCifar10
+                | BenchmarkName::SplitCifar100
+                | BenchmarkName::SplitTinyImageNet
+        )
+    }
+
+    /// The data set that it is made of.
+    pub fn kind(self) -> Kind {
+        match self {
+            BenchmarkName::SplitMnist
+            | BenchmarkName::PermutedMnist
+            | BenchmarkName::RotatedMnist
+            | BenchmarkName::SMnist
+            | BenchmarkName::PMnist
+            | BenchmarkName::RMnist
+            | BenchmarkName::Mnist360 => Kind::Mnist,
+            BenchmarkName::SplitFmnist => Kind::FashionMnist,
+            BenchmarkName::SplitCifar10 | BenchmarkName::SCifar10 => Kind::Cifar10,
+            BenchmarkName::SplitCifar100 | BenchmarkName::SCifar100 => Kind::Cifar100,
+            BenchmarkName::SplitTinyImageNet | BenchmarkName::STinyImageNet => Kind::TinyImageNet,
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 //! of ten runs. The hyper-parameters are those that the authors' repository names as best.
 
 use crate::experiment::config::{
-    BenchmarkName, Config, DataSource, Mnist360Test, ModeName, StrategyName,
+    BenchmarkName, Config, DataSource, Mnist360Test, ModeName, ModelName, StrategyName,
 };
 
 /// A method of the tables.
@@ -93,22 +93,32 @@ impl Cell {
         }
     }
 
-    /// The configuration of one run, before it is resolved; `None` if this program lacks the
-    /// benchmark.
-    pub fn config(&self, seed: u64) -> Option<Config> {
+    /// The configuration of one run, before it is resolved.
+    ///
+    /// # Panics
+    /// If the cell is not one of [`CELLS`].
+    pub fn config(&self, seed: u64) -> Config {
         let benchmark = match self.benchmark {
             "s-mnist" => BenchmarkName::SMnist,
             "p-mnist" => BenchmarkName::PMnist,
             "r-mnist" => BenchmarkName::RMnist,
             "mnist-360" => BenchmarkName::Mnist360,
-            _ => return None,
+            "s-cifar10" => BenchmarkName::SCifar10,
+            "s-tiny-imagenet" => BenchmarkName::STinyImageNet,
+            other => panic!("{other} is no benchmark of the paper"),
         };
-        Some(Config {
+        let mnist = self.is_mnist();
+        Config {
             benchmark,
             data: Some(DataSource::Full),
             mnist360_test: (benchmark == BenchmarkName::Mnist360)
                 .then_some(Mnist360Test::RandomBatches),
-            xavier: true,
+            model: if mnist {
+                ModelName::Mlp
+            } else {
+                ModelName::ResNet18
+            },
+            xavier: mnist,
             strategy: match self.method {
                 PaperMethod::Sgd => StrategyName::Naive,
                 PaperMethod::Joint => StrategyName::Joint,
@@ -126,7 +136,15 @@ impl Cell {
             train_epochs: self.epochs,
             seed,
             ..Config::default()
-        })
+        }
+    }
+
+    /// Whether its data is MNIST, so that a processor reproduces it in minutes.
+    pub fn is_mnist(&self) -> bool {
+        matches!(
+            self.benchmark,
+            "s-mnist" | "p-mnist" | "r-mnist" | "mnist-360"
+        )
     }
 
     /// Whether the published number was not checked against the paper's own text.
