@@ -270,7 +270,8 @@ impl Config {
         let (size, layers, drop) = match self.model {
             ModelName::Mlp => (Some(100), Some(2), None),
             ModelName::SimpleMlp => (Some(512), Some(1), Some(0.5)),
-            ModelName::SimpleCnn => (None, None, Some(0.25)),
+            ModelName::MtSimpleMlp => (Some(512), None, Some(0.5)),
+            ModelName::SimpleCnn | ModelName::MtSimpleCnn => (None, None, Some(0.25)),
             _ => (None, None, None),
         };
         let unused = [

@@ -16,6 +16,7 @@
 
 mod counter;
 mod mt19937;
+mod normal;
 mod numpy;
 mod python_random;
 mod python_set;

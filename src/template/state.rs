@@ -4,8 +4,8 @@ use super::loader::Endless;
 use super::{Clock, Criterion, LoaderOptions, MetricData};
 use crate::benchmarks::Experience;
 use crate::data::{ClassificationDataset, Group, gather_rows};
-use crate::error::Result;
-use crate::nn::Module;
+use crate::error::{Error, Result};
+use crate::nn::{Adaptation, Module};
 use crate::optim::Sgd;
 use crate::replay::Buffer;
 use crate::rng::{CounterKey, Purpose};
@@ -13,7 +13,7 @@ use crate::snapshot::Snapshot;
 use crate::tape::{DerLoss, LossRows, Mode, Tape, Var};
 use ndarray::{ArrayView2, ArrayView4};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The loss of a mini-batch and its terms, each with its weight: the terms add up to the total, but
 /// for what plugins add to it.
@@ -29,6 +29,25 @@ pub struct LossTerms {
     pub replay: f32,
 }
 
+/// What the model was told of an experience.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+struct Seen {
+    classes: Vec<u32>,
+    task_label: u32,
+    training: bool,
+}
+
+impl Seen {
+    fn adapt(&self, model: &mut dyn Module, tape: &mut Tape) {
+        let adaptation = Adaptation {
+            classes: &self.classes,
+            task_label: self.task_label,
+            training: self.training,
+        };
+        model.adapt(tape, &adaptation);
+    }
+}
+
 /// The part of the state that a snapshot keeps besides tape and buffer.
 #[derive(Serialize, Deserialize)]
 struct Kept {
@@ -41,6 +60,7 @@ struct Kept {
     last_metrics: BTreeMap<String, MetricData>,
     loss: LossTerms,
     stop: bool,
+    seen: Vec<Seen>,
 }
 
 /// The state of a strategy, under Avalanche's names.
@@ -92,14 +112,19 @@ pub struct State {
     pub replay_rows: usize,
     /// True from the start of `train` to its end.
     pub is_training: bool,
-    /// Stored logits of the replay rows, row after row (Avalanche's `batch_logits`).
+    /// Stored logits of the replay rows, row after row (Avalanche's `batch_logits`); NaN where a unit
+    /// was masked when the sample was stored.
     pub mb_logits_stored: Vec<f32>,
+    /// How wide each of these rows is: a head may have grown since.
+    pub mb_logit_widths: Vec<u32>,
     pub(crate) mb_x: Vec<f32>,
     pub(crate) shape: [usize; 3],
     pub(crate) stop: bool,
     scratch: Vec<f32>,
     /// The samples being gathered.
     picked: Vec<usize>,
+    /// The different experiences that the model was adapted to, in order.
+    seen: Vec<Seen>,
 }
 
 impl State {
@@ -128,11 +153,13 @@ impl State {
             replay_rows: 0,
             is_training: false,
             mb_logits_stored: Vec::new(),
+            mb_logit_widths: Vec::new(),
             mb_x: Vec::new(),
             shape: [0; 3],
             stop: false,
             scratch: Vec::new(),
             picked: Vec::new(),
+            seen: Vec::new(),
         }
     }
 
@@ -147,12 +174,20 @@ impl State {
             last_metrics: self.last_metrics.clone(),
             loss: self.loss,
             stop: self.stop,
+            seen: self.seen.clone(),
         };
         out.put("kept", &kept);
     }
 
-    pub(crate) fn load(&mut self, from: &Snapshot) -> Result<()> {
+    /// Goes on from where [`save`](Self::save) was called; the tape is loaded here too, after the
+    /// model has been given the shape that it had.
+    pub(crate) fn load(&mut self, from: &Snapshot, tape: &Snapshot) -> Result<()> {
         let kept: Kept = from.get("kept")?;
+        for seen in &kept.seen {
+            seen.adapt(self.model.as_mut(), &mut self.tape);
+        }
+        self.tape.load(tape)?;
+        self.seen = kept.seen;
         self.optimizer = kept.optimizer;
         self.loader = kept.loader;
         self.train_epochs = kept.train_epochs;
@@ -197,6 +232,7 @@ impl State {
         self.mb_y.clear();
         self.mb_task_id.clear();
         self.mb_logits_stored.clear();
+        self.mb_logit_widths.clear();
         self.replay_rows = 0;
         self.mb_output = None;
         self.loss_var = None;
@@ -263,6 +299,7 @@ impl State {
             self.mb_y.push(item.target);
             self.mb_task_id.push(item.task_label);
             self.mb_logits_stored.extend_from_slice(&item.logits);
+            self.mb_logit_widths.push(item.logits.len() as u32);
         }
         self.mb_x.rotate_right(batch.len() * size);
         self.mb_y.rotate_right(batch.len());
@@ -275,7 +312,8 @@ impl State {
         let [c, h, w] = self.shape;
         self.tape.begin(mode);
         let x = self.tape.input(&[self.mb_y.len(), c, h, w], &self.mb_x);
-        let logits = self.model.forward(&mut self.tape, x);
+        let (tape, tasks) = (&mut self.tape, &self.mb_task_id);
+        let logits = self.model.forward_tasks(tape, x, tasks);
         self.mb_output = Some(logits);
         self.tape.copy_into(logits, &mut self.scratch);
         logits
@@ -311,7 +349,7 @@ impl State {
             let loss = DerLoss {
                 labels: &self.mb_y,
                 targets: &self.mb_logits_stored,
-                widths: &[],
+                widths: &self.mb_logit_widths,
                 replay,
                 alpha,
                 beta,
@@ -340,10 +378,13 @@ impl State {
                 current: 0..0,
                 targets: &self.mb_logits_stored,
                 first_target: 0,
-                widths: &[],
+                widths: &self.mb_logit_widths,
             };
-            let weight = f64::from(alpha) / (replay * width) as f64;
-            let term = tape.row_loss(rows, &targets, |_| (0.0, weight));
+            let mut compared = targets.compared(width);
+            let term = tape.row_loss(rows, &targets, |_| {
+                let columns = compared.next().unwrap_or(width).max(1);
+                (0.0, f64::from(alpha) / (replay * columns) as f64)
+            });
             terms.logits = tape.item(term);
             loss = tape.add(loss, term);
         }
@@ -373,15 +414,47 @@ impl State {
         &self.scratch
     }
 
+    /// Lets the model make room for what `experience` brings, task by task (Avalanche's
+    /// `model_adaptation`). Parameters that change lose their momentum, all others keep theirs.
+    pub(crate) fn adapt_model(&mut self, experience: &Experience) {
+        let dataset = experience.dataset();
+        let mut tasks: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
+        let mut last = None;
+        for i in 0..dataset.len() {
+            let label = (dataset.task_label(i), dataset.target(i));
+            // Data is mostly grouped by class.
+            if last != Some(label) {
+                tasks.entry(label.0).or_default().insert(label.1);
+                last = Some(label);
+            }
+        }
+        for (task_label, classes) in tasks {
+            let seen = Seen {
+                classes: classes.into_iter().collect(),
+                task_label,
+                training: self.is_training,
+            };
+            seen.adapt(self.model.as_mut(), &mut self.tape);
+            if !self.seen.contains(&seen) {
+                self.seen.push(seen);
+            }
+        }
+    }
+
     /// The logits of every sample of `dataset`, in order, from the model in evaluation mode: what
-    /// DER stores. Returns them row after row, with the width of a row.
+    /// DER stores. Returns them row after row, with the width of a row; NaN where a logit means
+    /// nothing, because its unit is masked or beyond the head of the sample's task.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] if one of the others is not a number: the model has diverged.
     pub(crate) fn compute_dataset_logits(
         &mut self,
         dataset: &ClassificationDataset,
-    ) -> (Vec<f32>, usize) {
+    ) -> Result<(Vec<f32>, usize)> {
         // The seed that PyTorch's loader draws for its workers.
         self.tape.generator().random_i64();
         let (mut out, mut width) = (Vec::new(), 0);
+        let mut units: BTreeMap<u32, Option<Vec<bool>>> = BTreeMap::new();
         let n = dataset.len();
         for start in (0..n).step_by(self.train_mb_size) {
             self.clear_batch();
@@ -390,8 +463,25 @@ impl State {
             let logits = self.forward(Mode::Eval);
             width = self.tape.shape(logits).dim(1);
             out.extend_from_slice(&self.scratch);
+            let rows = out[start * width..].chunks_exact_mut(width);
+            for (row, &task) in rows.zip(&self.mb_task_id) {
+                let units = (units.entry(task))
+                    .or_insert_with(|| self.model.active_units(&self.tape, task));
+                for (j, logit) in row.iter_mut().enumerate() {
+                    let used = |units: &Vec<bool>| units.get(j) == Some(&true);
+                    if !units.as_ref().is_none_or(used) {
+                        *logit = f32::NAN;
+                    } else if !logit.is_finite() {
+                        return Err(Error::NonFinite(format!(
+                            "a logit of a sample to be stored is {logit}: expected a finite number; \
+                             lower the learning rate (now {})",
+                            self.optimizer.lr
+                        )));
+                    }
+                }
+            }
         }
         self.clear_batch();
-        (out, width)
+        Ok((out, width))
     }
 }

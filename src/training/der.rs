@@ -100,7 +100,7 @@ impl Method for Der {
             return Ok(());
         };
         let dataset = experience.dataset().clone();
-        let (logits, width) = state.compute_dataset_logits(&dataset);
+        let (logits, width) = state.compute_dataset_logits(&dataset)?;
         if let Some(Buffer::ClassBalanced(buffer)) = &mut state.storage_policy {
             buffer.update(&dataset, Some((&logits, width)), state.tape.generator());
         }

@@ -123,8 +123,7 @@ impl Strategy {
                 })
             })
             .collect::<Result<_>>()?;
-        self.state.tape.load(from.at("tape"))?;
-        self.state.load(from.at("state"))?;
+        self.state.load(from.at("state"), from.at("tape"))?;
         let table = TransformTable::of(&self.trained);
         if self.state.storage_policy.is_some() {
             self.state.storage_policy = Some(Buffer::load(from.at("buffer"), &table)?);

@@ -185,6 +185,7 @@ impl Strategy {
         self.fire(Event::BeforeTrainDatasetAdaptation)?;
         self.state.adapted_dataset = Some(self.method.train_dataset(experience));
         self.fire(Event::AfterTrainDatasetAdaptation)?;
+        self.state.adapt_model(experience);
         let dataset = self.adapted();
         self.check_labels(&dataset)?;
         self.prepare_loader(&dataset)?;

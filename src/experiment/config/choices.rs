@@ -97,6 +97,14 @@ choice! {
         ResNet18 = "resnet18",
         /// ResNet-18 with 20 filters instead of 64.
         SlimResNet18 = "slim-resnet18",
+        /// ResNet-32 for small images.
+        ResNet32 = "resnet32",
+        /// `SimpleMLP` with a head for each task.
+        MtSimpleMlp = "mt-simple-mlp",
+        /// `SimpleCNN` with a head for each task.
+        MtSimpleCnn = "mt-simple-cnn",
+        /// The slim ResNet-18 with a head for each task.
+        MtSlimResNet18 = "mt-slim-resnet18",
     }
 }
 
