@@ -28,10 +28,10 @@ pub use ndarray;
 /// What most programs need.
 pub mod prelude {
     pub use crate::benchmarks::{
-        Benchmark, Experience, NcBenchmark, PermutedMnist, RotatedMnist, SplitFmnist, SplitMnist,
-        Stream,
+        Benchmark, Experience, Mnist360, NcBenchmark, NiBenchmark, PermutedMnist, RotatedMnist,
+        SplitCifar10, SplitCifar100, SplitFmnist, SplitMnist, SplitTinyImageNet, Stream,
     };
-    pub use crate::data::{ClassificationDataset, Dataset};
+    pub use crate::data::{ClassificationDataset, Dataset, Transform, TransformGroups};
     pub use crate::error::{Error, Result};
     pub use crate::logging::{
         CsvLogger, InteractiveLogger, TensorBoardLogger, TextLogger, default_evaluator,
