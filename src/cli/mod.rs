@@ -1,5 +1,6 @@
 //! `unforget` and its commands.
 
+mod bench;
 mod data;
 mod options;
 
@@ -53,6 +54,8 @@ enum Command {
     /// Test a saved model
     #[command(allow_negative_numbers = true)]
     Eval(Box<EvalOptions>),
+    /// Measure the engine's speed on this machine
+    Bench(bench::BenchOptions),
     /// List, find or download data sets
     Data {
         #[command(subcommand)]
@@ -67,6 +70,7 @@ pub fn main() -> ExitCode {
         None => train(&cli.train),
         Some(Command::Train(options)) => train(&options),
         Some(Command::Eval(options)) => eval(&options),
+        Some(Command::Bench(options)) => bench::run(&options),
         Some(Command::Data { command }) => data::run(command),
     };
     match done {
