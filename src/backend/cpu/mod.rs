@@ -25,6 +25,7 @@ mod pool;
 pub mod probe;
 mod reduce;
 mod scratch;
+mod terms;
 pub(crate) mod tiles;
 mod widths;
 
