@@ -122,7 +122,30 @@ impl Table {
     /// # Panics
     /// If an operand is too short.
     #[track_caller]
-    pub fn product(&self, mut c: TileMut<'_>, terms: &Terms<'_>, write: Write) {
+    pub fn product(&self, c: TileMut<'_>, terms: &Terms<'_>, write: Write) {
+        let widths = self.widths(c.rows(), c.cols());
+        self.product_cut(c, terms, write, &widths);
+    }
+
+    /// How [`product`](Self::product) cuts a destination of `m` rows and `n` columns, for
+    /// [`product_cut`](Self::product_cut).
+    pub fn widths(&self, m: usize, n: usize) -> Widths {
+        let most = self.tiles.map(<[Tile]>::len);
+        Widths::new(most, m, n.div_ceil(self.lanes))
+    }
+
+    /// [`product`](Self::product) of many destinations of one size, whose cut is known.
+    ///
+    /// # Panics
+    /// If an operand is too short.
+    #[track_caller]
+    pub fn product_cut(
+        &self,
+        mut c: TileMut<'_>,
+        terms: &Terms<'_>,
+        write: Write,
+        widths: &Widths,
+    ) {
         let (m, n) = (c.rows(), c.cols());
         if m == 0 || n == 0 {
             return;
@@ -130,15 +153,9 @@ impl Table {
         terms.check(m, n);
         let (c_row, c) = (c.stride(), c.as_mut_ptr());
         let mut vectors = n.div_ceil(self.lanes);
-        // What fits one tile needs no plan.
-        let one = self
-            .tiles
-            .get(vectors - 1)
-            .is_some_and(|tiles| m <= tiles.len());
-        let widths = (!one).then(|| Widths::new(self.tiles.map(<[Tile]>::len), m, vectors));
         let mut j = 0;
         while vectors > 0 {
-            let nv = widths.as_ref().map_or(vectors, |w| w.next(vectors));
+            let nv = widths.next(vectors);
             let tiles = self.tiles[nv - 1];
             let cols = (nv * self.lanes).min(n - j);
             let mut i = 0;

@@ -23,6 +23,7 @@ use crate::backend::cpu::isa::winograd::{Places, Transform};
 use crate::backend::cpu::scratch;
 use crate::backend::cpu::terms::Terms;
 use crate::backend::cpu::tiles::TileMut;
+use crate::backend::cpu::widths::Widths;
 use crate::backend::{SpatialLayout, Write};
 use crate::shape::{Conv, Images};
 use rayon::prelude::*;
@@ -248,9 +249,10 @@ impl Pass<'_> {
                     (self.table).winograd(Transform::Input, v, src, read, Write::Set);
                 }
                 let rows = tiles.len() * samples;
+                let widths = self.table.widths(rows, self.cols);
                 for place in 0..PLACES {
-                    let v = &v[place * v_step..];
-                    self.product(&mut m[place * m_step..], v, rows, place);
+                    let m = TileMut::new(&mut m[place * m_step..], rows, self.to.c, self.to.c);
+                    self.product(m, &v[place * v_step..], place, &widths);
                 }
                 for (i, tile) in tiles.enumerate() {
                     let from = Places::all(REACH, i * written, REACH * m_step, m_step);
@@ -263,13 +265,12 @@ impl Pass<'_> {
     }
 
     /// `m = v·u[place]`, panel by panel.
-    fn product(&self, m: &mut [f32], v: &[f32], rows: usize, place: usize) {
-        let (depth, width) = (self.from.c, self.to.c);
-        let mut rest = TileMut::new(m, rows, width, width);
-        let panels = self.u.chunks_exact(PLACES * depth * self.cols);
-        for (at, u) in (0..).step_by(self.cols).zip(panels) {
-            let (m, others) = rest.split_cols(self.cols.min(width - at));
-            rest = others;
+    fn product(&self, mut m: TileMut<'_>, v: &[f32], place: usize, widths: &Widths) {
+        let depth = self.from.c;
+        for u in self.u.chunks_exact(PLACES * depth * self.cols) {
+            let width = self.cols.min(m.cols());
+            let (panel, rest) = m.split_cols(width);
+            m = rest;
             let terms = Terms {
                 a: v,
                 b: &u[place * depth * self.cols..],
@@ -279,7 +280,7 @@ impl Pass<'_> {
                 a_step: 1,
                 b_row: self.cols,
             };
-            self.table.product(m, &terms, Write::Set);
+            self.table.product_cut(panel, &terms, Write::Set, widths);
         }
     }
 }
@@ -304,6 +305,7 @@ pub(super) fn weight_gradient(
     let v_step = layout.block * input.c + APART;
     let g_step = layout.block * output.c + APART;
     let (v_tile, g_tile) = (PLACES * v_step, PLACES * g_step);
+    let widths = table.widths(input.c, output.c);
     let sizes = [PLACES * matrix, together * v_tile, together * g_tile];
     scratch::numbers(sizes.iter().sum(), |memory| {
         let (du, memory) = memory.split_at_mut(sizes[0]);
@@ -348,7 +350,7 @@ pub(super) fn weight_gradient(
                             b_row: output.c,
                         };
                         let du = TileMut::new(du, input.c, output.c, output.c);
-                        table.product(du, &terms, first_group);
+                        table.product_cut(du, &terms, first_group, &widths);
                     });
                 });
                 first_group = Write::Add;

@@ -17,7 +17,7 @@ unsafe impl Vector for __m256 {
     type Mask = __m256i;
     #[inline(always)]
     unsafe fn mask(lanes: usize) -> __m256i {
-        // SAFETY: with `1 <= lanes <= 8` the window lies inside the array.
+        // SAFETY: with `lanes <= 8` the window lies inside the array.
         unsafe { _mm256_loadu_si256(WINDOW.as_ptr().add(8 - lanes).cast()) }
     }
     #[inline(always)]

@@ -78,15 +78,13 @@ impl Places {
             .checked_add(len)
     }
 
-    /// The offset of a place that exists.
+    /// The offset of place (0, 0), wrapped around if it does not exist.
     #[inline(always)]
-    fn at(&self, i: usize, j: usize) -> usize {
-        self.first + (i - self.rows.start) * self.row + (j - self.cols.start) * self.col
-    }
-
-    #[inline(always)]
-    fn has(&self, i: usize, j: usize) -> bool {
-        self.rows.contains(&i) && self.cols.contains(&j)
+    fn origin(&self) -> usize {
+        let (up, left) = (self.rows.start, self.cols.start);
+        (self.first)
+            .wrapping_sub(up.wrapping_mul(self.row))
+            .wrapping_sub(left.wrapping_mul(self.col))
     }
 }
 
@@ -245,63 +243,75 @@ impl Map<6, 3> for WeightGradient {
 /// As for [`Run`], for the instruction set of `V`.
 #[inline(always)]
 unsafe fn separable<V: Vector, M: Map<IN, OUT>, const IN: usize, const OUT: usize>(job: &Job<'_>) {
-    let whole = |places: &Places, side| places.rows == (0..side) && places.cols == (0..side);
+    let whole = job.from.rows == (0..IN) && job.to.rows == (0..OUT);
+    let vectors = if whole { job.len / V::LANES } else { 0 };
     // SAFETY: what the caller guarantees is what the body needs.
     unsafe {
-        if whole(job.from, IN) && whole(job.to, OUT) {
-            lanes::<V, M, IN, OUT, false>(job);
-        } else {
-            lanes::<V, M, IN, OUT, true>(job);
+        for v in 0..vectors {
+            vector::<V, M, IN, OUT, false>(job, v * V::LANES);
+        }
+        for v in vectors..job.len.div_ceil(V::LANES) {
+            vector::<V, M, IN, OUT, true>(job, v * V::LANES);
         }
     }
 }
 
-/// [`separable`], with places missing or not.
+/// One vector of every place, from number `start` on. If `CUT`, rows may be missing and the vector
+/// may go past the end.
 ///
 /// # Safety
-/// As for [`separable`].
+/// As for [`separable`]; without `CUT` there are `LANES` numbers and all rows.
 #[inline(always)]
-unsafe fn lanes<V: Vector, M: Map<IN, OUT>, const IN: usize, const OUT: usize, const CUT: bool>(
+unsafe fn vector<V: Vector, M: Map<IN, OUT>, const IN: usize, const OUT: usize, const CUT: bool>(
     job: &Job<'_>,
+    start: usize,
 ) {
-    let (from, to) = (job.from, job.to);
-    for start in (0..job.len).step_by(V::LANES) {
-        let left = job.len - start;
-        // SAFETY: the caller guarantees the instruction set, and the numbers of the places that
-        // exist; of the last vector only the lanes below `len` are touched.
-        unsafe {
-            let mask = V::mask(left.min(V::LANES));
-            let load = |at: *const f32| {
-                if left >= V::LANES {
-                    V::load(at)
-                } else {
-                    V::load_masked(at, mask)
-                }
-            };
-            let mut half = [[V::zero(); IN]; OUT];
-            for j in 0..IN {
-                let mut column = [V::zero(); IN];
+    let lanes = (job.len - start).min(V::LANES);
+    let mask = |places: &Places, i: usize| if places.rows.contains(&i) { lanes } else { 0 };
+    // SAFETY: the caller guarantees the instruction set, and the numbers of the places that exist;
+    // the masks leave out the others and what is past the end. Pointers to what does not exist are
+    // computed and not used.
+    unsafe {
+        // Loops rather than `array::from_fn`, which is a function without the instruction set.
+        let mut masks = [V::mask(0); IN];
+        for (i, m) in masks.iter_mut().enumerate() {
+            *m = V::mask(mask(job.from, i));
+        }
+        let mut src = job.src.wrapping_add(job.from.origin().wrapping_add(start));
+        let mut half = [[V::zero(); IN]; OUT];
+        for j in 0..IN {
+            let mut column = [V::zero(); IN];
+            if job.from.cols.contains(&j) {
+                let mut at = src;
                 for (i, x) in column.iter_mut().enumerate() {
-                    if !CUT || from.has(i, j) {
-                        *x = load(job.src.add(from.at(i, j) + start));
-                    }
-                }
-                for (row, x) in half.iter_mut().zip(M::apply(column)) {
-                    row[j] = x;
+                    *x = if CUT {
+                        V::load_masked(at, masks[i])
+                    } else {
+                        V::load(at)
+                    };
+                    at = at.wrapping_add(job.from.row);
                 }
             }
-            for (i, row) in half.into_iter().enumerate() {
-                for (j, x) in M::apply(row).into_iter().enumerate() {
-                    if CUT && !to.has(i, j) {
-                        continue;
-                    }
-                    let at = job.dst.add(to.at(i, j) + start);
-                    let x = if job.add { load(at).add(x) } else { x };
-                    if left >= V::LANES {
-                        x.store(at);
-                    } else {
-                        x.store_masked(at, mask);
-                    }
+            for (row, x) in half.iter_mut().zip(M::apply(column)) {
+                row[j] = x;
+            }
+            src = src.wrapping_add(job.from.col);
+        }
+        let dst = job.dst.wrapping_add(job.to.origin().wrapping_add(start));
+        for (i, row) in half.into_iter().enumerate() {
+            let mask = V::mask(mask(job.to, i));
+            let row = M::apply(row);
+            let dst = dst.wrapping_add(i.wrapping_mul(job.to.row));
+            for (j, x) in row.into_iter().enumerate() {
+                if !job.to.cols.contains(&j) {
+                    continue;
+                }
+                let at = dst.wrapping_add(j.wrapping_mul(job.to.col));
+                match (CUT, job.add) {
+                    (false, false) => x.store(at),
+                    (false, true) => V::load(at).add(x).store(at),
+                    (true, false) => x.store_masked(at, mask),
+                    (true, true) => V::load_masked(at, mask).add(x).store_masked(at, mask),
                 }
             }
         }
