@@ -42,13 +42,13 @@ const PLACES: usize = REACH * REACH;
 const APART: usize = 16;
 
 /// Rows of the products that are worth having in one go.
-const ROWS: usize = 32;
+const ROWS: usize = 48;
 
 /// Vectors in a row of a panel of the transformed weight.
 const PANEL_VECTORS: usize = 2;
 
 /// Terms that the gradient of the weight adds before it goes back to memory.
-const TERMS: usize = 128;
+const TERMS: usize = 192;
 
 /// Fewest channels on either side for which the transforms pay.
 const CHANNELS: usize = 16;
