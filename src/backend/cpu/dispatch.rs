@@ -288,6 +288,23 @@ impl Table {
         unsafe { (self.winograd)(transform, &job) }
     }
 
+    /// Calls `f` in a function that has the instruction set, for plain loops: what is inlined there
+    /// is compiled for it.
+    #[inline]
+    pub fn run<R>(&self, f: impl FnOnce() -> R) -> R {
+        match self.isa {
+            Isa::Portable => f(),
+            // SAFETY: this CPU has the instructions of its table.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => unsafe { isa::avx2::run(f) },
+            // SAFETY: this CPU has the instructions of its table.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => unsafe { isa::avx512::run(f) },
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx2 | Isa::Avx512 => f(),
+        }
+    }
+
     /// Keeps the multipliers busy without touching memory, `rounds` times; returns the floating
     /// point operations that took.
     pub fn burn(&self, rounds: usize) -> f64 {
@@ -340,6 +357,12 @@ pub fn isa_from_env() -> Result<Isa> {
 pub(crate) fn select() -> &'static Table {
     static SELECTED: OnceLock<&'static Table> = OnceLock::new();
     SELECTED.get_or_init(|| best(isa_from_env().ok()))
+}
+
+/// [`Table::run`] on the table in use.
+#[inline]
+pub(crate) fn wide<R>(f: impl FnOnce() -> R) -> R {
+    select().run(f)
 }
 
 fn best(cap: Option<Isa>) -> &'static Table {

@@ -67,6 +67,8 @@ fn forward_slices(args: BatchNorm<'_, Buffer>) -> norm::Forward<'_> {
         x: slice(args.x),
         gamma: slice(args.gamma),
         beta: slice(args.beta),
+        residual: args.residual.map(slice),
+        relu: args.relu,
     }
 }
 
@@ -80,6 +82,8 @@ fn backward_slices(args: BatchNormBackward<'_, Buffer>) -> norm_backward::Backwa
         gamma: slice(args.gamma),
         mean: slice(args.mean),
         inv_std: slice(args.inv_std),
+        y: args.y.map(slice),
+        dresidual: args.dresidual.map(|(d, write)| (slice_mut(d), write)),
     }
 }
 
