@@ -197,6 +197,18 @@ impl Tape {
         on!(self, g => g.batch_norm(x, norm, frozen))
     }
 
+    /// See [`Graph::batch_norm_relu`].
+    #[track_caller]
+    pub fn batch_norm_relu(
+        &mut self,
+        x: Var,
+        norm: Norm,
+        frozen: bool,
+        residual: Option<Var>,
+    ) -> Var {
+        on!(self, g => g.batch_norm_relu(x, norm, frozen, residual))
+    }
+
     /// See [`Graph::relu`].
     #[track_caller]
     pub fn relu(&mut self, x: Var) -> Var {

@@ -1,5 +1,6 @@
 //! `unforget` and its commands.
 
+mod bench;
 mod data;
 mod grid;
 mod options;
@@ -60,6 +61,8 @@ enum Command {
     Reproduce(grid::ReproduceArgs),
     /// Run a grid of configurations
     Sweep(grid::SweepArgs),
+    /// Measure the engine's speed on this machine
+    Bench(bench::BenchOptions),
     /// List, find or download data sets
     Data {
         #[command(subcommand)]
@@ -76,6 +79,7 @@ pub fn main() -> ExitCode {
         Some(Command::Eval(options)) => eval(&options),
         Some(Command::Reproduce(args)) => grid::reproduce(&args),
         Some(Command::Sweep(args)) => grid::sweep(&args),
+        Some(Command::Bench(options)) => bench::run(&options),
         Some(Command::Data { command }) => data::run(command),
     };
     match done {

@@ -3,6 +3,7 @@
 //! [`Config`] says everything about a run; [`train`] carries it out and leaves a folder behind,
 //! [`evaluate`] measures a saved model on a benchmark.
 
+pub mod bench;
 mod build;
 mod config;
 mod evaluate;
