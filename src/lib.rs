@@ -22,6 +22,9 @@ pub mod tape;
 pub mod template;
 pub mod training;
 
+#[doc = include_str!("../docs/avalanche.md")]
+pub mod avalanche {}
+
 pub use error::{Error, Result};
 pub use ndarray;
 

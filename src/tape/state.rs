@@ -114,6 +114,33 @@ impl Tape {
         }
     }
 
+    /// Forgets the momentum of every parameter: the next step of SGD starts it anew.
+    ///
+    /// ```
+    /// use unforget::optim::Sgd;
+    /// use unforget::tape::{Device, Mode, ParamLayout, Tape};
+    /// use unforget::shape::Shape;
+    ///
+    /// let mut tape = Tape::new(Device::Cpu)?;
+    /// let w = tape.parameter("w", ParamLayout::Plain(Shape::new(&[2])), &[1.0, 2.0]);
+    /// tape.begin(Mode::Train);
+    /// let x = tape.weight(w);
+    /// let zero = tape.input(&[2], &[0.0, 0.0]);
+    /// let loss = tape.mse(x, zero);
+    /// tape.backward(loss);
+    /// Sgd::new(0.1).momentum(0.9).step(&mut tape);
+    /// assert_eq!(tape.momentum(w).unwrap(), [1.0, 2.0]);
+    /// tape.forget_momentum();
+    /// assert_eq!(tape.momentum(w), None);
+    /// # Ok::<(), unforget::Error>(())
+    /// ```
+    pub fn forget_momentum(&mut self) {
+        for id in self.parameters() {
+            self.set_momentum(id, None)
+                .expect("forgetting fits every parameter");
+        }
+    }
+
     fn set_momentum(&mut self, id: ParamId, values: Option<&[f32]>) -> Result<()> {
         match self {
             Tape::Cpu(g) => g.params.write_momentum(&g.backend, id, values),

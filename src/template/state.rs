@@ -241,6 +241,12 @@ impl State {
         self.evaluation_requested = true;
     }
 
+    /// Forgets the momentum of every parameter, as `train(..., reset_optimizer_state=True)` does in
+    /// Avalanche. Otherwise it is carried on from experience to experience.
+    pub fn reset_optimizer_state(&mut self) {
+        self.tape.forget_momentum();
+    }
+
     /// The opposite of [`is_training`](Self::is_training).
     pub fn is_eval(&self) -> bool {
         !self.is_training
