@@ -92,6 +92,11 @@ const UP_TO_7: &[&str] = &[
 const EXCEPTIONS: &[(&str, &str)] = &[
     // SGD runs in the backend on all parameters at once; `optim` fills in its constants.
     ("optim.rs", "backend::SgdStep"),
+    // A product is measured on the kernels themselves, and against what they could do at most.
+    (
+        "experiment/bench/product.rs",
+        "backend::cpu::probe::Kernels",
+    ),
 ];
 
 /// The program, which may use everything.

@@ -193,10 +193,27 @@ fn options_go_before_the_file_and_the_file_before_the_defaults() {
 #[test]
 fn every_strategy_trains() {
     let folder = tempfile::tempdir().unwrap();
-    for (strategy, evaluations) in [("cumulative", 4), ("joint", 2), ("replay", 4)] {
-        let line = format!("--strategy {strategy} --n-experiences 2 --out {strategy} --quiet");
+    for (strategy, evaluations) in [
+        ("cumulative", 4),
+        ("joint", 2),
+        ("replay", 4),
+        ("er-ace", 4),
+        ("mir", 4),
+        ("gdumb", 4),
+        ("agem --patterns-per-exp 50 --sample-size 20", 4),
+        ("gem --patterns-per-exp 20 --memory-strength 0", 4),
+        ("ewc --ewc-lambda 5", 4),
+        ("ewc --decay-factor 0.5", 4),
+        ("si", 4),
+        ("mas --alpha 0.5", 4),
+        ("lwf --alpha 1 --temperature 1.5", 4),
+        ("from-scratch", 4),
+    ] {
+        let options = format!("--strategy {strategy} --n-experiences 2 --quiet");
+        let strategy = strategy.replace(' ', "");
+        let line = format!("{options} --out {strategy}");
         succeeds(folder.path(), &line);
-        let lines = records(&folder.path().join(strategy));
+        let lines = records(&folder.path().join(&strategy));
         let count = lines.iter().filter(|l| l["type"] == "eval").count();
         assert_eq!(count, evaluations, "{strategy}");
         assert_eq!(
@@ -220,6 +237,23 @@ fn the_other_benchmarks_train() {
             &format!("{options} --n-experiences 2 --out {name} --quiet"),
         );
     }
+}
+
+#[test]
+fn a_head_for_each_task_is_trained_saved_and_loaded() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let options = "--model mt-simple-mlp --hidden-size 32 --return-task-id --out heads --quiet";
+    succeeds(here, options);
+    let summary = records(&here.join("heads")).pop().unwrap();
+    let accuracy = summary["accuracy_stream"].as_f64().unwrap();
+    assert!(accuracy > 0.5, "{accuracy}");
+    let tested = succeeds(here, "eval --model heads");
+    let last = tested.lines().last().unwrap();
+    assert!(
+        last.contains(&format!("{:.2} %", 100.0 * accuracy)),
+        "{last} says {accuracy}"
+    );
 }
 
 #[test]
@@ -347,4 +381,52 @@ fn it_says_what_it_is() {
         assert!(help.contains(option), "{option}");
     }
     assert!(succeeds(folder.path(), "data list").contains("fashion-mnist"));
+}
+
+/// Two images of each class in CIFAR-10's files.
+fn cifar10(dir: &Path) {
+    let records = |labels: &[u8]| {
+        let record = |&label: &u8| [vec![label], vec![20 * label; 3072]].concat();
+        labels.iter().flat_map(record).collect::<Vec<u8>>()
+    };
+    fs::create_dir_all(dir).unwrap();
+    for i in 0..5u8 {
+        let name = format!("data_batch_{}.bin", i + 1);
+        fs::write(
+            dir.join(name),
+            records(&[2 * i, 2 * i + 1, 2 * i, 2 * i + 1]),
+        )
+        .unwrap();
+    }
+    let all: Vec<u8> = (0..10).collect();
+    fs::write(dir.join("test_batch.bin"), records(&all)).unwrap();
+}
+
+#[test]
+fn other_data_sets_come_from_their_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    cifar10(&here.join("no-data/cifar10"));
+    assert!(succeeds(here, "data path cifar10").contains("cifar10"));
+    let line = "--benchmark split-cifar10 --hidden-size 4 --out run --train-mb-size 2";
+    assert!(succeeds(here, line).contains("experience 4"));
+    let config = fs::read_to_string(here.join("run/config.toml")).unwrap();
+    assert!(config.contains("data = \"full\""), "{config}");
+    fails(
+        here,
+        "--benchmark split-cifar10 --data embedded",
+        "full for split-cifar10",
+    );
+    fails(
+        here,
+        "--benchmark split-cifar100",
+        "unforget data get cifar100",
+    );
+    fails(
+        here,
+        "--benchmark split-tinyimagenet",
+        "unforget data get tiny-imagenet",
+    );
+    fails(here, "data get core50", "vlomonaco.github.io/core50");
+    assert!(succeeds(here, "data list").contains("not here; get it from"));
 }

@@ -8,17 +8,18 @@ use std::time::Duration;
 
 use unforget::checkpoint::{read_snapshot, write_snapshot};
 use unforget::evaluation::{At, EvaluationPlugin, accuracy_metrics, loss_metrics};
+use unforget::nn::with_incremental_head;
 use unforget::prelude::*;
 use unforget::snapshot::Snapshot;
-use unforget::training::{Keeper, PevalMode};
+use unforget::training::*;
 
 /// Lowers the learning rate a little after every iteration, and keeps count of it.
 #[derive(Default)]
-struct Schedule {
+struct Fading {
     steps: u32,
 }
 
-impl Plugin for Schedule {
+impl Plugin for Fading {
     fn after_training_iteration(&mut self, s: &mut State) -> Result<()> {
         self.steps += 1;
         s.optimizer.lr = 0.05 / (1.0 + 0.01 * self.steps as f32);
@@ -29,7 +30,7 @@ impl Plugin for Schedule {
         out.put("steps", &self.steps);
     }
 
-    fn load(&mut self, from: &Snapshot) -> Result<()> {
+    fn load(&mut self, from: &Snapshot, _: &[Experience]) -> Result<()> {
         self.steps = from.get("steps")?;
         Ok(())
     }
@@ -59,18 +60,20 @@ impl Keeper for CutAfter {
     }
 }
 
-type Build = fn(Tape, Mlp, Sgd) -> unforget::training::StrategyBuilder;
+type Build = fn(Tape, SimpleMlp, Sgd) -> unforget::training::StrategyBuilder;
 
 struct Lab {
     benchmark: Benchmark,
     build: Build,
+    growing: bool,
 }
 
-/// What a run came to: losses, and everything it would save.
+/// What a run came to: losses, and the bytes of everything it would save (bytes, because a logit that
+/// is not stored is NaN, which equals nothing).
 #[derive(PartialEq)]
 struct Outcome {
     losses: Vec<u32>,
-    state: Snapshot,
+    state: Vec<u8>,
 }
 
 impl Lab {
@@ -87,13 +90,20 @@ impl Lab {
             .seed(3)
             .build()
             .unwrap();
-        Lab { benchmark, build }
+        Lab {
+            benchmark,
+            build,
+            growing: false,
+        }
     }
 
     fn strategy(&self, losses: &Arc<Mutex<Vec<u32>>>, keeper: Option<CutAfter>) -> Strategy {
         let mut tape = Tape::new(Device::Cpu).unwrap();
         tape.manual_seed(5);
-        let model = Mlp::new(&mut tape, &[784, 8, 10]);
+        let mut model = SimpleMlp::new(&mut tape, 10, 784, 8, 1, 0.3);
+        if self.growing {
+            model = with_incremental_head(&mut tape, model, 2);
+        }
         let at = [At::Epoch, At::Stream];
         let evaluator = EvaluationPlugin::new()
             .metrics(accuracy_metrics(&at))
@@ -107,7 +117,7 @@ impl Lab {
             .eval_every(1)
             .peval_mode(PevalMode::Epoch)
             .evaluator(evaluator)
-            .plugin(Schedule::default())
+            .plugin(Fading::default())
             .plugin(Losses(Arc::clone(losses)));
         match keeper {
             Some(keeper) => builder.keeper(keeper),
@@ -125,7 +135,7 @@ impl Lab {
         }
         Ok(Outcome {
             losses: losses.lock().unwrap().clone(),
-            state: strategy.save(),
+            state: bytes(&strategy.save()),
         })
     }
 
@@ -154,6 +164,16 @@ impl Lab {
     }
 }
 
+fn bytes(snapshot: &Snapshot) -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("c.safetensors");
+    write_snapshot(&path, snapshot).unwrap();
+    // The metadata are written in any order, the tensors behind them are not.
+    let bytes = fs::read(path).unwrap();
+    let header = u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+    bytes[8 + header..].to_vec()
+}
+
 #[test]
 fn cut_after_any_step_der_ends_bit_for_bit_the_same() {
     let folder = tempfile::tempdir().unwrap();
@@ -175,6 +195,8 @@ fn so_do_the_other_strategies() {
         Naive::builder as Build,
         Cumulative::builder,
         Replay::builder,
+        PaperDer::builder,
+        PaperReplay::builder,
     ] {
         let lab = Lab::new(build);
         let whole = lab.whole();
@@ -184,6 +206,83 @@ fn so_do_the_other_strategies() {
                 "cut after step {steps}"
             );
         }
+    }
+}
+
+/// Each plugin with state, alone or beside DER.
+const PLUGINS: [(&str, Build); 16] = [
+    ("ewc", |t, m, s| Ewc::new(5.0).builder(t, m, s)),
+    ("ewc online", |t, m, s| {
+        let online = EwcMode::Online { decay_factor: 0.5 };
+        Der::builder(t, m, s).plugin(Ewc::new(5.0).mode(online))
+    }),
+    ("lwf", |t, m, s| {
+        Der::builder(t, m, s).plugin(Lwf::default())
+    }),
+    ("mas", |t, m, s| Mas::new(0.1, 0.5).builder(t, m, s)),
+    ("si", |t, m, s| {
+        Der::builder(t, m, s).plugin(SynapticIntelligence::new(50.0))
+    }),
+    ("a-gem", |t, m, s| Agem::new(9, 8).builder(t, m, s)),
+    ("gem", |t, m, s| {
+        Der::builder(t, m, s).plugin(Gem::new(5, 0.5))
+    }),
+    ("gdumb", |t, m, s| GDumb::new(25).builder(t, m, s)),
+    ("from scratch", |t, m, s| {
+        FromScratchTraining::default().builder(t, m, s)
+    }),
+    ("replay", |t, m, s| {
+        Der::builder(t, m, s).plugin(ReplayPlugin::new(20).batch_size_mem(4))
+    }),
+    ("clipping", |t, m, s| {
+        Der::builder(t, m, s).plugin(GradientClipping::norm(0.5))
+    }),
+    ("cosine", |t, m, s| {
+        let cosine = LrScheduler::new(Schedule::Cosine {
+            t_max: 4,
+            eta_min: 0.01,
+        });
+        Naive::builder(t, m, s).plugin(cosine.step_granularity(StepGranularity::Iteration))
+    }),
+    ("plateau", |t, m, s| {
+        let plateau = LrScheduler::new(Schedule::Plateau(Plateau::new(0.5, 0)));
+        Naive::builder(t, m, s).plugin(plateau.metric(SchedulerMetric::ValLoss).reset_lr(false))
+    }),
+    ("early stopping", |t, m, s| {
+        let early = EarlyStopping::new(2, "test").metric("Loss_Stream");
+        Der::builder(t, m, s)
+            .plugin(early.minimize())
+            .train_epochs(4)
+    }),
+    ("er-ace", ErAce::builder),
+    ("mir", Mir::builder),
+];
+
+#[test]
+fn so_do_all_plugins() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, build) in PLUGINS {
+        let lab = Lab::new(build);
+        let whole = lab.whole();
+        let n = whole.losses.len() as u64;
+        for steps in (1..n).step_by(7).chain([10, 20, n]) {
+            let cut = lab.cut(steps, folder.path());
+            assert!(cut == whole, "{name}: cut after step {steps} of {n}");
+        }
+    }
+}
+
+#[test]
+fn so_do_heads_that_grow() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut lab = Lab::new(Der::builder);
+    lab.growing = true;
+    let whole = lab.whole();
+    for steps in [1, 9, 11, 12, 27, 42] {
+        assert!(
+            lab.cut(steps, folder.path()) == whole,
+            "cut after step {steps}"
+        );
     }
 }
 

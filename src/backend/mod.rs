@@ -191,6 +191,10 @@ pub struct BatchNorm<'a, Buf> {
     pub gamma: View<'a, Buf>,
     /// Shift, `c`.
     pub beta: View<'a, Buf>,
+    /// Added to the result, `rows x c`.
+    pub residual: Option<View<'a, Buf>>,
+    /// The result goes through a ReLU at the end, after the residual was added.
+    pub relu: bool,
 }
 
 /// The arguments of the backward pass of batch normalisation.
@@ -209,6 +213,10 @@ pub struct BatchNormBackward<'a, Buf> {
     pub mean: View<'a, Buf>,
     /// `1 / sqrt(variance + eps)` of each group as saved, `groups x c`.
     pub inv_std: View<'a, Buf>,
+    /// Output of the forward pass if that had a ReLU: where it is not above 0, `dy` counts as 0.
+    pub y: Option<View<'a, Buf>>,
+    /// Gradient of the residual, if there was one and it is wanted: `dy` with what the ReLU leaves of it.
+    pub dresidual: Option<(ViewMut<'a, Buf>, Write)>,
 }
 
 /// The random numbers of one dropout: element `i` of sample `s` depends on these and nothing else,
@@ -323,6 +331,28 @@ pub trait Backend: Send {
         write: Write,
     );
 
+    /// `y[i, j] = x[i, j]` where `keep[j]` is not 0, else `value`, or added to `y`; `x` and `y` have as
+    /// many columns as `keep` numbers. What stands in a masked column of `x` is not looked at.
+    fn mask_columns(
+        &self,
+        y: Dst<'_, Self>,
+        x: Src<'_, Self>,
+        keep: Src<'_, Self>,
+        value: Self::Elem,
+        write: Write,
+    );
+    /// `y[k, j] = x[index[k], j]`, or added to `y`; 0 where `index[k]` is negative or `x` has no column j.
+    /// `y` has as many rows as `index` numbers; columns of `x` beyond those of `y` are left out.
+    fn gather_rows(
+        &self,
+        y: Dst<'_, Self>,
+        y_cols: usize,
+        x: Src<'_, Self>,
+        x_cols: usize,
+        index: Src<'_, Self>,
+        write: Write,
+    );
+
     /// Convolution: `y[o] = Σ over taps t inside the image of x[o·stride + t - padding] · w[t]`;
     /// `x`, `y` spatial.
     fn conv2d(&self, y: Dst<'_, Self>, x: Src<'_, Self>, w: Src<'_, Self>, conv: Conv);
@@ -350,7 +380,9 @@ pub trait Backend: Send {
     /// variance; then for each group in order `running = (1 - momentum)·running + momentum·batch`
     /// with the unbiased variance. A group with a single value per channel has no variance: its
     /// output is `beta` and it leaves the running statistics alone; so does an empty group, whose saved
-    /// mean is 0. `x`, `y` spatial.
+    /// mean is 0. Then [`BatchNorm::residual`] is added and [`BatchNorm::relu`] applied, with the same
+    /// numbers as by [`scale_add`](Self::scale_add) and [`relu`](Self::relu). `x`, `y` and the residual
+    /// spatial.
     fn batch_norm(
         &self,
         args: BatchNorm<'_, Self::Buf>,
@@ -423,7 +455,7 @@ pub trait Backend: Send {
     ///
     /// `rows` is `n x 4`: label, `w_ce`, `w_mse`, `width` ([`ROW_LOSS_COLUMNS`]). `targets` (`n x c`)
     /// holds the stored logits z; it is read only where `w_mse` is not 0 and only up to `width`, and
-    /// may be `None` when no row needs it. A term whose weight is 0 is not evaluated, so nothing
+    /// may be `None` when no row needs it. A z that is NaN was not stored: its term is left out. A term whose weight is 0 is not evaluated, so nothing
     /// infinite in it can poison the sum. Writes `terms = [L, CE of current rows, MSE, CE of replay
     /// rows]`, all weighted, so that the last three add up to the first; and the softmax of each row
     /// with `w_ce != 0` into `probs` (`n x c`) for the backward pass; the other rows of `probs`
@@ -437,7 +469,8 @@ pub trait Backend: Send {
         targets: Option<Src<'_, Self>>,
         dims: RowLoss,
     );
-    /// `dx = dl·(w_ce·(softmax(o) - onehot(label)) + 2·w_mse·(o - z))`, row by row; `dl` is one number.
+    /// `dx = dl·(w_ce·(softmax(o) - onehot(label)) + 2·w_mse·(o - z))`, row by row, without the last
+    /// term where z was not stored; `dl` is one number.
     #[expect(
         clippy::too_many_arguments,
         reason = "what the forward pass saved, and the gradient"

@@ -48,8 +48,8 @@ pub fn save_model(
     write_atomically(path, &bytes)
 }
 
-/// Reads every floating-point tensor of a safetensors file. Integer scalars (batch counts) are
-/// left out: nothing computed here depends on them.
+/// Reads every floating-point tensor of a safetensors file, and every one of bytes (the masks of
+/// growing heads). Integer scalars (batch counts) are left out: nothing computed here depends on them.
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be read; [`Error::Format`] if it is not a whole safetensors
@@ -63,6 +63,13 @@ pub fn load_model(path: &Path) -> Result<BTreeMap<String, ArrayD<f32>>> {
     for (name, view) in file.iter() {
         match view.dtype() {
             Dtype::F32 => {}
+            Dtype::I8 => {
+                let units = view.data().iter().map(|&b| f32::from(b as i8)).collect();
+                let array =
+                    ArrayD::from_shape_vec(view.shape(), units).map_err(|e| bad(path, e))?;
+                state.insert(name.to_string(), array);
+                continue;
+            }
             Dtype::I64 if view.shape().is_empty() => continue,
             other => {
                 return Err(Error::format(
@@ -169,6 +176,20 @@ mod tests {
             fs::read_dir(folder.path()).unwrap().count(),
             1,
             "no partial file stays"
+        );
+    }
+
+    #[test]
+    fn masks_that_pytorch_saved_as_bytes_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let view = TensorView::new(Dtype::I8, vec![3], &[1, 0, 1]).unwrap();
+        let bytes = safetensors::serialize([("active_units", view)], None).unwrap();
+        fs::write(&path, bytes).unwrap();
+        let read = load_model(&path).unwrap();
+        assert_eq!(
+            read["active_units"],
+            ndarray::arr1(&[1.0, 0.0, 1.0]).into_dyn()
         );
     }
 

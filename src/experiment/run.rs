@@ -362,6 +362,16 @@ impl<'a> Run<'a> {
             StrategyName::Cumulative => "cumulative training",
             StrategyName::Joint => "joint training",
             StrategyName::Replay => "experience replay",
+            StrategyName::ErAce => "ER-ACE",
+            StrategyName::Mir => "MIR",
+            StrategyName::GDumb => "GDumb",
+            StrategyName::Agem => "A-GEM",
+            StrategyName::Gem => "GEM",
+            StrategyName::Ewc => "EWC",
+            StrategyName::Si => "Synaptic Intelligence",
+            StrategyName::Mas => "MAS",
+            StrategyName::Lwf => "LwF",
+            StrategyName::FromScratch => "training from scratch",
         }
     }
 

@@ -9,12 +9,15 @@ mod batch;
 mod batch_norm;
 mod conv2d;
 mod dropout;
+mod host_loss;
 mod layout;
 mod linear;
+mod mask;
 mod mse;
 mod pool;
 mod relu;
 mod row_loss;
+mod rows;
 mod tanh;
 
 #[cfg(test)]
@@ -24,6 +27,7 @@ pub use row_loss::{DerLoss, LossRows};
 
 use crate::backend::Backend;
 use crate::graph::{Graph, Op, Var};
+use batch_norm::Saved;
 
 impl<B: Backend> Graph<B> {
     /// Computes the gradient of `loss` (one number) with respect to every parameter and every input
@@ -40,6 +44,7 @@ impl<B: Backend> Graph<B> {
             match node.op {
                 Op::Input => continue,
                 Op::Weight(id) => self.weight_backward(id, dy),
+                Op::HostLoss { x, slope } => self.host_loss_backward(x, slope, dy),
                 Op::Reshape(x) => self.reshape_backward(x, dy),
                 Op::ToRows(x) => self.rows_backward(x, dy),
                 Op::ToSpatial(x) => self.spatial_backward(x, dy),
@@ -59,8 +64,15 @@ impl<B: Backend> Graph<B> {
                     mean,
                     inv_std,
                     train,
+                    residual,
+                    relu,
                 } => {
-                    self.batch_norm_backward(x, norm, mean, inv_std, train, dy);
+                    let saved = Saved {
+                        mean,
+                        inv_std,
+                        y: relu.then_some(node.value),
+                    };
+                    self.batch_norm_backward(x, norm, residual, saved, train, dy);
                 }
                 Op::Relu(x) => self.relu_backward(x, node.value, dy),
                 Op::Tanh(x) => self.tanh_backward(x, node.value, dy),
@@ -71,6 +83,10 @@ impl<B: Backend> Graph<B> {
                 Op::Scale(x, factor) => self.scale_backward(x, factor, dy),
                 Op::Concat(a, b) => self.concat_backward(a, b, dy),
                 Op::Slice { x, start } => self.slice_backward(x, start, node.shape, dy),
+                Op::MaskColumns { x, keep } => self.mask_columns_backward(x, keep, dy),
+                Op::MoveRows { x, inverse } => {
+                    self.move_rows_backward(x, inverse, node.shape, dy);
+                }
                 Op::RowLoss {
                     logits,
                     rows,

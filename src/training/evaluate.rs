@@ -36,6 +36,7 @@ impl Strategy {
             self.fire(Event::BeforeEvalDatasetAdaptation)?;
             self.state.adapted_dataset = Some(experience.dataset().clone());
             self.fire(Event::AfterEvalDatasetAdaptation)?;
+            self.state.adapt_model(&experience);
             let dataset = self.adapted();
             self.check_labels(&dataset)?;
             self.fire(Event::BeforeEvalExp)?;

@@ -123,15 +123,14 @@ impl Strategy {
                 })
             })
             .collect::<Result<_>>()?;
-        self.state.tape.load(from.at("tape"))?;
-        self.state.load(from.at("state"))?;
+        self.state.load(from.at("state"), from.at("tape"))?;
         let table = TransformTable::of(&self.trained);
         if self.state.storage_policy.is_some() {
             self.state.storage_policy = Some(Buffer::load(from.at("buffer"), &table)?);
         }
         self.method.load(from.at("method"), &self.trained)?;
         for (i, plugin) in self.plugins.iter_mut().enumerate() {
-            plugin.load(from.at(&format!("plugin{i}")))?;
+            plugin.load(from.at(&format!("plugin{i}")), &self.trained)?;
         }
         self.evaluator.load(from.at("evaluator"))?;
         self.periodic.epoch_evaluated = progress.epoch_evaluated;

@@ -24,7 +24,9 @@ mod pool;
 #[doc(hidden)]
 pub mod probe;
 mod reduce;
+mod rows;
 mod scratch;
+mod terms;
 pub(crate) mod tiles;
 mod widths;
 
@@ -66,6 +68,8 @@ fn forward_slices(args: BatchNorm<'_, Buffer>) -> norm::Forward<'_> {
         x: slice(args.x),
         gamma: slice(args.gamma),
         beta: slice(args.beta),
+        residual: args.residual.map(slice),
+        relu: args.relu,
     }
 }
 
@@ -79,6 +83,8 @@ fn backward_slices(args: BatchNormBackward<'_, Buffer>) -> norm_backward::Backwa
         gamma: slice(args.gamma),
         mean: slice(args.mean),
         inv_std: slice(args.inv_std),
+        y: args.y.map(slice),
+        dresidual: args.dresidual.map(|(d, write)| (slice_mut(d), write)),
     }
 }
 
@@ -154,6 +160,29 @@ impl Backend for Cpu {
             count,
         };
         layout::copy_samples(slice_mut(dst), slice(src), &copy, write);
+    }
+
+    fn mask_columns(
+        &self,
+        y: Dst<'_, Self>,
+        x: Src<'_, Self>,
+        keep: Src<'_, Self>,
+        value: f32,
+        write: Write,
+    ) {
+        rows::mask_columns(slice_mut(y), slice(x), slice(keep), value, write);
+    }
+
+    fn gather_rows(
+        &self,
+        y: Dst<'_, Self>,
+        y_cols: usize,
+        x: Src<'_, Self>,
+        x_cols: usize,
+        index: Src<'_, Self>,
+        write: Write,
+    ) {
+        rows::gather_rows(slice_mut(y), y_cols, slice(x), x_cols, slice(index), write);
     }
 
     fn conv2d(&self, y: Dst<'_, Self>, x: Src<'_, Self>, w: Src<'_, Self>, conv: Conv) {
