@@ -125,7 +125,7 @@ fn loggers_leave_what_they_are_asked_for() {
         names.sort();
         names.join(" ")
     };
-    let base = "config.toml metrics.jsonl model.safetensors report.html";
+    let base = "checkpoint.safetensors config.toml metrics.jsonl model.safetensors report.html";
     succeeds(here, "--n-experiences 2 --loggers none --out none --quiet");
     assert_eq!(names("none"), base);
     succeeds(here, "--n-experiences 2 --loggers text --out text --quiet");
@@ -142,7 +142,8 @@ fn loggers_leave_what_they_are_asked_for() {
     assert_eq!(succeeds(here, "--n-experiences 2 --out both --quiet"), "");
     assert_eq!(
         names("both"),
-        "config.toml eval_results.csv metrics.csv metrics.jsonl model.safetensors report.html \
+        "checkpoint.safetensors config.toml eval_results.csv metrics.csv metrics.jsonl \
+         model.safetensors report.html \
          tensorboard training_results.csv"
     );
     let rows = |name: &str| {

@@ -38,8 +38,8 @@ use crate::{Error, Result};
 /// other run begins a new file, and TensorBoard shows all files of a folder as one run, so a new
 /// run should have a folder of its own.
 ///
-/// There is no logger for Weights & Biases: no maintained crate writes its offline format, which
-/// is an unpublished detail of its Python client. `wandb sync FOLDER` uploads these event files.
+/// There is no logger for Weights & Biases: no crate writes its offline format (`wandb` on crates.io is
+/// an empty placeholder). Its own program uploads event files: `wandb sync --sync-tensorboard FOLDER`.
 ///
 /// ```
 /// use unforget::evaluation::EvaluationPlugin;
