@@ -7,6 +7,7 @@ pub mod data;
 pub mod error;
 pub mod evaluation;
 pub mod experiment;
+pub mod figure;
 pub mod graph;
 pub mod logging;
 pub mod nn;
@@ -32,6 +33,9 @@ pub mod prelude {
     };
     pub use crate::data::{ClassificationDataset, Dataset, Transform, TransformGroups};
     pub use crate::error::{Error, Result};
+    pub use crate::logging::{
+        CsvLogger, InteractiveLogger, TensorBoardLogger, TextLogger, default_evaluator,
+    };
     pub use crate::nn::{
         Adaptation, BatchNorm, Conv2d, Head, IncrementalClassifier, LeNet5, Linear, Mlp, Module,
         MultiHeadClassifier, ResNet18, ResNet32, SimpleCnn, SimpleMlp, as_multitask,

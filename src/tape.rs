@@ -10,7 +10,9 @@ use crate::shape::{Shape, Window};
 use ndarray::{ArrayD, CowArray, IxDyn};
 use std::ops::Range;
 
-pub use crate::graph::{BufferId, Graph, MaskId, Mode, Norm, ParamId, ParamLayout, Var};
+pub use crate::graph::{
+    BufferId, Graph, MaskId, Mode, MultiplyAdds, Norm, ParamId, ParamLayout, Var,
+};
 pub use crate::ops::{DerLoss, LossRows};
 
 /// Where a tape computes.
@@ -60,6 +62,9 @@ macro_rules! on {
 
 mod parameters;
 mod state;
+mod weights;
+
+pub use weights::{Flat, Weights};
 
 fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&x| f64::from(x)).collect()
@@ -192,6 +197,18 @@ impl Tape {
         on!(self, g => g.batch_norm(x, norm, frozen))
     }
 
+    /// See [`Graph::batch_norm_relu`].
+    #[track_caller]
+    pub fn batch_norm_relu(
+        &mut self,
+        x: Var,
+        norm: Norm,
+        frozen: bool,
+        residual: Option<Var>,
+    ) -> Var {
+        on!(self, g => g.batch_norm_relu(x, norm, frozen, residual))
+    }
+
     /// See [`Graph::relu`].
     #[track_caller]
     pub fn relu(&mut self, x: Var) -> Var {
@@ -288,6 +305,28 @@ impl Tape {
         on!(self, g => g.mse(x, target))
     }
 
+    /// A loss that `loss` computes outside of the engine, with its derivative. See
+    /// [`Graph::host_loss`].
+    ///
+    /// ```
+    /// use unforget::tape::{Device, Mode, Tape};
+    ///
+    /// let mut tape = Tape::new(Device::Cpu)?;
+    /// tape.begin(Mode::Train);
+    /// let x = tape.variable(&[1, 2], &[3.0, -4.0]);
+    /// let loss = tape.host_loss(x, |x, gradient| {
+    ///     gradient.copy_from_slice(x);
+    ///     x.iter().map(|x| x * x / 2.0).sum()
+    /// });
+    /// tape.backward(loss);
+    /// assert_eq!((tape.item(loss), tape.grad(x).unwrap()[[0, 1]]), (12.5, -4.0));
+    /// # Ok::<(), unforget::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn host_loss(&mut self, x: Var, loss: impl FnOnce(&[f64], &mut [f64]) -> f64) -> Var {
+        on!(self, g => g.host_loss(x, loss))
+    }
+
     /// See [`Graph::der_loss`].
     #[track_caller]
     pub fn der_loss(&mut self, logits: Var, loss: &DerLoss<'_>) -> Var {
@@ -309,6 +348,12 @@ impl Tape {
     #[track_caller]
     pub fn loss_terms(&self, loss: Var) -> [f32; 4] {
         on!(self, g => g.loss_terms(loss))
+    }
+
+    /// See [`Graph::multiply_adds`].
+    #[track_caller]
+    pub fn multiply_adds(&self, output: Var) -> MultiplyAdds {
+        on!(self, g => g.multiply_adds(output))
     }
 
     // --- values ------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("shape", &["error"]),
     ("rng", &["error"]),
     ("snapshot", &["error"]),
+    ("figure", &["error"]),
     ("backend", &["error", "shape", "rng"]),
     ("graph", &["error", "shape", "rng", "backend"]),
     ("ops", &["error", "shape", "rng", "backend", "graph"]),
@@ -40,6 +41,7 @@ const UP_TO_5: &[&str] = &[
     "shape",
     "rng",
     "snapshot",
+    "figure",
     "tape",
     "nn",
     "optim",
@@ -54,6 +56,7 @@ const UP_TO_6: &[&str] = &[
     "shape",
     "rng",
     "snapshot",
+    "figure",
     "tape",
     "nn",
     "optim",
@@ -69,6 +72,7 @@ const UP_TO_7: &[&str] = &[
     "shape",
     "rng",
     "snapshot",
+    "figure",
     "tape",
     "nn",
     "optim",
@@ -88,6 +92,11 @@ const UP_TO_7: &[&str] = &[
 const EXCEPTIONS: &[(&str, &str)] = &[
     // SGD runs in the backend on all parameters at once; `optim` fills in its constants.
     ("optim.rs", "backend::SgdStep"),
+    // A product is measured on the kernels themselves, and against what they could do at most.
+    (
+        "experiment/bench/product.rs",
+        "backend::cpu::probe::Kernels",
+    ),
 ];
 
 /// The program, which may use everything.

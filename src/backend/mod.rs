@@ -191,6 +191,10 @@ pub struct BatchNorm<'a, Buf> {
     pub gamma: View<'a, Buf>,
     /// Shift, `c`.
     pub beta: View<'a, Buf>,
+    /// Added to the result, `rows x c`.
+    pub residual: Option<View<'a, Buf>>,
+    /// The result goes through a ReLU at the end, after the residual was added.
+    pub relu: bool,
 }
 
 /// The arguments of the backward pass of batch normalisation.
@@ -209,6 +213,10 @@ pub struct BatchNormBackward<'a, Buf> {
     pub mean: View<'a, Buf>,
     /// `1 / sqrt(variance + eps)` of each group as saved, `groups x c`.
     pub inv_std: View<'a, Buf>,
+    /// Output of the forward pass if that had a ReLU: where it is not above 0, `dy` counts as 0.
+    pub y: Option<View<'a, Buf>>,
+    /// Gradient of the residual, if there was one and it is wanted: `dy` with what the ReLU leaves of it.
+    pub dresidual: Option<(ViewMut<'a, Buf>, Write)>,
 }
 
 /// The random numbers of one dropout: element `i` of sample `s` depends on these and nothing else,
@@ -372,7 +380,9 @@ pub trait Backend: Send {
     /// variance; then for each group in order `running = (1 - momentum)·running + momentum·batch`
     /// with the unbiased variance. A group with a single value per channel has no variance: its
     /// output is `beta` and it leaves the running statistics alone; so does an empty group, whose saved
-    /// mean is 0. `x`, `y` spatial.
+    /// mean is 0. Then [`BatchNorm::residual`] is added and [`BatchNorm::relu`] applied, with the same
+    /// numbers as by [`scale_add`](Self::scale_add) and [`relu`](Self::relu). `x`, `y` and the residual
+    /// spatial.
     fn batch_norm(
         &self,
         args: BatchNorm<'_, Self::Buf>,

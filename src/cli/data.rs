@@ -1,6 +1,6 @@
 //! `unforget data`: which data sets there are, where they are, and how to get them.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
@@ -8,6 +8,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use unforget::Result;
 use unforget::data::download;
 use unforget::data::locate::{self, Kind};
+
+use super::say;
 
 /// What to do about data sets.
 #[derive(Subcommand)]
@@ -94,9 +96,4 @@ fn get(kind: Kind, dest: &Path, base_url: Option<&str>) -> Result<()> {
     });
     bar.finish_and_clear();
     done
-}
-
-/// Prints a line; a closed pipe is no error.
-fn say(line: impl std::fmt::Display) {
-    let _ = writeln!(std::io::stdout(), "{line}");
 }

@@ -333,6 +333,9 @@ thread_local! {
     static FLOATS: RefCell<Scratch<f32>> = RefCell::default();
 }
 
+/// Room for an image of MNIST's size and a zero behind it.
+const PADDED: usize = 1024;
+
 impl Stored for u8 {
     const SCRATCH: &'static LocalKey<RefCell<Scratch<u8>>> = &BYTES;
 
@@ -340,6 +343,16 @@ impl Stored for u8 {
         let table = &transform.tables[c.min(transform.tables.len() - 1)];
         match map {
             None => (to.iter_mut().zip(from)).for_each(|(o, &b)| *o = table[usize::from(b)]),
+            Some(map) if from.len() < PADDED => {
+                // Places outside read a zero behind the image: a branch there is mispredicted often
+                // enough to take a fifth of the time of a whole R-MNIST run.
+                let mut padded = [0; PADDED];
+                padded[..from.len()].copy_from_slice(from);
+                let outside = from.len() as u32;
+                (to.iter_mut().zip(map)).for_each(|(o, &p)| {
+                    *o = table[usize::from(padded[p.min(outside) as usize % PADDED])];
+                });
+            }
             Some(map) => {
                 (to.iter_mut().zip(map)).for_each(|(o, &p)| *o = table[usize::from(pick(from, p))])
             }

@@ -17,7 +17,7 @@ pub struct Item {
     /// The logits that the network gave when the sample was stored, as wide as its head was then;
     /// NaN where a unit was masked. Empty if none are kept.
     pub logits: Box<[f32]>,
-    /// The random key, in [0, 1): the largest are kept.
+    /// The random key, in [0, 1): the largest are kept. 0 in a buffer that draws none.
     pub key: f32,
     /// Where the sample stands in the base data set.
     pub source_index: u32,

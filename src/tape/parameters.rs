@@ -115,6 +115,11 @@ impl Tape {
         on!(self, g => g.params.set_trainable(id, trainable));
     }
 
+    /// Whether a parameter is trained.
+    pub fn is_trainable(&self, id: ParamId) -> bool {
+        on!(self, g => g.params.trainable(id))
+    }
+
     /// Puts `prefix` in front of the names of everything there is: parameters, running statistics
     /// and masks. For a model that becomes part of another.
     pub fn prefix_names(&mut self, prefix: &str) {

@@ -1,5 +1,6 @@
 //! Stochastic gradient descent in one pass over the flat parameters.
 
+use super::dispatch::wide;
 use super::parallel::{CHUNK, min_tasks};
 use crate::backend::SgdStep;
 use rayon::prelude::*;
@@ -12,11 +13,11 @@ pub(super) fn sgd(values: &mut [f32], grads: &[f32], momentum: &mut [f32], step:
         .zip(grads.par_chunks(CHUNK))
         .with_min_len(min_len);
     if step.momentum == 0.0 {
-        chunks.for_each(|(values, grads)| plain_body(values, grads, step));
+        chunks.for_each(|(values, grads)| wide(|| plain_body(values, grads, step)));
     } else {
         let chunks = chunks.zip(momentum.par_chunks_mut(CHUNK));
         chunks.for_each(|((values, grads), momentum)| {
-            momentum_body(values, grads, momentum, step);
+            wide(|| momentum_body(values, grads, momentum, step));
         });
     }
 }

@@ -2,6 +2,7 @@
 //! each tap is one run of `samples x channels` numbers.
 
 use super::BATCH_BLOCK;
+use super::dispatch::wide;
 use super::parallel::{for_each_piece, min_tasks};
 use crate::backend::{SpatialLayout, Write};
 use crate::shape::{Images, Pool, Window};
@@ -36,7 +37,7 @@ fn for_each_output(
             .with_min_len(min_tasks(work));
         pixels
             .enumerate()
-            .for_each(|(i, y)| f(y, x, [i / output.w, i % output.w]));
+            .for_each(|(i, y)| wide(|| f(y, x, [i / output.w, i % output.w])));
     });
 }
 
@@ -162,7 +163,7 @@ pub(super) fn avg_backward(dx: &mut [f32], dy: &[f32], pool: Pool, write: Write)
                 for ox in windows_over(pool.cols, ix, input.w) {
                     let divisor = pool.rows.divisor(oy, input.h) * pool.cols.divisor(ox, input.w);
                     let dy = pixel(dy, output, lanes, oy, ox);
-                    share_body(dx, dy, divisor as f32);
+                    wide(|| share_body(dx, dy, divisor as f32));
                 }
             }
         });
