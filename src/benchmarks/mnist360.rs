@@ -1,5 +1,7 @@
 //! MNIST-360: digits that turn while they come and go.
 
+use rayon::prelude::*;
+
 use super::{Benchmark, Experience, Stream, check_datasets};
 use crate::data::{
     ClassificationDataset, Dataset, OUTSIDE, Pixels, TransformGroups, pillow_rotation_map,
@@ -245,24 +247,28 @@ fn turned(data: &Dataset, draws: &[Draw]) -> Result<Dataset> {
     }
 }
 
-fn turned_pixels<T: Copy + Default>(
+/// Images do not depend on one another, so it does not matter which thread turns which.
+fn turned_pixels<T: Copy + Default + Send + Sync>(
     pixels: &[T],
     [channels, height, width]: [usize; 3],
     draws: &[Draw],
 ) -> Vec<T> {
     let plane = height * width;
     let size = channels * plane;
-    let mut out = Vec::with_capacity(draws.len() * size);
-    for draw in draws {
+    let mut out = vec![T::default(); draws.len() * size];
+    let images = out.par_chunks_exact_mut(size).zip(draws);
+    images.for_each(|(out, draw)| {
         let image = &pixels[draw.index as usize * size..][..size];
         let map = pillow_rotation_map(height, width, draw.degrees);
-        for channel in image.chunks_exact(plane) {
-            out.extend(map.iter().map(|&p| match p {
-                OUTSIDE => T::default(),
-                p => channel[p as usize],
-            }));
+        let channels = out.chunks_exact_mut(plane).zip(image.chunks_exact(plane));
+        for (out, channel) in channels {
+            for (pixel, &place) in out.iter_mut().zip(&map) {
+                if place != OUTSIDE {
+                    *pixel = channel[place as usize];
+                }
+            }
         }
-    }
+    });
     out
 }
 
