@@ -2,8 +2,10 @@
 
 mod bench;
 mod data;
+mod grid;
 mod options;
 
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -32,6 +34,7 @@ Examples:
   unforget data get mnist                        download the full MNIST
   unforget train --data full --out runs/full     DER++ on all of it
   unforget train --config runs/full/config.toml  the same run again
+  unforget train --resume runs/full              go on with a run that was cut
   unforget eval --model runs/full                test its final weights";
 
 #[derive(Parser)]
@@ -54,6 +57,10 @@ enum Command {
     /// Test a saved model
     #[command(allow_negative_numbers = true)]
     Eval(Box<EvalOptions>),
+    /// Reproduce the tables of the DER paper
+    Reproduce(grid::ReproduceArgs),
+    /// Run a grid of configurations
+    Sweep(grid::SweepArgs),
     /// Measure the engine's speed on this machine
     Bench(bench::BenchOptions),
     /// List, find or download data sets
@@ -70,6 +77,8 @@ pub fn main() -> ExitCode {
         None => train(&cli.train),
         Some(Command::Train(options)) => train(&options),
         Some(Command::Eval(options)) => eval(&options),
+        Some(Command::Reproduce(args)) => grid::reproduce(&args),
+        Some(Command::Sweep(args)) => grid::sweep(&args),
         Some(Command::Bench(options)) => bench::run(&options),
         Some(Command::Data { command }) => data::run(command),
     };
@@ -93,10 +102,30 @@ pub fn main() -> ExitCode {
 }
 
 fn train(options: &TrainOptions) -> Result<()> {
+    if let Some(folder) = &options.resume {
+        return resume(options, &RunFolder::open(folder));
+    }
     let mut layers = file(options.config.as_deref())?;
     layers.push(options.to_table());
     let config = Config::from_layers(layers)?;
     experiment::train(&config, &interrupt()?)?;
+    Ok(())
+}
+
+/// Goes on with the run in `folder`, whose configuration decides everything that has an influence
+/// on the result.
+fn resume(options: &TrainOptions, folder: &RunFolder) -> Result<()> {
+    let given = options.to_table();
+    if let Some(option) = (given.keys()).find(|name| !["threads", "quiet"].contains(&name.as_str()))
+    {
+        return Err(Error::config(
+            format!("--{option}"),
+            "only --threads and --quiet together with --resume",
+            "another option (it would change the run)",
+        ));
+    }
+    let config = Config::from_layers([Config::read_table(&folder.config())?, given])?;
+    experiment::resume(&config, folder, &interrupt()?)?;
     Ok(())
 }
 
@@ -114,6 +143,11 @@ fn eval(options: &EvalOptions) -> Result<()> {
     Ok(())
 }
 
+/// Prints a line; a closed pipe is no error.
+fn say(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
 fn file(path: Option<&Path>) -> Result<Vec<toml::Table>> {
     path.map(Config::read_table).into_iter().collect()
 }
@@ -125,6 +159,10 @@ fn interrupt() -> Result<Arc<AtomicBool>> {
     ctrlc::set_handler(move || {
         if raised.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
+        }
+        if std::io::stderr().is_terminal() {
+            // Over the progress bar and the echo of the key.
+            eprint!("\r\x1b[2K");
         }
         eprintln!("stopping after this step; Ctrl-C again to stop at once");
     })

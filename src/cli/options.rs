@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use serde::Serialize;
-use unforget::experiment::{BenchmarkName, DataSource, ModelName, StrategyName};
+use unforget::experiment::{
+    BenchmarkName, DataSource, LoggerName, Mnist360Test, ModeName, ModelName, StrategyName,
+};
 
 /// The options of `unforget train`.
 #[derive(Args, Serialize)]
@@ -28,6 +30,16 @@ pub struct TrainOptions {
     #[arg(long, value_name = "FILE", help_heading = "Run")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
+    /// Go on with the run in this folder from its last checkpoint; only --threads and --quiet may
+    /// be given with it
+    #[arg(
+        long,
+        value_name = "RUNDIR",
+        help_heading = "Run",
+        conflicts_with = "config"
+    )]
+    #[serde(skip)]
+    pub resume: Option<PathBuf>,
 }
 
 /// The options of `unforget eval`.
@@ -63,13 +75,13 @@ struct BenchmarkOptions {
     /// The stream of experiences [default: split-mnist]
     #[arg(long, value_parser = PossibleValuesParser::new(BenchmarkName::NAMES))]
     benchmark: Option<String>,
-    /// Where samples come from [default: full with --data-dir and for split-fmnist, else embedded]
+    /// Where samples come from [default: full with --data-dir and for all but MNIST, else embedded]
     #[arg(long, value_parser = PossibleValuesParser::new(DataSource::NAMES))]
     data: Option<String>,
     /// The folder with the data set's files; implies --data full
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Experiences in the stream [default: 5]
+    /// Experiences in the stream [default: the paper's for its benchmarks, else 5]
     #[arg(long, value_name = "N")]
     n_experiences: Option<i64>,
     /// Seeds class order, permutations and angles [default: the value of --seed]
@@ -93,6 +105,9 @@ struct BenchmarkOptions {
     /// The angles of rotated-mnist in degrees, with commas between [default: drawn]
     #[arg(long, value_name = "A,A,..", value_delimiter = ',')]
     rotations_list: Option<Vec<f64>>,
+    /// The test images of mnist-360 [default: every-image; the paper has random-batches]
+    #[arg(long, value_parser = PossibleValuesParser::new(Mnist360Test::NAMES))]
+    mnist360_test: Option<String>,
 }
 
 #[derive(Args, Serialize)]
@@ -131,6 +146,9 @@ struct StrategyOptions {
     /// How to learn [default: der]
     #[arg(long, value_parser = PossibleValuesParser::new(StrategyName::NAMES))]
     strategy: Option<String>,
+    /// Whose algorithm der and replay are [default: avalanche]
+    #[arg(long, value_parser = PossibleValuesParser::new(ModeName::NAMES))]
+    mode: Option<String>,
     /// Learning rate of SGD [default: 0.03]
     #[arg(long, value_name = "X")]
     lr: Option<f64>,
@@ -149,15 +167,43 @@ struct StrategyOptions {
     /// Samples in the replay buffer [default: 200]
     #[arg(long, value_name = "N")]
     mem_size: Option<i64>,
+    /// With --mode paper, replace stored samples of the class that has most [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    balanced_reservoir: Option<bool>,
     /// Replayed samples in a step [default: the value of --train-mb-size]
     #[arg(long, value_name = "N")]
     batch_size_mem: Option<i64>,
-    /// Weight of the replayed logits [default: 0.2]
+    /// Weight of the replayed logits, or of LwF's distillation; for MAS the share of the earlier
+    /// importance [default: 0.2]
     #[arg(long, value_name = "X")]
     alpha: Option<f64>,
     /// Weight of the replayed labels; 0 is DER, above is DER++ [default: 0.5]
     #[arg(long, value_name = "X")]
     beta: Option<f64>,
+    /// Weight of EWC's penalty [default: 1]
+    #[arg(long, value_name = "X")]
+    ewc_lambda: Option<f64>,
+    /// Online EWC: how much of the earlier importance stays [default: a penalty an experience]
+    #[arg(long, value_name = "X")]
+    decay_factor: Option<f64>,
+    /// Temperature of LwF's distillation [default: 2]
+    #[arg(long, value_name = "X")]
+    temperature: Option<f64>,
+    /// Weight of Synaptic Intelligence's penalty [default: 1]
+    #[arg(long, value_name = "X")]
+    si_lambda: Option<f64>,
+    /// Weight of MAS's penalty [default: 1]
+    #[arg(long, value_name = "X")]
+    lambda_reg: Option<f64>,
+    /// Samples of each experience in the memory of gem and agem [default: 256]
+    #[arg(long, value_name = "N")]
+    patterns_per_exp: Option<i64>,
+    /// Samples for each of A-GEM's reference gradients [default: 256]
+    #[arg(long, value_name = "N")]
+    sample_size: Option<i64>,
+    /// How much GEM favours earlier experiences [default: 0.5]
+    #[arg(long, value_name = "X")]
+    memory_strength: Option<f64>,
     /// Current samples in a step [default: 10]
     #[arg(long, value_name = "N")]
     train_mb_size: Option<i64>,
@@ -179,6 +225,13 @@ struct RunOptions {
     /// Write the losses of every N-th step [default: 10]
     #[arg(long, value_name = "N")]
     log_every: Option<i64>,
+    /// What to write besides metrics.jsonl, with commas between; or none [default: csv,tensorboard]
+    #[arg(long, value_name = "L,L,..", value_delimiter = ',',
+          value_parser = PossibleValuesParser::new(LoggerName::NAMES))]
+    loggers: Option<Vec<String>>,
+    /// Write a checkpoint every so many steps [default: 0, every 30 seconds]
+    #[arg(long, value_name = "N")]
+    checkpoint_every: Option<i64>,
     /// The folder to write, new or empty [default: runs/TIME-STRATEGY-BENCHMARK]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,

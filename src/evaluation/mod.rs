@@ -1,176 +1,125 @@
-//! Metrics of continual learning, as pure functions of an accuracy matrix.
+//! What is measured: metrics that listen to the loop and publish values under Avalanche's names, and
+//! the accuracy matrix from which the summary figures of continual learning follow.
 //!
-//! Row `i` of the matrix is the evaluation after the `i`-th training, column `j` the test set of
-//! experience `j`; `a[i][j]` is a fraction in `[0, 1]`. The matrix need not be square: joint
-//! training has one row, an interrupted run has fewer rows than columns. Every metric is `None`
-//! where it has no meaning, never NaN.
+//! An [`EvaluationPlugin`] calls every [`Metric`] at every point of the loop. Each function below
+//! gives the metrics of one of Avalanche's helpers; where those have flags (`epoch=True`), these take
+//! a list of [`At`]. A metric never touches the run: with and without it the same seed gives the same
+//! weights. None allocates in a training iteration unless it emits there, and all of them
+//! are saved in checkpoints, so that a resumed run emits what an uninterrupted one does.
 //!
-//! | metric | formula, with `T` the last row | source |
+//! | metrics | names (before `/eval_phase/test_stream/...`) |
+//! |---|---|
+//! | [`accuracy_metrics`] | `Top1_Acc_Stream`, `Accuracy_On_Trained_Experiences` |
+//! | [`topk_acc_metrics`] | `Topk_3_Acc_Stream` |
+//! | [`class_accuracy_metrics`], [`ClassAccuracy`] | `Top1_ClassAcc_Stream`, the class at the end |
+//! | [`amca_metrics`] | `Top1_AMCA_Stream` |
+//! | [`loss_metrics`] | `Loss_Epoch` |
+//! | [`forgetting_metrics`], [`bwt_metrics`] | `StreamForgetting`, `ExperienceForgetting`, `StreamBWT` |
+//! | [`forward_transfer_metrics`] | `StreamForwardTransfer`, `ExperienceForwardTransfer` |
+//! | [`cumulative_metrics`] | `CumulativeAccuracy`, `CumulativeForgetting` |
+//! | [`accuracy_matrix_metrics`] | `EvalStream/Acc_Matrix` |
+//! | [`confusion_matrix_metrics`], [`ConfusionMatrix`] | `ConfusionMatrix_Stream` |
+//! | [`mean_scores_metrics`] | `MeanScores` |
+//! | [`labels_repartition_metrics`] | `Repartition` |
+//! | [`images_samples_metrics`], [`ImagesSamples`] | `images` |
+//! | [`WeightCheckpoint`] | `WeightCheckpoint` |
+//! | [`timing_metrics`], [`cpu_usage_metrics`] | `Time_Epoch`, `CPUUsage_Epoch` |
+//! | [`ram_usage_metrics`], [`gpu_usage_metrics`] | `MaxRAMUsage_Epoch`, `MaxGPU0Usage_Epoch` |
+//! | [`disk_usage_metrics`], [`mac_metrics`] | `DiskUsage_Epoch`, `MAC_Epoch` |
+//! | not in Avalanche: | |
+//! | [`task_incremental_accuracy_metrics`] | `Top1_TaskIL_Acc_Stream` |
+//! | [`average_incremental_accuracy_metrics`] | `AverageIncrementalAccuracy` |
+//! | [`max_forgetting_metrics`] | `StreamMaxForgetting` (Chaudhry et al. 2018) |
+//! | [`mammoth_forgetting_metrics`] | `StreamMammothForgetting` (the DER authors' code) |
+//! | [`loss_term_metrics`] | `Loss_Current_Epoch`, `Loss_Logits_Epoch`, `Loss_Replay_Epoch` |
+//! | [`buffer_metrics`] | `Buffer`, the class at the end |
+//! | [`calibration_metrics`] | `ECE_Stream` |
+//!
+//! # Where we differ from Avalanche on purpose
+//!
+//! Names and values are compared with a recording of Avalanche's own (`tests/golden_metrics.rs`).
+//! What differs, each with its reason at the item:
+//!
+//! | | Avalanche 0.6 | here |
 //! |---|---|---|
-//! | [`average_accuracy`](AccuracyMatrix::average_accuracy) | `mean_j a[T][j]` | Lopez-Paz & Ranzato 2017 (GEM), §2 |
-//! | [`average_incremental_accuracy`](AccuracyMatrix::average_incremental_accuracy) | `mean_i mean_{j<=i} a[i][j]` | Rebuffi et al. 2017 (iCaRL), §4 |
-//! | [`forgetting`](AccuracyMatrix::forgetting) | `mean_{j<T} (a[j][j] - a[T][j])` | Avalanche, `StreamForgetting` |
-//! | [`max_forgetting`](AccuracyMatrix::max_forgetting) | `mean_{j<T} (max_{i<T} a[i][j] - a[T][j])` | Chaudhry et al. 2018, §3 |
-//! | [`backward_transfer`](AccuracyMatrix::backward_transfer) | `mean_{j<T} (a[T][j] - a[j][j])` | Lopez-Paz & Ranzato 2017 (GEM), §2 |
+//! | a metric over several tasks | has the task of the experience evaluated last in its name | has no task in its name |
+//! | top-k over several tasks | one value for each task | one value |
+//! | top-k running in an epoch | `Topk_3_Acc_Epoch`, as the value of the epoch | `Topk_3_RunningAcc_Epoch` |
+//! | accuracy of a class without samples | 0 if it was ever met | not emitted, unless [`ClassAccuracy::every_class_met`] |
+//! | AMCA | classes and streams not evaluated count as 0 | they do not count |
+//! | forgetting, transfer, cumulative | train and test stream in one run are mixed | each stream for itself |
+//! | forward transfer | fails without `eval_every` | needs any evaluation before training; warns |
+//! | cumulative forgetting | from the first evaluation during the training | from the last one after it |
+//! | cumulative accuracy without samples | 0 | not emitted |
+//! | rows of the accuracy matrix | one for each call of `train` | one for each experience trained on |
+//! | the matrix before any training | fails, or is the first row | not emitted |
+//! | collected matrices | are all the last one | each as it was |
+//! | picture of the confusion matrix | under the same name | `.../image` |
+//! | mean scores in evaluation | pile up over a call of `train` | of one call of `eval` |
+//! | label counts | one dictionary with its history | one number for each label |
+//! | histories of scores and labels as pictures | drawn by the metric | left to the loggers |
+//! | running time | time of the first iteration over their number | mean iteration |
+//! | memory in a short stretch | 0 | read at both ends too |
+//! | GPU without a driver | wrong or missing values | the function returns `None` |
+//! | disk usage | of the working directory by default | of the paths told |
+//! | MAC of a convolution | without the input channels | with them; the other as `MAC_Avalanche` |
+//! | image samples | draw from the generator of the run | draw from one of their own |
+//! | weight checkpoints | a pickled module | a safetensors file |
+//! | periodic evaluation by experience | `eval_every` has no influence | after every `eval_every`-th |
+//! | `stop_training` | in the last epoch, skips the next experience | concerns the current one |
 
-/// The accuracies of a run, one row per evaluation.
-///
-/// ```
-/// use unforget::evaluation::AccuracyMatrix;
-/// let mut matrix = AccuracyMatrix::default();
-/// matrix.push(vec![1.0, 0.0]);
-/// matrix.push(vec![0.25, 0.75]);
-/// assert_eq!(matrix.average_accuracy(), Some(0.5));
-/// assert_eq!(matrix.forgetting(), Some(0.75));
-/// assert_eq!(matrix.backward_transfer(), Some(-0.75));
-/// ```
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct AccuracyMatrix {
-    rows: Vec<Vec<f64>>,
-}
+mod accuracy;
+mod accuracy_matrix;
+mod at;
+mod calibration;
+mod class_accuracy;
+mod confusion;
+mod cpu;
+mod cumulative;
+mod disk;
+mod forgetting;
+mod images;
+mod labels;
+mod loss;
+mod macs;
+mod matrix;
+mod mean;
+mod metric;
+mod name;
+mod peak;
+mod plugin;
+mod process;
+mod record;
+mod scores;
+mod timing;
+mod transfer;
+mod weights;
 
-impl AccuracyMatrix {
-    /// Adds the evaluation made after one more training.
-    ///
-    /// # Panics
-    /// If the row has another length than the rows before it.
-    #[track_caller]
-    pub fn push(&mut self, row: Vec<f64>) {
-        if let Some(first) = self.rows.first() {
-            assert_eq!(
-                first.len(),
-                row.len(),
-                "every row of an accuracy matrix has one entry per test experience"
-            );
-        }
-        self.rows.push(row);
-    }
-
-    /// The rows, oldest first.
-    pub fn rows(&self) -> &[Vec<f64>] {
-        &self.rows
-    }
-
-    /// The mean accuracy over all test experiences at the end of the run. Each experience counts
-    /// the same, whatever its number of samples; experiences not trained on yet count too.
-    pub fn average_accuracy(&self) -> Option<f64> {
-        mean(self.rows.last()?.iter().copied())
-    }
-
-    /// The mean over the evaluations of the mean accuracy on the experiences seen until then.
-    pub fn average_incremental_accuracy(&self) -> Option<f64> {
-        mean(
-            self.rows
-                .iter()
-                .enumerate()
-                .filter_map(|(i, row)| mean(row.iter().take(i + 1).copied())),
-        )
-    }
-
-    /// What was lost since an experience was learned: its accuracy right after training on it
-    /// minus its accuracy at the end, averaged over all experiences but the last. Negative when
-    /// later training helped. This is Avalanche's definition.
-    pub fn forgetting(&self) -> Option<f64> {
-        let (last, before) = self.rows.split_last()?;
-        mean(
-            before
-                .iter()
-                .zip(last)
-                .enumerate()
-                .filter_map(|(j, (row, end))| Some(row.get(j)? - end)),
-        )
-    }
-
-    /// As [`forgetting`](Self::forgetting), but measured from the best accuracy the experience had
-    /// at any evaluation before the last, its own training or later (Chaudhry et al. 2018).
-    pub fn max_forgetting(&self) -> Option<f64> {
-        let (last, before) = self.rows.split_last()?;
-        mean(last.iter().take(before.len()).enumerate().map(|(j, end)| {
-            let best = before
-                .iter()
-                .map(|row| row[j])
-                .fold(f64::NEG_INFINITY, f64::max);
-            best - end
-        }))
-    }
-
-    /// The influence of later training on earlier experiences: minus
-    /// [`forgetting`](Self::forgetting).
-    pub fn backward_transfer(&self) -> Option<f64> {
-        // Subtracted from zero so that no forgetting prints as 0, not as -0.
-        self.forgetting().map(|lost| 0.0 - lost)
-    }
-}
-
-/// The mean, or `None` of nothing.
-fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
-    let (mut sum, mut count) = (0.0, 0usize);
-    for value in values {
-        sum += value;
-        count += 1;
-    }
-    (count > 0).then(|| sum / count as f64)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn matrix(rows: &[&[f64]]) -> AccuracyMatrix {
-        let mut matrix = AccuracyMatrix::default();
-        for row in rows {
-            matrix.push(row.to_vec());
-        }
-        matrix
-    }
-
-    #[track_caller]
-    fn near(value: Option<f64>, wanted: f64) {
-        let value = value.expect("a value");
-        let close = (value - wanted).abs() <= 1e-12;
-        assert!(close, "{value} is not {wanted}");
-    }
-
-    // Three experiences; the first is at its best after the second training.
-    const ROWS: [&[f64]; 3] = [&[0.8, 0.1, 0.0], &[0.9, 0.6, 0.2], &[0.5, 0.4, 0.7]];
-
-    #[test]
-    fn metrics_agree_with_numbers_worked_out_by_hand() {
-        let m = matrix(&ROWS);
-        near(m.average_accuracy(), (0.5 + 0.4 + 0.7) / 3.0);
-        near(
-            m.average_incremental_accuracy(),
-            (0.8 + 0.75 + 1.6 / 3.0) / 3.0,
-        );
-        near(m.forgetting(), (0.3 + 0.2) / 2.0);
-        near(m.max_forgetting(), (0.4 + 0.2) / 2.0);
-        near(m.backward_transfer(), -0.25);
-    }
-
-    #[test]
-    fn one_training_has_an_accuracy_but_nothing_to_forget() {
-        let joint = matrix(&[&[0.9, 0.8]]);
-        near(joint.average_accuracy(), 0.85);
-        assert_eq!(joint.forgetting(), None);
-        assert_eq!(joint.max_forgetting(), None);
-        assert_eq!(joint.backward_transfer(), None);
-        assert_eq!(AccuracyMatrix::default().average_accuracy(), None);
-        assert_eq!(
-            AccuracyMatrix::default().average_incremental_accuracy(),
-            None
-        );
-    }
-
-    #[test]
-    fn an_interrupted_run_counts_the_experiences_it_trained_on() {
-        let m = matrix(&ROWS[..2]);
-        near(m.forgetting(), -0.1);
-        near(m.max_forgetting(), -0.1);
-    }
-
-    #[test]
-    #[should_panic(expected = "one entry per test experience")]
-    fn rows_of_different_lengths_are_a_callers_bug() {
-        matrix(&[&[0.1, 0.2], &[0.3]]);
-    }
-}
+pub use accuracy::{accuracy_metrics, argmax, task_incremental_accuracy_metrics, topk_acc_metrics};
+pub use accuracy_matrix::{accuracy_matrix_metrics, average_incremental_accuracy_metrics};
+use at::only;
+pub use at::{At, Now, Span};
+pub use calibration::calibration_metrics;
+pub use class_accuracy::{ClassAccuracy, amca_metrics, class_accuracy_metrics};
+pub use confusion::{ConfusionMatrix, Normalize, confusion_matrix_metrics};
+pub use cpu::cpu_usage_metrics;
+pub use cumulative::cumulative_metrics;
+pub use disk::disk_usage_metrics;
+pub use forgetting::{
+    bwt_metrics, forgetting_metrics, mammoth_forgetting_metrics, max_forgetting_metrics,
+};
+pub use images::{ImagesSamples, images_samples_metrics};
+pub use labels::{buffer_metrics, labels_repartition_metrics};
+pub use loss::{loss_metrics, loss_term_metrics};
+pub use macs::mac_metrics;
+pub use matrix::AccuracyMatrix;
+pub use mean::{Mean, MeanMetric};
+pub use metric::{Logger, Metric};
+use name::emit;
+pub use name::{metric_name, stream_metric_name};
+pub use peak::{gpu_usage_metrics, ram_usage_metrics};
+pub use plugin::EvaluationPlugin;
+pub use scores::mean_scores_metrics;
+pub use timing::timing_metrics;
+pub use transfer::forward_transfer_metrics;
+pub use weights::WeightCheckpoint;

@@ -8,11 +8,22 @@ mod build;
 mod config;
 mod evaluate;
 mod folder;
+mod grid;
+mod keep;
+mod loggers;
+mod record;
+pub mod reproduce;
 mod run;
 mod summary;
+pub mod sweep;
+mod trial;
 
-pub use config::{BenchmarkName, Config, DataSource, ModelName, StrategyName};
+pub use config::{
+    BenchmarkName, Config, DataSource, LoggerName, Mnist360Test, ModeName, ModelName, StrategyName,
+};
 pub use evaluate::evaluate;
 pub use folder::RunFolder;
-pub use run::{Finished, train};
+pub use grid::{GridOptions, Shard};
+pub use record::Record;
+pub use run::{Finished, resume, train};
 pub use summary::Summary;

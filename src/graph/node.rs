@@ -84,6 +84,14 @@ pub(crate) enum Op {
         x: Var,
         start: u32,
     },
+    MaskColumns {
+        x: Var,
+        keep: Block,
+    },
+    MoveRows {
+        x: Var,
+        inverse: Block,
+    },
     RowLoss {
         logits: Var,
         rows: Block,
@@ -92,6 +100,10 @@ pub(crate) enum Op {
         dims: RowLoss,
     },
     Mse(Var, Var),
+    HostLoss {
+        x: Var,
+        slope: Block,
+    },
 }
 
 /// The parameters and running statistics of a batch normalisation.

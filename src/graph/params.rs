@@ -5,6 +5,10 @@
 //! the order of numbers at the edge are those of PyTorch's state dict; inside, weights lie as the
 //! kernels want them ([`ParamLayout`]).
 
+mod flat;
+mod momentum;
+mod replace;
+
 use crate::backend::{Backend, Elem, SgdStep, View, ViewMut, Write};
 use crate::error::{Error, Result};
 use crate::shape::Shape;
@@ -55,7 +59,7 @@ impl ParamLayout {
     }
 
     /// For number `i` of PyTorch's order, its place in storage.
-    fn stored_at(&self, i: usize) -> usize {
+    pub(crate) fn stored_at(&self, i: usize) -> usize {
         match *self {
             ParamLayout::Plain(_) => i,
             ParamLayout::Linear { inputs, outputs } => i % inputs * outputs + i / inputs,
@@ -91,6 +95,8 @@ struct Param {
     layout: ParamLayout,
     offset: usize,
     len: usize,
+    /// Lies right behind the parameter before it, without alignment.
+    adjacent: bool,
     trainable: bool,
     /// A gradient was written in this step.
     written: bool,
@@ -111,6 +117,8 @@ pub(crate) struct Params<B: Backend> {
     grads: B::Buf,
     momentum: B::Buf,
     running: B::Buf,
+    /// Room for other values and running statistics, and for what is added to the gradients.
+    spare: [B::Buf; 2],
     len: usize,
     running_len: usize,
     params: Vec<Param>,
@@ -128,6 +136,7 @@ impl<B: Backend> Params<B> {
             grads: backend.alloc(0)?,
             momentum: backend.alloc(0)?,
             running: backend.alloc(0)?,
+            spare: [backend.alloc(0)?, backend.alloc(0)?],
             len: 0,
             running_len: 0,
             params: Vec::new(),
@@ -151,15 +160,8 @@ impl<B: Backend> Params<B> {
             layout.shape().len(),
             "parameter {name}: initial values"
         );
-        assert!(
-            self.params.iter().all(|p| p.name != name),
-            "parameter {name} exists already: give each layer a name of its own"
-        );
-        let offset = if adjacent {
-            self.len
-        } else {
-            self.len.next_multiple_of(ALIGN)
-        };
+        self.demand_free_name(name, None);
+        let offset = replace::place(self.len, adjacent);
         let len = init.len();
         for buf in [&mut self.values, &mut self.grads, &mut self.momentum] {
             grow(backend, buf, self.len, offset + len);
@@ -176,11 +178,21 @@ impl<B: Backend> Params<B> {
             layout,
             offset,
             len,
+            adjacent,
             trainable: true,
             written: false,
             has_momentum: false,
         });
         ParamId(self.params.len() as u32 - 1)
+    }
+
+    /// Panics if a parameter other than `except` has this name.
+    #[track_caller]
+    fn demand_free_name(&self, name: &str, except: Option<ParamId>) {
+        assert!(
+            (self.ids()).all(|id| Some(id) == except || self.name(id) != name),
+            "parameter {name} exists already: give each layer a name of its own"
+        );
     }
 
     /// Adds running statistics of `channels` channels: mean 0, variance 1.

@@ -9,12 +9,15 @@ mod batch;
 mod batch_norm;
 mod conv2d;
 mod dropout;
+mod host_loss;
 mod layout;
 mod linear;
+mod mask;
 mod mse;
 mod pool;
 mod relu;
 mod row_loss;
+mod rows;
 mod tanh;
 
 #[cfg(test)]
@@ -41,6 +44,7 @@ impl<B: Backend> Graph<B> {
             match node.op {
                 Op::Input => continue,
                 Op::Weight(id) => self.weight_backward(id, dy),
+                Op::HostLoss { x, slope } => self.host_loss_backward(x, slope, dy),
                 Op::Reshape(x) => self.reshape_backward(x, dy),
                 Op::ToRows(x) => self.rows_backward(x, dy),
                 Op::ToSpatial(x) => self.spatial_backward(x, dy),
@@ -79,6 +83,10 @@ impl<B: Backend> Graph<B> {
                 Op::Scale(x, factor) => self.scale_backward(x, factor, dy),
                 Op::Concat(a, b) => self.concat_backward(a, b, dy),
                 Op::Slice { x, start } => self.slice_backward(x, start, node.shape, dy),
+                Op::MaskColumns { x, keep } => self.mask_columns_backward(x, keep, dy),
+                Op::MoveRows { x, inverse } => {
+                    self.move_rows_backward(x, inverse, node.shape, dy);
+                }
                 Op::RowLoss {
                     logits,
                     rows,

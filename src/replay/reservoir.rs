@@ -1,7 +1,7 @@
 //! A uniform sample of a stream of samples, with random keys.
 
 use crate::data::{ClassificationDataset, Group, RawSample, TransformGroups};
-use crate::rng::TorchGenerator;
+use crate::rng::{CounterKey, TorchGenerator};
 use std::sync::Arc;
 
 /// A stored sample.
@@ -14,9 +14,10 @@ pub struct Item {
     pub target: u32,
     /// The task label.
     pub task_label: u32,
-    /// The logits that the network gave when the sample was stored; empty if none are kept.
+    /// The logits that the network gave when the sample was stored, as wide as its head was then;
+    /// NaN where a unit was masked. Empty if none are kept.
     pub logits: Box<[f32]>,
-    /// The random key, in [0, 1): the largest are kept.
+    /// The random key, in [0, 1): the largest are kept. 0 in a buffer that draws none.
     pub key: f32,
     /// Where the sample stands in the base data set.
     pub source_index: u32,
@@ -25,13 +26,10 @@ pub struct Item {
 }
 
 impl Item {
-    /// Writes the sample as the model sees it (CHW, transformed) into `out`.
-    pub fn write_sample(&self, group: Group, out: &mut [f32]) {
-        let transform = self.transforms.get(group);
-        match &self.raw {
-            RawSample::U8(bytes) => transform.write_u8(bytes, None, out),
-            RawSample::F32(values) => transform.write_f32(values, None, out),
-        }
+    /// Writes the sample as the model sees it (CHW, transformed) into `out`; random steps are drawn
+    /// from `key`, or rest.
+    pub fn write_sample(&self, group: Group, key: Option<CounterKey>, out: &mut [f32]) {
+        self.raw.write(self.transforms.get(group), key, out);
     }
 }
 
@@ -55,6 +53,16 @@ impl Reservoir {
         }
     }
 
+    /// A reservoir that holds `items` already, largest key first.
+    pub(super) fn of(items: Vec<Item>, capacity: usize) -> Self {
+        Reservoir { items, capacity }
+    }
+
+    /// How many samples it may hold.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
     /// The samples, largest key first.
     pub fn items(&self) -> &[Item] {
         &self.items
@@ -62,7 +70,7 @@ impl Reservoir {
 
     /// Offers the samples `indices` of `dataset`: draws one key for each, in order, and keeps the
     /// largest keys of old and new. `logits` holds a row of `width` numbers for every sample of the
-    /// data set. Only samples that stay are copied.
+    /// data set; NaN at the end of a row is not kept. Only samples that stay are copied.
     pub fn update(
         &mut self,
         dataset: &ClassificationDataset,
@@ -95,7 +103,7 @@ impl Reservoir {
                         target: dataset.target(i),
                         task_label: dataset.task_label(i),
                         logits: logits
-                            .map_or(Box::default(), |(l, w)| l[i * w..(i + 1) * w].into()),
+                            .map_or(Box::default(), |(l, w)| stored(&l[i * w..(i + 1) * w])),
                         key,
                         source_index: dataset.source_index(i),
                         transforms: dataset.transforms(i).clone(),
@@ -110,4 +118,13 @@ impl Reservoir {
         self.capacity = capacity;
         self.items.truncate(capacity);
     }
+}
+
+/// The row without what is not a number at its end.
+fn stored(row: &[f32]) -> Box<[f32]> {
+    let end = row
+        .iter()
+        .rposition(|z| !z.is_nan())
+        .map_or(0, |last| last + 1);
+    row[..end].into()
 }
