@@ -56,6 +56,46 @@ impl fmt::Display for Isa {
     }
 }
 
+/// A function of plain loops, compiled once for each instruction set and called for the one in use.
+/// Generic parameters go in brackets: `fn map[F: Fn(f32) -> f32](..)`.
+macro_rules! each_isa {
+    (
+        $(#[$doc:meta])*
+        $vis:vis fn $name:ident $([$($generics:tt)*])? ( $($arg:ident: $type:ty),* $(,)? ) $body:block
+    ) => {
+        $(#[$doc])*
+        #[allow(unsafe_code)]
+        $vis fn $name $(<$($generics)*>)? ($($arg: $type),*) {
+            #[inline(always)]
+            fn body $(<$($generics)*>)? ($($arg: $type),*) $body
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f")]
+            fn avx512 $(<$($generics)*>)? ($($arg: $type),*) {
+                body($($arg),*)
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            fn avx2 $(<$($generics)*>)? ($($arg: $type),*) {
+                body($($arg),*)
+            }
+            match $crate::backend::cpu::dispatch::select().isa() {
+                #[cfg(target_arch = "x86_64")]
+                $crate::backend::cpu::Isa::Avx512 => {
+                    // SAFETY: the table in use was chosen because this CPU has its instructions.
+                    unsafe { avx512($($arg),*) }
+                }
+                #[cfg(target_arch = "x86_64")]
+                $crate::backend::cpu::Isa::Avx2 => {
+                    // SAFETY: the table in use was chosen because this CPU has its instructions.
+                    unsafe { avx2($($arg),*) }
+                }
+                _ => body($($arg),*),
+            }
+        }
+    };
+}
+pub(super) use each_isa;
+
 /// The kernels of one instruction set. Whoever holds a `&'static Table` from [`tables`] runs on a
 /// CPU that has the instructions, so its methods are safe.
 pub(crate) struct Table {
@@ -288,23 +328,6 @@ impl Table {
         unsafe { (self.winograd)(transform, &job) }
     }
 
-    /// Calls `f` in a function that has the instruction set, for plain loops: what is inlined there
-    /// is compiled for it.
-    #[inline]
-    pub fn run<R>(&self, f: impl FnOnce() -> R) -> R {
-        match self.isa {
-            Isa::Portable => f(),
-            // SAFETY: this CPU has the instructions of its table.
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => unsafe { isa::avx2::run(f) },
-            // SAFETY: this CPU has the instructions of its table.
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => unsafe { isa::avx512::run(f) },
-            #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 | Isa::Avx512 => f(),
-        }
-    }
-
     /// Keeps the multipliers busy without touching memory, `rounds` times; returns the floating
     /// point operations that took.
     pub fn burn(&self, rounds: usize) -> f64 {
@@ -357,12 +380,6 @@ pub fn isa_from_env() -> Result<Isa> {
 pub(crate) fn select() -> &'static Table {
     static SELECTED: OnceLock<&'static Table> = OnceLock::new();
     SELECTED.get_or_init(|| best(isa_from_env().ok()))
-}
-
-/// [`Table::run`] on the table in use.
-#[inline]
-pub(crate) fn wide<R>(f: impl FnOnce() -> R) -> R {
-    select().run(f)
 }
 
 fn best(cap: Option<Isa>) -> &'static Table {

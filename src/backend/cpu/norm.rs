@@ -9,7 +9,7 @@
 //! the channels repeated as often: few channels fill vectors as well as many.
 
 use super::BATCH_BLOCK;
-use super::dispatch::wide;
+use super::dispatch::each_isa;
 use super::elementwise;
 use super::parallel::min_tasks;
 use super::reduce::Runs;
@@ -134,15 +134,15 @@ fn leaf_sums(part: &mut [f32], rows: impl Iterator<Item = Range<usize>>, x: &[f3
         repeat(shift, &part[..c]);
         for rows in rows {
             let x = &x[rows.start * c..rows.end * c];
-            wide(|| add_distances(rest, squares, shift, x));
+            add_distances(rest, squares, shift, x);
         }
         fold(&mut part[c..2 * c], rest);
         fold(&mut part[2 * c..], squares);
     });
 }
 
+each_isa! {
 /// `rest += x - shift`, `squares += (x - shift)²`, period by period.
-#[inline(always)]
 fn add_distances(rest: &mut [f32], squares: &mut [f32], shift: &[f32], x: &[f32]) {
     for x in x.chunks(shift.len()) {
         let n = x.len();
@@ -153,6 +153,7 @@ fn add_distances(rest: &mut [f32], squares: &mut [f32], shift: &[f32], x: &[f32]
             squares[j] += d * d;
         }
     }
+}
 }
 
 /// Mean and sum of the squares of the distances to it, from those of all leaves in order.
@@ -189,24 +190,30 @@ fn apply(args: &mut Forward<'_>, runs: &Runs, c: usize, group: Range<usize>) {
             row.iter_mut().zip(args.gamma).for_each(|(s, g)| *s *= g);
         }
         repeat(beta, args.beta);
-        let (mean, scale, beta) = (&*mean, &*scale, &*beta);
+        let channels = [&*mean, &*scale, &*beta];
         runs.for_each_mut([&mut *args.y], c, &|first, _, [y]| {
             let x = &x[first * c..][..y.len()];
             let residual = residual.map(|r| &r[first * c..][..y.len()]);
-            for (at, (y, x)) in (0..)
-                .step_by(period)
-                .zip(y.chunks_mut(period).zip(x.chunks(period)))
-            {
-                affine(y, x, mean, scale, beta);
-                if let Some(residual) = residual {
-                    y.iter_mut().zip(&residual[at..]).for_each(|(y, r)| *y += r);
-                }
-                if relu {
-                    y.iter_mut().for_each(|y| *y = elementwise::relu(*y));
-                }
-            }
+            finish(y, x, residual, relu, channels);
         });
     });
+}
+
+each_isa! {
+/// `y = (x - mean)·scale + beta`, plus the residual, through a ReLU if so wanted.
+fn finish(y: &mut [f32], x: &[f32], residual: Option<&[f32]>, relu: bool, channels: [&[f32]; 3]) {
+    let [mean, scale, beta] = channels;
+    let period = mean.len();
+    for (i, (y, x)) in y.chunks_mut(period).zip(x.chunks(period)).enumerate() {
+        affine(y, x, mean, scale, beta);
+        if let Some(residual) = residual {
+            y.iter_mut().zip(&residual[i * period..]).for_each(|(y, r)| *y += r);
+        }
+        if relu {
+            y.iter_mut().for_each(|y| *y = elementwise::relu(*y));
+        }
+    }
+}
 }
 
 /// `y = (x - mean)·scale + beta`

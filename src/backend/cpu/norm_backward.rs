@@ -1,7 +1,7 @@
 //! The backward pass of batch normalisation: one pass for two sums over each group, one that writes.
 //! Where the forward pass ended in a ReLU, both look at its output to know what came through.
 
-use super::dispatch::wide;
+use super::dispatch::each_isa;
 use super::elementwise::{put, relu_backward};
 use super::norm::{fold, group_runs, period, repeat};
 use super::parallel::min_tasks;
@@ -91,18 +91,18 @@ fn backward_groups(
     }
 }
 
-/// What the ReLU, if `y` is its output, lets through of `dy`; `memory` may be used for it.
+/// What the ReLU, if `y` is its output, lets through of `dy`, which belongs to `y` from `start` on;
+/// `memory` may be used for it.
 #[inline(always)]
 fn before_relu<'a>(
     memory: &'a mut [f32],
     dy: &'a [f32],
     y: Option<&[f32]>,
-    places: Range<usize>,
+    start: usize,
 ) -> &'a [f32] {
-    let dy = &dy[places.clone()];
     let Some(y) = y else { return dy };
     let n = dy.len();
-    let (memory, y) = (&mut memory[..n], &y[places]);
+    let (memory, y) = (&mut memory[..n], &y[start..start + n]);
     for j in 0..n {
         memory[j] = relu_backward(y[j], dy[j]);
     }
@@ -124,14 +124,9 @@ fn leaf_sums(
         sums.fill(0.0);
         let (sum, dot) = sums.split_at_mut(period);
         for rows in rows {
-            wide(|| {
-                for start in (rows.start * c..rows.end * c).step_by(period) {
-                    let places = start..(start + period).min(rows.end * c);
-                    let x = &x[places.clone()];
-                    let dy = before_relu(memory, dy, y, places);
-                    add_dots(sum, dot, x, dy, mean);
-                }
-            });
+            let places = rows.start * c..rows.end * c;
+            let y = y.map(|y| &y[places.clone()]);
+            add_dots([sum, dot, memory], &x[places.clone()], &dy[places], y, mean);
         }
         let (to_sum, to_dot) = part.split_at_mut(c);
         fold(to_sum, sum);
@@ -139,16 +134,22 @@ fn leaf_sums(
     });
 }
 
-/// `sum += dy`, `dot += dy·(x - mean)`
-#[inline(always)]
-fn add_dots(sum: &mut [f32], dot: &mut [f32], x: &[f32], dy: &[f32], mean: &[f32]) {
-    let n = x.len();
-    let (dy, mean) = (&dy[..n], &mean[..n]);
-    let (sum, dot) = (&mut sum[..n], &mut dot[..n]);
-    for j in 0..n {
-        sum[j] += dy[j];
-        dot[j] += dy[j] * (x[j] - mean[j]);
+each_isa! {
+/// `sum += dy`, `dot += dy·(x - mean)`, period by period.
+fn add_dots(sums: [&mut [f32]; 3], x: &[f32], dy: &[f32], y: Option<&[f32]>, mean: &[f32]) {
+    let [sum, dot, memory] = sums;
+    let period = mean.len();
+    for (i, (x, dy)) in x.chunks(period).zip(dy.chunks(period)).enumerate() {
+        let dy = before_relu(memory, dy, y, i * period);
+        let n = x.len();
+        let (dy, mean) = (&dy[..n], &mean[..n]);
+        let (sum, dot) = (&mut sum[..n], &mut dot[..n]);
+        for j in 0..n {
+            sum[j] += dy[j];
+            dot[j] += dy[j] * (x[j] - mean[j]);
+        }
     }
+}
 }
 
 /// Writes the gradients of the input and of the residual.
@@ -164,28 +165,37 @@ fn apply(args: &mut Backward<'_>, runs: &Runs, c: usize, mean: &[f32], factors: 
     }
     let parts = parts.map(|d| d.as_mut().map_or(&mut [] as &mut [f32], |(d, _)| d));
     runs.for_each_mut(parts, c, &|first, rows, [dx, dresidual]| {
+        let places = first * c..(first + rows) * c;
+        let y = y.map(|y| &y[places.clone()]);
+        let sources = [&x[places.clone()], &dy[places], mean, factors];
         scratch::numbers(period, |memory| {
-            wide(|| {
-                let (first, len) = (first * c, rows * c);
-                for start in (0..len).step_by(period) {
-                    let end = (start + period).min(len);
-                    let places = first + start..first + end;
-                    let x = &x[places.clone()];
-                    let dy = before_relu(memory, dy, y, places);
-                    if let Some(write) = writes[0] {
-                        gradient(&mut dx[start..end], x, dy, mean, factors, write);
-                    }
-                    if let Some(write) = writes[1] {
-                        let dresidual = &mut dresidual[start..end];
-                        dresidual
-                            .iter_mut()
-                            .zip(dy)
-                            .for_each(|(d, &g)| put(d, g, write));
-                    }
-                }
-            });
+            write_rows([dx, dresidual, memory], writes, sources, y);
         });
     });
+}
+
+each_isa! {
+/// Some rows of [`apply`], period by period.
+fn write_rows(
+    to: [&mut [f32]; 3],
+    writes: [Option<Write>; 2],
+    sources: [&[f32]; 4],
+    y: Option<&[f32]>,
+) {
+    let ([dx, dresidual, memory], [x, dy, mean, factors]) = (to, sources);
+    let period = mean.len();
+    for (i, (x, dy)) in x.chunks(period).zip(dy.chunks(period)).enumerate() {
+        let (start, end) = (i * period, i * period + x.len());
+        let dy = before_relu(memory, dy, y, start);
+        if let Some(write) = writes[0] {
+            gradient(&mut dx[start..end], x, dy, mean, factors, write);
+        }
+        if let Some(write) = writes[1] {
+            let dresidual = &mut dresidual[start..end];
+            dresidual.iter_mut().zip(dy).for_each(|(d, &g)| put(d, g, write));
+        }
+    }
+}
 }
 
 /// `dx = f0·(dy - f1 - (x - mean)·f2)`

@@ -3,7 +3,6 @@
 //! Cuts depend on the geometry only, never on the number of threads, and no task adds up what
 //! another task computed: that is why the same seed gives the same bits on any machine.
 
-use super::dispatch::wide;
 use rayon::prelude::*;
 
 /// Numbers that a primitive must touch before it is spread over threads. Handing work to another
@@ -39,5 +38,5 @@ pub(super) fn for_each_piece(
     dst.par_chunks_mut(len)
         .with_min_len(min_tasks(work))
         .enumerate()
-        .for_each(|(i, piece)| wide(|| f(i * len, piece)));
+        .for_each(|(i, piece)| f(i * len, piece));
 }

@@ -3,7 +3,6 @@
 //! Rows are added up in f32 within a leaf of about [`LEAF_ROWS`] rows, leaves in f64 in a binary
 //! tree whose shape follows from the geometry alone. Threads only decide who computes which branch.
 
-use super::dispatch::wide;
 use super::elementwise::put;
 use super::parallel::{PARALLEL_MIN, min_tasks};
 use crate::backend::{SpatialLayout, Write};
@@ -157,7 +156,7 @@ impl Runs {
                     true => &mut [],
                     false => &mut dst[start..][..len],
                 });
-                wide(|| f(rows.start, rows.len(), parts));
+                f(rows.start, rows.len(), parts);
             }
         }
     }
@@ -201,7 +200,7 @@ pub(super) fn sum_rows(dst: &mut [f32], src: &[f32], cols: usize, write: Write) 
             }
             sums.map(f64::from)
         };
-        let sums = rows.reduce(PANEL, &|runs| wide(|| leaf(runs)), &add_panels);
+        let sums = rows.reduce(PANEL, &leaf, &add_panels);
         for (dst, sum) in dst.iter_mut().zip(sums) {
             put(dst, sum as f32, write);
         }

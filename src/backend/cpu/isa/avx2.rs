@@ -92,16 +92,6 @@ unsafe fn winograd(transform: Transform, job: &Job<'_>) {
     unsafe { winograd::run::<__m256>(transform, job) }
 }
 
-/// Calls `f`, compiled for this instruction set as far as it is inlined.
-///
-/// # Safety
-/// The CPU has the instruction set.
-#[target_feature(enable = "avx2,fma")]
-#[inline]
-pub(crate) unsafe fn run<R>(f: impl FnOnce() -> R) -> R {
-    f()
-}
-
 #[target_feature(enable = "avx2,fma")]
 unsafe fn burn(rounds: usize) -> f32 {
     // SAFETY: the instruction set is enabled here; there are no addresses.
