@@ -150,7 +150,7 @@ fn mistakes_are_one_line() {
         ("reproduce r-mnist/dre", "r-mnist/dre"),
         (
             "reproduce s-tiny-imagenet --seeds 1",
-            "s-tiny-imagenet/joint",
+            "unforget data get tiny",
         ),
         ("reproduce s-mnist/sgd --shard 3/2", "--shard"),
         ("reproduce s-mnist/sgd --seeds 1", "unforget data get mnist"),

@@ -139,7 +139,8 @@ fn eval(options: &EvalOptions) -> Result<()> {
     }
     layers.extend(file(options.config.as_deref())?);
     layers.push(options.to_table());
-    experiment::evaluate(&Config::from_layers(layers)?, &model)?;
+    let config = Config::from_layers(layers)?;
+    experiment::evaluate(&config, &model, options.save_logits.as_deref())?;
     Ok(())
 }
 

@@ -49,6 +49,10 @@ pub struct EvalOptions {
     #[arg(long = "model", value_name = "FILE|RUNDIR")]
     #[serde(skip)]
     pub model: PathBuf,
+    /// Also write the inputs, logits and labels of the test stream to this safetensors file
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub save_logits: Option<PathBuf>,
     /// The network that the weights belong to [default: mlp]
     #[arg(long = "network", value_parser = PossibleValuesParser::new(ModelName::NAMES))]
     #[serde(rename = "model")]
