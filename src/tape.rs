@@ -1,13 +1,16 @@
 //! The one door to the engine: everything below this module is generic over the backend, nothing
 //! above it is.
 
-use crate::backend::SgdStep;
 use crate::backend::cpu::Cpu;
+#[cfg(feature = "cuda")]
+use crate::backend::cuda::{self, Cuda};
 use crate::backend::reference::Reference;
+use crate::backend::{Elem, SgdStep};
 use crate::error::{Error, Result};
 use crate::rng::TorchGenerator;
 use crate::shape::{Shape, Window};
 use ndarray::{ArrayD, CowArray, IxDyn};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -22,6 +25,19 @@ pub enum Device {
     Cpu,
     /// Plain loops in f64: slow, and obviously right. For checking a model's gradients.
     Reference,
+    /// The NVIDIA GPU of this number, in f32. Needs the crate's feature `cuda`.
+    Cuda(usize),
+}
+
+impl Device {
+    /// The first GPU if there is one that this build can use, otherwise the processor.
+    pub fn fastest() -> Device {
+        #[cfg(feature = "cuda")]
+        if cuda::available() {
+            return Device::Cuda(0);
+        }
+        Device::Cpu
+    }
 }
 
 /// A tape records operations, runs them, and differentiates them. It owns the parameters of the
@@ -48,6 +64,9 @@ pub enum Tape {
     Cpu(Graph<Cpu>),
     /// On the oracle.
     Reference(Graph<Reference<f64>>),
+    /// On a GPU.
+    #[cfg(feature = "cuda")]
+    Cuda(Graph<Cuda>),
 }
 
 macro_rules! on {
@@ -55,16 +74,10 @@ macro_rules! on {
         match $tape {
             Tape::Cpu($graph) => $call,
             Tape::Reference($graph) => $call,
+            #[cfg(feature = "cuda")]
+            Tape::Cuda($graph) => $call,
         }
     };
-}
-
-fn wide(values: &[f32]) -> Vec<f64> {
-    values.iter().map(|&x| f64::from(x)).collect()
-}
-
-fn narrow(values: &[f64]) -> Vec<f32> {
-    values.iter().map(|&x| x as f32).collect()
 }
 
 impl Tape {
@@ -76,6 +89,16 @@ impl Tape {
         Ok(match device {
             Device::Cpu => Tape::Cpu(Graph::new(Cpu)?),
             Device::Reference => Tape::Reference(Graph::new(Reference::default())?),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(ordinal) => Tape::Cuda(Graph::new(Cuda::new(ordinal)?)?),
+            #[cfg(not(feature = "cuda"))]
+            Device::Cuda(_) => {
+                return Err(Error::Device(
+                    "this unforget was built without CUDA: build it with `cargo build --release \
+                     --features cuda`, or use --device cpu"
+                        .into(),
+                ));
+            }
         })
     }
 
@@ -135,10 +158,7 @@ impl Tape {
     #[track_caller]
     fn leaf(&mut self, dims: &[usize], values: &[f32], grad: bool) -> Var {
         let shape = Shape::new(dims);
-        match self {
-            Tape::Cpu(g) => g.input(shape, values, grad),
-            Tape::Reference(g) => g.input(shape, &wide(values), grad),
-        }
+        on!(self, g => g.input(shape, &Elem::from_f32s(values), grad))
     }
 
     /// Computes all gradients of `loss`. See [`Graph::backward`].
@@ -303,46 +323,35 @@ impl Tape {
     #[track_caller]
     pub fn value(&self, v: Var) -> CowArray<'_, f32, IxDyn> {
         let dims = self.dims(v);
-        match self {
-            Tape::Cpu(g) => match g.host(v) {
-                Some(values) => ndarray::ArrayViewD::from_shape(dims, values)
-                    .expect("fits")
-                    .into(),
-                None => array(dims, g.read(v)).into(),
-            },
-            Tape::Reference(g) => array(dims, narrow(&g.read(v))).into(),
-        }
+        on!(self, g => match g.host(v).map(Elem::to_f32s) {
+            Some(Cow::Borrowed(values)) => ndarray::ArrayViewD::from_shape(dims, values)
+                .expect("fits")
+                .into(),
+            Some(Cow::Owned(values)) => array(dims, values).into(),
+            None => array(dims, narrow(&g.read(v))).into(),
+        })
     }
 
     /// The first number of `v`: the value of a loss.
     #[track_caller]
     pub fn item(&self, v: Var) -> f32 {
-        match self {
-            Tape::Cpu(g) => g.read_raw::<1>(v)[0],
-            Tape::Reference(g) => g.read_raw::<1>(v)[0] as f32,
-        }
+        on!(self, g => g.read_raw::<1>(v)[0].to_f32())
     }
 
     /// Copies the values of `v`, in PyTorch's order, into `out`, which is cleared first.
     #[track_caller]
     pub fn copy_into(&self, v: Var, out: &mut Vec<f32>) {
         out.clear();
-        match self {
-            Tape::Cpu(g) => match g.host(v) {
-                Some(values) => out.extend_from_slice(values),
-                None => out.extend(g.read(v)),
-            },
-            Tape::Reference(g) => out.extend(narrow(&g.read(v))),
-        }
+        on!(self, g => match g.host(v) {
+            Some(values) => out.extend_from_slice(&Elem::to_f32s(values)),
+            None => out.extend_from_slice(&Elem::to_f32s(&g.read(v))),
+        });
     }
 
     /// The gradient of a [`variable`](Self::variable) after the backward pass.
     #[track_caller]
     pub fn grad(&self, v: Var) -> Option<ArrayD<f32>> {
-        let values = match self {
-            Tape::Cpu(g) => g.read_grad(v),
-            Tape::Reference(g) => g.read_grad(v).map(|x| narrow(&x)),
-        };
+        let values = on!(self, g => g.read_grad(v).map(|x| narrow(&x)));
         values.map(|values| array(self.dims(v), values))
     }
 
@@ -359,10 +368,7 @@ impl Tape {
     /// If the name is taken or the number of values does not fit.
     #[track_caller]
     pub fn parameter(&mut self, name: &str, layout: ParamLayout, init: &[f32]) -> ParamId {
-        match self {
-            Tape::Cpu(g) => g.parameter(name, layout, init),
-            Tape::Reference(g) => g.parameter(name, layout, &wide(init)),
-        }
+        on!(self, g => g.parameter(name, layout, &Elem::from_f32s(init)))
     }
 
     /// Adds the parameters and running statistics of a batch normalisation. See [`Graph::norm`].
@@ -383,19 +389,13 @@ impl Tape {
 
     /// The values of a parameter, in PyTorch's shape and order.
     pub fn parameter_value(&self, id: ParamId) -> ArrayD<f32> {
-        let values = match self {
-            Tape::Cpu(g) => g.params.read(&g.backend, id),
-            Tape::Reference(g) => narrow(&g.params.read(&g.backend, id)),
-        };
+        let values = on!(self, g => narrow(&g.params.read(&g.backend, id)));
         array(self.parameter_dims(id), values)
     }
 
     /// The gradient of a parameter in this step, if it has one.
     pub fn parameter_grad(&self, id: ParamId) -> Option<ArrayD<f32>> {
-        let values = match self {
-            Tape::Cpu(g) => g.params.read_grad(&g.backend, id),
-            Tape::Reference(g) => g.params.read_grad(&g.backend, id).map(|x| narrow(&x)),
-        };
+        let values = on!(self, g => g.params.read_grad(&g.backend, id).map(|x| narrow(&x)));
         values.map(|values| array(self.parameter_dims(id), values))
     }
 
@@ -414,10 +414,7 @@ impl Tape {
             )));
         }
         let values: Vec<f32> = value.iter().copied().collect();
-        match self {
-            Tape::Cpu(g) => g.params.write_values(&g.backend, id, &values),
-            Tape::Reference(g) => g.params.write_values(&g.backend, id, &wide(&values)),
-        }
+        on!(self, g => g.params.write_values(&g.backend, id, &Elem::from_f32s(&values)))
     }
 
     /// Freezes or thaws a parameter (PyTorch's `requires_grad`).
@@ -441,13 +438,10 @@ impl Tape {
             })
             .collect();
         for id in on!(self, g => g.params.buffer_ids().collect::<Vec<_>>()) {
-            let (name, values) = match self {
-                Tape::Cpu(g) => (g.params.buffer(id).0, g.params.read_running(&g.backend, id)),
-                Tape::Reference(g) => (
-                    g.params.buffer(id).0,
-                    narrow(&g.params.read_running(&g.backend, id)),
-                ),
-            };
+            let (name, values) = on!(self, g => (
+                g.params.buffer(id).0,
+                narrow(&g.params.read_running(&g.backend, id)),
+            ));
             let (mean, var) = values.split_at(values.len() / 2);
             out.push((
                 format!("{name}.running_mean"),
@@ -512,16 +506,17 @@ impl Tape {
                 .get(&format!("{name}.num_batches_tracked"))
                 .and_then(|a| a.first())
                 .map_or(0, |&b| b as u64);
-            match self {
-                Tape::Cpu(g) => g.params.write_running(&g.backend, id, &values, batches),
-                Tape::Reference(g) => {
-                    g.params
-                        .write_running(&g.backend, id, &wide(&values), batches);
-                }
-            }
+            on!(self, g => {
+                let values = Elem::from_f32s(&values);
+                g.params.write_running(&g.backend, id, &values, batches);
+            });
         }
         Ok(())
     }
+}
+
+fn narrow<E: Elem>(values: &[E]) -> Vec<f32> {
+    E::to_f32s(values).into_owned()
 }
 
 fn array(dims: Vec<usize>, values: Vec<f32>) -> ArrayD<f32> {

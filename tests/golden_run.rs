@@ -1,6 +1,9 @@
 //! A whole small run whose every number is known from Avalanche: three experiences, two epochs each,
 //! momentum, replay from the second experience on.
 
+#[path = "common/devices.rs"]
+mod devices;
+
 use unforget::data::{Dataset, Transform, TransformGroups};
 use unforget::prelude::*;
 use unforget::replay::Buffer;
@@ -43,6 +46,12 @@ fn close(got: f64, want: f64, tolerance: f64, what: &str) {
 
 #[test]
 fn the_golden_run_comes_out() {
+    for device in devices::in_f32() {
+        golden_run(device);
+    }
+}
+
+fn golden_run(device: Device) {
     let transforms = TransformGroups::same(Transform::default());
     let benchmark = NcBenchmark::new(samples(60, 0), samples(24, 5), transforms)
         .n_experiences(3)
@@ -51,7 +60,7 @@ fn the_golden_run_comes_out() {
         .unwrap();
     assert_eq!(benchmark.classes_order(), [2, 5, 3, 0, 1, 4]);
 
-    let mut tape = Tape::new(Device::Cpu).unwrap();
+    let mut tape = Tape::new(device).unwrap();
     tape.manual_seed(123);
     let model = SimpleMlp::new(&mut tape, 6, 6, 8, 1, 0.0);
     let first = tape.parameter_value(tape.parameters()[0]);

@@ -22,6 +22,8 @@
 //! anything, NaN included.
 
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod dropout;
 pub mod reference;
 
@@ -30,6 +32,7 @@ mod conformance;
 
 use crate::error::Result;
 use crate::shape::{Conv, Images, Pool};
+use std::borrow::Cow;
 use std::fmt::Debug;
 
 /// A number type of a backend.
@@ -48,6 +51,14 @@ pub trait Elem:
     fn to_f32(self) -> f32 {
         self.to_f64() as f32
     }
+    /// The nearest values to `numbers`, which are borrowed where they are of this type.
+    fn from_f32s(numbers: &[f32]) -> Cow<'_, [Self]> {
+        numbers.iter().map(|&x| Self::from_f32(x)).collect()
+    }
+    /// The values rounded to f32; borrowed where they are f32.
+    fn to_f32s(numbers: &[Self]) -> Cow<'_, [f32]> {
+        numbers.iter().map(|&x| x.to_f32()).collect()
+    }
 }
 
 impl Elem for f32 {
@@ -62,6 +73,12 @@ impl Elem for f32 {
     }
     fn to_f32(self) -> f32 {
         self
+    }
+    fn from_f32s(numbers: &[f32]) -> Cow<'_, [f32]> {
+        numbers.into()
+    }
+    fn to_f32s(numbers: &[f32]) -> Cow<'_, [f32]> {
+        numbers.into()
     }
 }
 

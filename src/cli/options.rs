@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use serde::Serialize;
-use unforget::experiment::{BenchmarkName, DataSource, ModelName, StrategyName};
+use unforget::experiment::{BenchmarkName, DataSource, DeviceName, ModelName, StrategyName};
 
 /// The options of `unforget train`.
 #[derive(Args, Serialize)]
@@ -191,6 +191,10 @@ struct CommonOptions {
     /// Samples in a batch of the evaluation [default: 256]
     #[arg(long, value_name = "N")]
     eval_mb_size: Option<i64>,
+    /// Where to compute: cpu, cuda (the first NVIDIA GPU), cuda:N, or auto for a GPU if there is one
+    /// [default: cpu]
+    #[arg(long, value_name = "DEVICE", value_parser = device)]
+    device: Option<String>,
     /// Threads, 0 for one a core; never changes the result. Steps of an MLP are too small to be
     /// shared between threads [default: 1]
     #[arg(long, value_name = "N")]
@@ -212,6 +216,11 @@ impl EvalOptions {
     pub fn to_table(&self) -> toml::Table {
         table(self)
     }
+}
+
+/// The word as it is, if it names a device.
+fn device(word: &str) -> Result<String, String> {
+    DeviceName::try_from(word.to_string()).map(|_| word.to_string())
 }
 
 /// An option that was not given leaves no entry.

@@ -9,7 +9,7 @@ use crate::data::{Dataset, embedded};
 use crate::nn::Module;
 use crate::nn::models::{self, ModelOptions};
 use crate::optim::Sgd;
-use crate::tape::{Device, Tape};
+use crate::tape::Tape;
 use crate::training::{Cumulative, Der, Joint, Naive, Replay, StrategyBuilder};
 
 use super::config::{BenchmarkName, Config, DataSource, StrategyName};
@@ -102,7 +102,7 @@ fn model(config: &Config, benchmark: &Benchmark) -> Result<(Tape, Box<dyn Module
         drop_rate: config.drop_rate.map(|rate| rate as f32),
         xavier: config.xavier,
     };
-    let mut tape = Tape::new(Device::Cpu)?;
+    let mut tape = Tape::new(config.device.device())?;
     tape.manual_seed(config.seed);
     let name = config.model.name();
     let model = models::build(name, &mut tape, input, benchmark.n_classes(), &options)?;

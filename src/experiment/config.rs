@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize};
 use crate::{Error, Result};
 
 mod choices;
+mod device;
 
 pub use choices::{BenchmarkName, DataSource, ModelName, StrategyName};
+pub use device::DeviceName;
 
 /// A whole run. [`Config::default`] is the main job: DER++ on the embedded Split-MNIST.
 ///
@@ -88,6 +90,8 @@ pub struct Config {
 
     /// Seeds the initial weights, the order of the samples and the buffer.
     pub seed: u64,
+    /// Where to compute. A GPU rounds differently from a processor.
+    pub device: DeviceName,
     /// Threads; 0 is one for each core. The result does not depend on it.
     pub threads: usize,
     /// Losses are written every so many steps.
@@ -133,6 +137,7 @@ impl Default for Config {
             train_epochs: 1,
             eval_mb_size: 256,
             seed: 0,
+            device: DeviceName::Cpu,
             threads: 1,
             log_every: 10,
             out: None,
@@ -197,6 +202,7 @@ impl Config {
         self.resolve_benchmark()?;
         self.resolve_model()?;
         self.check_training()?;
+        self.device = self.device.settled();
         Ok(self)
     }
 

@@ -10,7 +10,7 @@ mod folder;
 mod run;
 mod summary;
 
-pub use config::{BenchmarkName, Config, DataSource, ModelName, StrategyName};
+pub use config::{BenchmarkName, Config, DataSource, DeviceName, ModelName, StrategyName};
 pub use evaluate::evaluate;
 pub use folder::RunFolder;
 pub use run::{Finished, train};

@@ -1,0 +1,186 @@
+// What CUDA builds into the language, as C++17 for g++, so that the files of kernels/ run on the CPU:
+// one block at a time, every thread of it a fiber, barriers and warp operations points where fibers
+// change (emu.cpp). Included by common.cuh when CUDA_EMU is defined.
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+#include <utility>
+
+typedef uint32_t u32;
+typedef unsigned long long u64;
+typedef long long i64;
+
+#define KERNEL extern "C" __global__
+#define DEV static inline
+#define METHOD inline
+#define __global__
+#define __device__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __align__(n) __attribute__((aligned(n)))
+// One copy is enough, since blocks run one after the other; the section lets the emulator fill it with NaN.
+#define __shared__ __attribute__((section("emu_shared"))) static
+#define DYN_SMEM(T, name) T* name = reinterpret_cast<T*>(emu::dynamic_shared)
+
+namespace emu {
+
+struct Dim3 {
+    unsigned x, y, z;
+};
+
+// A copy between global and shared memory that was asked for and not yet waited for.
+struct Copy {
+    unsigned char* to;
+    const void* from;
+    int bytes, valid;
+};
+
+const int MAX_COPIES = 128;
+
+struct Thread {
+    void* stack;
+    Dim3 index;
+    int number, lane, warp, state;
+    Copy copies[MAX_COPIES];
+    int copies_open, groups[MAX_COPIES], groups_open;
+};
+
+extern Thread* current;
+extern Dim3 block_index, block_size, grid_size;
+extern unsigned char dynamic_shared[];
+
+// Ends the process, naming kernel, block and thread.
+[[noreturn]] void fail(const char* format, ...);
+
+void barrier();
+
+// Reads what each taking-part lane brought (null for the others) and writes what each gets.
+typedef void (*Collective)(const void* const* in, void* const* out);
+
+// One warp operation; all lanes of `mask` must come with the same `name` and mask.
+void collect(u32 mask, const char* name, const void* in, void* out, Collective f);
+
+// Copies that a kernel starts happen only when it waits for them: one that forgets to wait reads what was
+// there before. `valid` bytes are copied, zeros make up the rest.
+void copy_start(void* to, const void* from, int bytes, int valid);
+void copy_commit();
+void copy_wait(int groups_left);
+
+template <class T> struct Exchange {
+    T value;
+    int source;
+};
+
+template <class T> T shuffle(u32 mask, const char* name, T value, int source) {
+    static_assert(std::is_trivially_copyable<T>::value, "a register");
+    Exchange<T> in = {value, source};
+    T out = value;
+    collect(mask, name, &in, &out, [](const void* const* in, void* const* out) {
+        for (int lane = 0; lane < 32; lane++) {
+            if (!in[lane]) continue;
+            int from = ((const Exchange<T>*)in[lane])->source;
+            // A source that takes no part gives an unspecified value; poison where that can be seen.
+            if (in[from]) *(T*)out[lane] = ((const Exchange<T>*)in[from])->value;
+            else memset(out[lane], 0xff, sizeof(T));
+        }
+    });
+    return out;
+}
+
+// A kernel under its name, called with pointers to its arguments.
+struct Kernel {
+    const char* name;
+    void (*run)(void** args);
+    int (*sizes)(int* bytes);
+};
+
+void add(Kernel kernel);
+const Kernel* find(const char* name);
+// False if the driver would refuse the geometry.
+bool launch(const Kernel* kernel, Dim3 grid, Dim3 block, unsigned shared, void** args, unsigned order);
+
+template <class... A, size_t... I>
+void call(void (*f)(A...), void** args, std::index_sequence<I...>) {
+    f(*(std::remove_reference_t<A>*)args[I]...);
+}
+template <class... A> void call(void (*f)(A...), void** args) {
+    call(f, args, std::index_sequence_for<A...>{});
+}
+template <class... A> int sizes(void (*)(A...), int* bytes) {
+    int n = 0;
+    ((bytes[n++] = (int)sizeof(A)), ...);
+    return n;
+}
+
+}  // namespace emu
+
+#define EMU_REGISTER(kernel)                                        \
+    namespace {                                                     \
+    struct Register_##kernel {                                      \
+        Register_##kernel() {                                       \
+            emu::add({#kernel, [](void** p) { emu::call(kernel, p); }, \
+                      [](int* bytes) { return emu::sizes(kernel, bytes); }}); \
+        }                                                           \
+    } register_##kernel;                                            \
+    }
+
+#define threadIdx (emu::current->index)
+#define blockIdx emu::block_index
+#define blockDim emu::block_size
+#define gridDim emu::grid_size
+#define __syncthreads emu::barrier
+
+struct alignas(8) float2 {
+    float x, y;
+};
+struct alignas(16) float4 {
+    float x, y, z, w;
+};
+
+inline void __syncwarp(u32 mask = ~0u) {
+    emu::collect(mask, "__syncwarp", "", nullptr, [](const void* const*, void* const*) {});
+}
+template <class T> T __shfl_sync(u32 mask, T value, int source) {
+    return emu::shuffle(mask, "__shfl_sync", value, source & 31);
+}
+template <class T> T __shfl_xor_sync(u32 mask, T value, int bits) {
+    return emu::shuffle(mask, "__shfl_xor_sync", value, (emu::current->lane ^ bits) & 31);
+}
+template <class T> T __shfl_down_sync(u32 mask, T value, int by) {
+    int from = emu::current->lane + by;
+    return emu::shuffle(mask, "__shfl_down_sync", value, from < 32 ? from : emu::current->lane);
+}
+inline u32 __ballot_sync(u32 mask, int yes) {
+    u32 result = 0;
+    emu::collect(mask, "__ballot_sync", &yes, &result, [](const void* const* in, void* const* out) {
+        u32 bits = 0;
+        for (int lane = 0; lane < 32; lane++)
+            if (in[lane] && *(const int*)in[lane]) bits |= 1u << lane;
+        for (int lane = 0; lane < 32; lane++)
+            if (in[lane]) *(u32*)out[lane] = bits;
+    });
+    return result;
+}
+
+// Fibers change at barriers and warp operations only, so plain memory operations are atomic.
+template <class T> T atomicAdd(T* at, T value) {
+    T before = *at;
+    *at = before + value;
+    return before;
+}
+template <class T> T __ldcg(const T* at) { return *at; }
+inline void __threadfence() {}
+
+inline float __int_as_float(int bits) {
+    float x;
+    memcpy(&x, &bits, 4);
+    return x;
+}
+inline int __float_as_int(float x) {
+    int bits;
+    memcpy(&bits, &x, 4);
+    return bits;
+}
