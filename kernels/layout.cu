@@ -6,7 +6,7 @@
 // columns, the rows and the samples, each in steps of its size.
 KERNEL void __launch_bounds__(256) transpose(
     float* y, const float* x, int samples, int rows, int cols, int add) {
-    __shared__ float tile[32][33];
+    SHARED(float, tile, [32][33]);
     for (i64 sample = blockIdx.z; sample < samples; sample += gridDim.z) {
         const float* from = x + sample * rows * cols;
         float* to = y + sample * rows * cols;

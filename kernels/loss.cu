@@ -7,7 +7,7 @@
 KERNEL void __launch_bounds__(1024) row_loss_forward(
     float* terms, float* probs, const float* logits, const float* rows, const float* targets,
     int n, int c, int current_start, int current_end) {
-    __shared__ float shared[32];
+    SHARED(float, shared, [32]);
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
     // What the first lane of this warp has added up.
     float current = 0.f, mse = 0.f, replay = 0.f;

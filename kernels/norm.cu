@@ -38,7 +38,7 @@ DEV float column_sum(float x, float (*shared)[32]) {
 // then the distances: a channel whose mean is far larger than its deviation keeps its digits.
 KERNEL void __launch_bounds__(256) norm_moments(
     float* moments, const float* x, int c, Groups groups) {
-    __shared__ float shared[8][32];
+    SHARED(float, shared, [8][32]);
     int j = blockIdx.x * 32 + threadIdx.x;
     Rows rows = rows_of(groups, blockIdx.z, blockIdx.y, gridDim.y);
     float count = fmaxf((float)(rows.last - rows.first), 1.f), sum = 0.f;
@@ -121,7 +121,7 @@ KERNEL void norm_apply(
 KERNEL void __launch_bounds__(256) norm_backward_sums(
     float* sums, const float* x, const float* dy, const float* mean, const float* inv_std, int c,
     Groups groups) {
-    __shared__ float shared[8][32];
+    SHARED(float, shared, [8][32]);
     int j = blockIdx.x * 32 + threadIdx.x, g = blockIdx.z;
     Rows rows = rows_of(groups, g, blockIdx.y, gridDim.y);
     float sum = 0.f, dot = 0.f;

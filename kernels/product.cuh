@@ -61,9 +61,9 @@ template <class Load> struct Share {
 template <class LoadA, class LoadB>
 DEV void product(
     float* c, float* partial, u32* done, const LoadA& load_a, const LoadB& load_b, Extent e, int add) {
-    __shared__ __align__(16) float a[2][DEPTH][TILE + 4];
-    __shared__ __align__(16) float b[2][DEPTH][TILE + 4];
-    __shared__ u32 finished;
+    SHARED(float, a, [2][DEPTH][TILE + 4]);
+    SHARED(float, b, [2][DEPTH][TILE + 4]);
+    SHARED(u32, finished, );
     int row0 = blockIdx.x * TILE, col0 = blockIdx.y * TILE;
     int steps = (e.k + DEPTH - 1) / DEPTH, share = (steps + gridDim.z - 1) / gridDim.z * DEPTH;
     int begin = share * blockIdx.z, end = begin + share < e.k ? begin + share : e.k;

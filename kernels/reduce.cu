@@ -4,7 +4,7 @@
 // mean (x - t)^2 in one block of 1024 threads; 0 / 0 for no numbers.
 KERNEL void __launch_bounds__(1024) mse_forward(
     float* loss, const float* x, const float* t, i64 n) {
-    __shared__ float shared[32];
+    SHARED(float, shared, [32]);
     float sum = 0.f;
     for (i64 i = threadIdx.x; i < n; i += blockDim.x) {
         float d = x[i] - t[i];
@@ -18,7 +18,7 @@ KERNEL void __launch_bounds__(1024) mse_forward(
 // the sums of its rows to a line of `partial`; a single split writes to dst.
 KERNEL void __launch_bounds__(1024) sum_rows(
     float* dst, float* partial, const float* src, i64 rows, int cols, int add) {
-    __shared__ float sums[32][33];
+    SHARED(float, sums, [32][33]);
     int col = blockIdx.x * 32 + threadIdx.x;
     i64 share = (rows + gridDim.y - 1) / gridDim.y, first = share * blockIdx.y;
     i64 last = first + share < rows ? first + share : rows;

@@ -110,7 +110,7 @@ fn model(config: &Config, benchmark: &Benchmark) -> Result<(Tape, Box<dyn Module
 }
 
 /// Runs `work` in a pool of the configured number of threads: the whole loop inside one pool, so
-/// that no step pays for handing work over to it.
+/// that no step pays for handing work over to it. Running out of memory anywhere in it is an error.
 pub(super) fn in_pool<T: Send>(
     config: &Config,
     work: impl FnOnce() -> Result<T> + Send,
@@ -125,5 +125,5 @@ pub(super) fn in_pool<T: Send>(
                 config.threads,
             )
         })?
-        .install(work)
+        .install(|| Tape::guard(work))
 }

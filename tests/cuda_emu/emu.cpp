@@ -16,16 +16,13 @@
 #include <ucontext.h>
 #endif
 
-extern "C" {
-extern unsigned char __start_emu_shared[] __attribute__((weak));
-extern unsigned char __stop_emu_shared[] __attribute__((weak));
-}
-
 namespace emu {
 
 Thread* current;
 Dim3 block_index, block_size, grid_size;
+// Bytes behind each piece of shared memory that must keep their poison.
 const unsigned CANARY_ROOM = 1024;
+const unsigned char POISON = 0xff;  // NaN
 alignas(1024) unsigned char dynamic_shared[228 * 1024 + CANARY_ROOM];
 
 namespace {
@@ -35,6 +32,12 @@ enum State { READY, AT_BARRIER, IN_WARP, DONE };
 const int MAX_THREADS = 1024;
 const unsigned MAX_SHARED = 227 * 1024;
 const size_t STACK = 64 << 10;
+
+// A piece of static shared memory.
+struct Piece {
+    const void* key;
+    unsigned first, bytes;
+};
 
 // The operation that lanes of a warp have come to.
 struct Meeting {
@@ -55,6 +58,9 @@ const Kernel* kernel;
 void** arguments;
 std::vector<Thread> threads;
 std::vector<Warp> warps;
+std::vector<Piece> pieces;
+alignas(1024) unsigned char static_shared[48 * 1024 + 32 * CANARY_ROOM];
+unsigned static_used;
 unsigned char* stacks;
 
 std::vector<Kernel>& table() {
@@ -182,9 +188,9 @@ void catch_faults() {
 
 // --- one block ---------------------------------------------------------------------------------
 
-void poison() {
-    if (__start_emu_shared)
-        memset(__start_emu_shared, 0xff, __stop_emu_shared - __start_emu_shared);
+void check_canary(const unsigned char* at, const char* what, unsigned bytes) {
+    for (unsigned i = 0; i < CANARY_ROOM; i++)
+        if (at[i] != POISON) fail("wrote behind its %u bytes of %s shared memory", bytes, what);
 }
 
 void start_block(int n) {
@@ -250,6 +256,17 @@ void fail(const char* format, ...) {
     va_end(list);
     fprintf(stderr, "\n");
     abort();
+}
+
+void* shared(const void* key, size_t bytes) {
+    for (Piece& p : pieces)
+        if (p.key == key) return static_shared + p.first;
+    unsigned room = (bytes + 15) / 16 * 16 + CANARY_ROOM;
+    if (static_used + room > sizeof static_shared) fail("more than 48 KB of static shared memory");
+    pieces.push_back({key, static_used, (unsigned)bytes});
+    memset(static_shared + static_used, POISON, room);
+    static_used += room;
+    return static_shared + pieces.back().first;
 }
 
 void barrier() {
@@ -334,9 +351,10 @@ bool launch(const Kernel* what, Dim3 grid, Dim3 block, unsigned shared, void** a
     for (u64 b = 0; b < (u64)grid.x * grid.y * grid.z; b++) {
         block_index = {(unsigned)(b % grid.x), (unsigned)(b / grid.x % grid.y),
             (unsigned)(b / grid.x / grid.y)};
-        poison();
-        memset(dynamic_shared, 0xff, shared);
-        memset(dynamic_shared + shared, 0xA5, CANARY_ROOM);
+        memset(static_shared, POISON, static_used);
+        memset(dynamic_shared, POISON, shared + CANARY_ROOM);
+        pieces.clear();
+        static_used = 0;
         start_block(n);
         for (u64 left = n; left > 0;) {
             bool ran = false;
@@ -353,9 +371,8 @@ bool launch(const Kernel* what, Dim3 grid, Dim3 block, unsigned shared, void** a
             current = nullptr;
             if (!ran) release_barrier();
         }
-        for (unsigned i = 0; i < CANARY_ROOM; i++)
-            if (dynamic_shared[shared + i] != 0xA5)
-                fail("wrote behind its %u bytes of dynamic shared memory", shared);
+        check_canary(dynamic_shared + shared, "dynamic", shared);
+        for (Piece& p : pieces) check_canary(static_shared + p.first + p.bytes, "static", p.bytes);
     }
     kernel = nullptr;
     return true;

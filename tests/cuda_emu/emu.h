@@ -20,9 +20,11 @@ typedef long long i64;
 #define __device__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
-#define __align__(n) __attribute__((aligned(n)))
-// One copy is enough, since blocks run one after the other; the section lets the emulator fill it with NaN.
-#define __shared__ __attribute__((section("emu_shared"))) static
+// The address of the key, of which each instance of a template has its own, tells the arrays apart.
+#define SHARED(T, name, dimensions)   \
+    typedef T name##_type dimensions; \
+    static char name##_key;           \
+    name##_type& name = *(name##_type*)emu::shared(&name##_key, sizeof(name##_type))
 #define DYN_SMEM(T, name) T* name = reinterpret_cast<T*>(emu::dynamic_shared)
 
 namespace emu {
@@ -56,6 +58,9 @@ extern unsigned char dynamic_shared[];
 [[noreturn]] void fail(const char* format, ...);
 
 void barrier();
+
+// The shared memory of the current block that belongs to this key.
+void* shared(const void* key, size_t bytes);
 
 // Reads what each taking-part lane brought (null for the others) and writes what each gets.
 typedef void (*Collective)(const void* const* in, void* const* out);

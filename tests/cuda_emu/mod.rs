@@ -128,7 +128,7 @@ fn registered(kernel: &Path) -> String {
 
 /// Runs g++ over C++ files that include emulated kernels.
 pub fn compile(inputs: &[PathBuf], options: &[&str], output: &Path) {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cuda_emu");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     // Contraction would round like neither the GPU nor the loops that kernels are compared with.
     let result = Command::new("g++")
         .args([
@@ -142,7 +142,9 @@ pub fn compile(inputs: &[PathBuf], options: &[&str], output: &Path) {
         ])
         .args(options)
         .arg("-I")
-        .arg(here)
+        .arg(root.join("tests/cuda_emu"))
+        .arg("-I")
+        .arg(root.join("kernels"))
         .arg("-o")
         .arg(output)
         .args(inputs)

@@ -21,13 +21,12 @@ use std::sync::Arc;
 /// Device memory for f32 numbers.
 pub struct Buffer {
     memory: CudaSlice<f32>,
-    len: usize,
 }
 
 impl Buffer {
     /// How many numbers it holds.
     pub(super) fn len(&self) -> usize {
-        self.len
+        self.memory.len()
     }
 
     /// The address of number `offset` on the device.
@@ -110,11 +109,11 @@ impl Driver {
         self.context.name().unwrap_or_else(|_| "GPU".into())
     }
 
-    /// Zeroed memory for `len` numbers.
+    /// Zeroed memory for `len` numbers (and for one, if that is none).
     pub(super) fn alloc(&self, len: usize) -> Result<Buffer> {
         let memory = self.stream.alloc_zeros(len.max(1));
         let memory = memory.map_err(|e| self.no_memory(len, e))?;
-        Ok(Buffer { memory, len })
+        Ok(Buffer { memory })
     }
 
     fn no_memory(&self, len: usize, error: DriverError) -> Error {

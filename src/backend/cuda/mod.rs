@@ -45,8 +45,8 @@ use args;
 
 /// An NVIDIA GPU.
 pub struct Cuda {
-    driver: Driver,
-    scratch: RefCell<Scratch>,
+    driver: Box<Driver>,
+    scratch: Box<RefCell<Scratch>>,
 }
 
 /// Memory that a primitive uses for itself; the next one may overwrite it.
@@ -64,11 +64,11 @@ impl Cuda {
     /// [`Error::Device`](crate::Error::Device), saying what is missing: the driver, the GPU, or a newer
     /// one of either.
     pub fn new(ordinal: usize) -> Result<Self> {
-        let driver = Driver::open(ordinal)?;
-        let scratch = RefCell::new(Scratch {
+        let driver = Box::new(Driver::open(ordinal)?);
+        let scratch = Box::new(RefCell::new(Scratch {
             partial: driver.alloc(1 << 16)?,
             counters: driver.alloc(1 << 10)?,
-        });
+        }));
         Ok(Cuda { driver, scratch })
     }
 

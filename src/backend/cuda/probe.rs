@@ -66,7 +66,7 @@ fn driver() -> Result<()> {
     // SAFETY: the initialisers of NVIDIA's driver library, which is what these names belong to, ask
     // for nothing; cudarc is about to load the same library.
     let loads = |name: &&str| unsafe { libloading::Library::new(*name) }.is_ok();
-    if !names.iter().any(|name| loads(name)) {
+    if !names.iter().any(loads) {
         return Err(Error::Device(format!(
             "no NVIDIA driver found (libcuda.so.1): install the driver, version 525 or later, or {USE_CPU}"
         )));
