@@ -14,15 +14,16 @@ DEV void philox(u32 c[4], u32 k0, u32 k1) {
     }
 }
 
-// One thread decides about four consecutive elements of a sample. `scale` is 1 / (1 - p).
+// One thread decides about four consecutive elements of a sample. `scale` is 1 / (1 - p); the number of
+// the step lies in device memory, as two halves, because a captured launch repeats its arguments.
 KERNEL void dropout(
-    float* y, const float* x, int samples, i64 size, float p, float scale, u64 seed, u64 step,
-    u32 layer, int add) {
+    float* y, const float* x, int samples, i64 size, float p, float scale, u64 seed,
+    const u32* step, u32 layer, int add) {
     i64 blocks = (size + 3) / 4;
     for (i64 at = grid_thread(); at < samples * blocks; at += grid_threads()) {
         i64 sample = at / blocks, block = at % blocks;
-        u32 counter[4] = {(u32)block, (u32)sample, layer, (u32)step};
-        philox(counter, (u32)seed, (u32)(seed >> 32) ^ (u32)(step >> 32));
+        u32 counter[4] = {(u32)block, (u32)sample, layer, step[0]};
+        philox(counter, (u32)seed, (u32)(seed >> 32) ^ step[1]);
         for (int e = 0; e < 4 && block * 4 + e < size; e++) {
             bool kept = (float)(counter[e] >> 8) * (1.f / 16777216.f) >= p;
             i64 i = sample * size + block * 4 + e;

@@ -79,6 +79,44 @@ fn dropout_on_the_gpu_drops_what_it_drops_on_the_processor() {
 }
 
 #[test]
+fn a_captured_step_has_the_bits_of_one_that_is_not() {
+    let Some(driver) = cuda_emu::folder() else {
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut left = Vec::new();
+    for graphs in ["0", "1"] {
+        let line = format!(
+            "train --device cuda --model simple-mlp --hidden-size 16 --momentum 0.9 \
+             --n-experiences 2 --train-mb-size 100 --out {graphs}"
+        );
+        let environment = [("UNFORGET_CUDA_GRAPHS", graphs), ("CUDA_EMU_COUNT", "1")];
+        let output = run(folder.path(), &driver, &environment, &line);
+        let said = text(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        let count = said
+            .rsplit_once(", ")
+            .and_then(|(_, rest)| rest.split_once(" graphs"));
+        let count: usize = count
+            .expect("a count of graphs")
+            .0
+            .parse()
+            .expect("a number");
+        let wanted = if graphs == "0" { 0..1 } else { 20..usize::MAX };
+        assert!(
+            wanted.contains(&count),
+            "UNFORGET_CUDA_GRAPHS={graphs}: {count} graphs"
+        );
+        let file = folder.path().join(graphs).join("model.safetensors");
+        left.push(fs::read(file).expect("the weights"));
+    }
+    assert!(
+        left[0] == left[1],
+        "captured and uncaptured runs leave different weights"
+    );
+}
+
+#[test]
 fn whatever_is_missing_is_said_in_one_line() {
     let Some(driver) = cuda_emu::folder() else {
         return;

@@ -1,11 +1,12 @@
 // A stand-in for NVIDIA's libcuda.so.1 on a machine without a GPU: the entry points that the backend
-// uses, with kernels run by the emulator. Work happens at once, or, while a stream is capturing, when
-// the graph is launched.
+// uses, with kernels run by the emulator. Work happens as late as the real driver may do it: when the
+// host waits or copies something back. So page-locked memory that is written too early, or memory that is
+// freed too early, shows.
 //
 // Environment: CUDA_EMU_FAIL=cuInit:100 makes an entry point return that CUresult; CUDA_EMU_CC (80),
 // CUDA_EMU_VERSION (12000), CUDA_EMU_DEVICES (1) and CUDA_EMU_MEMORY (bytes) describe the device;
 // CUDA_EMU_ORDER fixes the order in which threads take turns (see emu::launch), which otherwise changes
-// from launch to launch.
+// from launch to launch. CUDA_EMU_COUNT=1 says at the end how many kernels and graphs were launched.
 
 #include "emu.h"
 #undef threadIdx
@@ -55,9 +56,18 @@ const size_t PAGE = 4096;
 std::recursive_mutex lock;
 typedef std::lock_guard<std::recursive_mutex> Locked;
 std::map<Pointer, size_t> allocations;
+std::map<const char*, size_t> page_locked;
 size_t used;
 Stream null_stream;
-u64 launches;
+// What all streams have been given, in order.
+std::vector<std::function<void()>> waiting;
+u64 launches, graph_launches;
+struct Count {
+    ~Count() {
+        if (getenv("CUDA_EMU_COUNT"))
+            fprintf(stderr, "cuda-emu: %llu kernels, %llu graphs\n", launches, graph_launches);
+    }
+} count;
 thread_local void* context;
 
 long setting(const char* name, long otherwise) {
@@ -77,9 +87,26 @@ Stream& stream_of(void* s) { return (uintptr_t)s > 2 ? *(Stream*)s : null_stream
 Result enqueue(void* s, std::function<void()> work) {
     Locked locked(lock);
     Graph* graph = stream_of(s).capturing;
-    if (graph) graph->work.push_back(work);
-    else work();
+    (graph ? graph->work : waiting).push_back(work);
     return SUCCESS;
+}
+
+// Does everything that was given so far.
+void drain() {
+    Locked locked(lock);
+    for (size_t i = 0; i < waiting.size(); i++) {
+        auto work = std::move(waiting[i]);
+        work();
+    }
+    waiting.clear();
+}
+
+bool is_page_locked(const void* p) {
+    Locked locked(lock);
+    auto after = page_locked.upper_bound((const char*)p);
+    if (after == page_locked.begin()) return false;
+    --after;
+    return (const char*)p < after->first + after->second;
 }
 
 size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
@@ -90,6 +117,7 @@ Result allocate(Pointer* out, size_t bytes) {
     Locked locked(lock);
     if (!bytes) return INVALID_VALUE;
     size_t block = round_up(bytes, 16), pages = round_up(block, PAGE);
+    if (used + pages > (size_t)setting("CUDA_EMU_MEMORY", 4l << 30)) drain();
     if (used + pages > (size_t)setting("CUDA_EMU_MEMORY", 4l << 30)) return OUT_OF_MEMORY;
     char* map = (char*)mmap(
         nullptr, pages + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -102,11 +130,8 @@ Result allocate(Pointer* out, size_t bytes) {
     return SUCCESS;
 }
 
-Result release(Pointer p) {
-    Locked locked(lock);
-    auto found = allocations.find(p);
-    if (found == allocations.end()) return INVALID_VALUE;
-    size_t bytes = found->second, block = round_up(bytes, 16), pages = round_up(block, PAGE);
+void unmap(Pointer p, size_t bytes) {
+    size_t block = round_up(bytes, 16), pages = round_up(block, PAGE);
     for (size_t i = bytes; i < block; i++)
         if (((unsigned char*)p)[i] != 0xff) {
             fprintf(stderr, "cuda-emu: some kernel wrote behind an allocation of %zu bytes\n", bytes);
@@ -114,7 +139,16 @@ Result release(Pointer p) {
         }
     munmap((char*)p + block - pages, pages + PAGE);
     used -= pages;
+}
+
+// From now on the memory may not be used, but what was given before may still use it.
+Result release(Pointer p) {
+    Locked locked(lock);
+    auto found = allocations.find(p);
+    if (found == allocations.end()) return INVALID_VALUE;
+    size_t bytes = found->second;
     allocations.erase(found);
+    waiting.push_back([=] { unmap(p, bytes); });
     return SUCCESS;
 }
 
@@ -192,7 +226,10 @@ API cuCtxGetCurrent(void** c) {
     *c = context;
     return SUCCESS;
 }
-API cuCtxSynchronize() { return SUCCESS; }
+API cuCtxSynchronize() {
+    drain();
+    return SUCCESS;
+}
 API cuMemGetInfo_v2(size_t* free, size_t* total) {
     *total = setting("CUDA_EMU_MEMORY", 4l << 30);
     *free = *total - used;
@@ -211,12 +248,15 @@ API cuStreamCreate(void** s, unsigned) {
     return SUCCESS;
 }
 API cuStreamDestroy_v2(void* s) {
+    drain();
     delete (Stream*)s;
     return SUCCESS;
 }
 API cuStreamSynchronize(void* s) {
     MAY_FAIL;
-    return stream_of(s).capturing ? STREAM_CAPTURING : SUCCESS;
+    if (stream_of(s).capturing) return STREAM_CAPTURING;
+    drain();
+    return SUCCESS;
 }
 API cuStreamWaitEvent(void*, void*, unsigned) { return SUCCESS; }
 API cuStreamBeginCapture_v2(void* s, int) {
@@ -246,10 +286,10 @@ API cuGraphExecDestroy(void* graph) {
     return SUCCESS;
 }
 API cuGraphUpload(void*, void*) { return SUCCESS; }
-API cuGraphLaunch(void* graph, void*) {
+API cuGraphLaunch(void* graph, void* s) {
     MAY_FAIL;
-    Locked locked(lock);
-    for (auto& work : ((Graph*)graph)->work) work();
+    graph_launches++;
+    for (auto& work : ((Graph*)graph)->work) enqueue(s, work);
     return SUCCESS;
 }
 API cuEventCreate(void** e, unsigned) {
@@ -264,8 +304,12 @@ API cuEventRecord(void* e, void* s) {
     return enqueue(s, [e] { ((Event*)e)->time = std::chrono::steady_clock::now(); });
 }
 API cuEventSynchronize(void*) { return SUCCESS; }
-API cuEventQuery(void*) { return SUCCESS; }
+API cuEventQuery(void*) {
+    drain();
+    return SUCCESS;
+}
 API cuEventElapsedTime(float* ms, void* from, void* to) {
+    drain();
     *ms = std::chrono::duration<float, std::milli>(((Event*)to)->time - ((Event*)from)->time).count();
     return SUCCESS;
 }
@@ -276,17 +320,27 @@ API cuMemAlloc_v2(Pointer* p, size_t bytes) {
     MAY_FAIL;
     return allocate(p, bytes);
 }
-API cuMemFree_v2(Pointer p) { return release(p); }
+API cuMemFree_v2(Pointer p) {
+    Result result = release(p);
+    drain();
+    return result;
+}
 API cuMemAllocAsync(Pointer* p, size_t bytes, void* s) {
     MAY_FAIL;
     return stream_of(s).capturing ? STREAM_CAPTURING : allocate(p, bytes);
 }
 API cuMemFreeAsync(Pointer p, void*) { return release(p); }
 API cuMemHostAlloc(void** p, size_t bytes, unsigned) {
+    Locked locked(lock);
     *p = malloc(bytes);
-    return *p ? SUCCESS : OUT_OF_MEMORY;
+    if (!*p) return OUT_OF_MEMORY;
+    page_locked[(char*)*p] = bytes;
+    return SUCCESS;
 }
 API cuMemFreeHost(void* p) {
+    Locked locked(lock);
+    drain();
+    page_locked.erase((char*)p);
     free(p);
     return SUCCESS;
 }
@@ -294,12 +348,17 @@ API cuMemsetD8Async(Pointer p, unsigned char value, size_t bytes, void* s) {
     if (!inside(p, bytes)) return INVALID_VALUE;
     return enqueue(s, [=] { memset((void*)p, value, bytes); });
 }
+// Page-locked memory is read when its turn comes; any other is copied at once, and cannot be captured.
 API cuMemcpyHtoDAsync_v2(Pointer to, const void* from, size_t bytes, void* s) {
     if (!inside(to, bytes)) return INVALID_VALUE;
-    return enqueue(s, [=] { memcpy((void*)to, from, bytes); });
+    if (is_page_locked(from)) return enqueue(s, [=] { memcpy((void*)to, from, bytes); });
+    if (stream_of(s).capturing) return STREAM_CAPTURING;
+    std::vector<char> copy((const char*)from, (const char*)from + bytes);
+    return enqueue(s, [=] { memcpy((void*)to, copy.data(), bytes); });
 }
 API cuMemcpyDtoHAsync_v2(void* to, Pointer from, size_t bytes, void* s) {
     if (!inside(from, bytes)) return INVALID_VALUE;
+    if (stream_of(s).capturing) return STREAM_CAPTURING;
     return enqueue(s, [=] { memcpy(to, (void*)from, bytes); });
 }
 API cuMemcpyDtoDAsync_v2(Pointer to, Pointer from, size_t bytes, void* s) {

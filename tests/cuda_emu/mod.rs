@@ -104,6 +104,8 @@ fn build() -> PathBuf {
         &["-shared", "-Wl,-soname,libcuda.so"],
         &work.join("libcuda.so.1"),
     );
+    // Both names that programs ask for.
+    std::os::unix::fs::symlink("libcuda.so.1", work.join("libcuda.so")).expect("a link in target/");
     // Another process may have been faster; its library is the same.
     if fs::rename(&work, &done).is_err() {
         fs::remove_dir_all(&work).expect("our own folder");

@@ -1,7 +1,8 @@
 //! Primitives on whole images: changes of order, dropout.
 
-use super::driver::{Arg, Buffer};
+use super::driver::Buffer;
 use super::kernels::Kernel;
+use super::sequence::Arg;
 use super::{Cuda, args, int};
 use crate::backend::{Backend, DropoutMask, View, ViewMut, Write};
 use crate::shape::Images;
@@ -53,7 +54,16 @@ impl Cuda {
         } = mask;
         let scale = (1.0 / (1.0 - f64::from(p))) as f32;
         let (n, size_arg) = (int(samples), size as i64);
-        let args = args![&y, x, n, size_arg, p, scale, seed, step, layer, write];
+        let mut scratch = self.scratch.borrow_mut();
+        let words = [step as u32, (step >> 32) as u32].map(f32::from_bits);
+        let cell = ViewMut {
+            buf: &mut scratch.step,
+            offset: 0,
+            len: words.len(),
+        };
+        let address = Arg::from(&cell);
+        self.driver.upload(cell, &words);
+        let args = args![&y, x, n, size_arg, p, scale, seed, address, layer, write];
         // A thread decides about four elements.
         self.each(Kernel::Dropout, samples * size.div_ceil(4), args);
     }

@@ -18,7 +18,7 @@ pub(super) struct Source {
 macro_rules! kernels {
     ($($file:literal: $($kernel:ident = $name:literal),+;)+) => {
         /// A kernel under its name in `kernels/`.
-        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         pub(super) enum Kernel { $($($kernel),+),+ }
 
         impl Kernel {

@@ -3,7 +3,8 @@
 //! The kernels are in `kernels/*.cu`; their PTX is part of the program, and the driver compiles it for
 //! its GPU. So building needs no toolkit, and running needs nothing but the driver (525 or later) and a
 //! GPU of compute capability 8.0 or later. Everything runs in order on one stream; the host waits only
-//! where numbers come back.
+//! where numbers come back. Launches are collected until then, and a sequence of them that comes again
+//! (each training step is one) is replayed as a captured graph.
 //!
 //! Samples are stored one after the other ([`Backend::BATCH_BLOCK`] is 1), so spatial order is plain
 //! NHWC.
@@ -18,6 +19,7 @@ mod norm;
 mod nvrtc;
 mod probe;
 mod product;
+mod sequence;
 #[cfg(all(test, target_os = "linux"))]
 mod tests;
 mod window;
@@ -29,9 +31,10 @@ use super::{
 use crate::error::{Error, Result};
 use crate::shape::{Conv, Images, Pool};
 pub use driver::Buffer;
-use driver::{Arg, Driver};
+use driver::Driver;
 use kernels::Kernel;
 pub(crate) use probe::available;
+use sequence::Arg;
 use std::cell::RefCell;
 
 /// Threads in a block of a kernel that goes number by number.
@@ -55,6 +58,8 @@ struct Scratch {
     partial: Buffer,
     /// A zero for each tile of a product.
     counters: Buffer,
+    /// The number of the step, for dropout: uploaded, so that the launch is the same in every step.
+    step: Buffer,
 }
 
 impl Cuda {
@@ -68,6 +73,7 @@ impl Cuda {
         let scratch = Box::new(RefCell::new(Scratch {
             partial: driver.alloc(1 << 16)?,
             counters: driver.alloc(1 << 10)?,
+            step: driver.alloc(2)?,
         }));
         Ok(Cuda { driver, scratch })
     }
@@ -77,7 +83,12 @@ impl Cuda {
         self.driver.name()
     }
 
-    /// A launch of `blocks` blocks of [`BLOCK`] threads for `n` numbers: a thread each, up to what the
+    /// Waits until everything has been computed.
+    pub fn finish(&self) {
+        self.driver.finish();
+    }
+
+    /// A launch of blocks of [`BLOCK`] threads for `n` numbers: a thread each, up to what the
     /// GPU can hold at once.
     fn each(&self, kernel: Kernel, n: usize, args: &[Arg<'_>]) {
         let blocks = n.div_ceil(BLOCK).min(8 * self.driver.processors);
@@ -96,6 +107,7 @@ impl Cuda {
         let Scratch {
             partial: sums,
             counters: zeros,
+            ..
         } = &mut *scratch;
         for (buffer, wanted) in [(&mut *sums, partial), (&mut *zeros, counters)] {
             if buffer.len() < wanted {

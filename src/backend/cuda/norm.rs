@@ -1,7 +1,8 @@
 //! Batch normalisation.
 
-use super::driver::{Arg, Buffer};
+use super::driver::Buffer;
 use super::kernels::Kernel;
+use super::sequence::Arg;
 use super::{Cuda, args, int};
 use crate::backend::{BatchNorm, BatchNormBackward, View, ViewMut, Write};
 use crate::shape::Images;

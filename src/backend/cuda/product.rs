@@ -1,7 +1,8 @@
 //! Matrix products, convolutions as products, and sums over rows.
 
-use super::driver::{Arg, Buffer};
+use super::driver::Buffer;
 use super::kernels::Kernel;
+use super::sequence::Arg;
 use super::window::conv_geometry;
 use super::{BLOCK, Cuda, args, int};
 use crate::backend::{Gemm, View, ViewMut, Write};
