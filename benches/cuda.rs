@@ -10,7 +10,7 @@ use std::time::Instant;
 use unforget::Result;
 use unforget::backend::cuda::{Buffer, Cuda};
 use unforget::backend::{
-    Backend, BatchNorm, BatchNormBackward, Gemm, SgdStep, View, ViewMut, Write,
+    Backend, BatchNorm, BatchNormBackward, Gemm, Precision, SgdStep, View, ViewMut, Write,
 };
 use unforget::nn::{Mlp, Module, ResNet18};
 use unforget::optim::Sgd;
@@ -113,8 +113,10 @@ impl Bench {
         Ok(())
     }
 
-    fn products(&self) -> Result<()> {
-        println!("\n| product | m | n | k | µs | GFLOP/s |\n|---|---|---|---|---|---|");
+    fn products(&self, precision: Precision) -> Result<()> {
+        println!(
+            "\n| {precision:?} product | m | n | k | µs | GFLOP/s |\n|---|---|---|---|---|---|"
+        );
         let most = if self.quick { 64 } else { 4096 };
         let square = [256, 512, 1024, 2048, 4096].map(|n| (n, n, n, false, false));
         let layers = [
@@ -155,8 +157,8 @@ impl Bench {
     }
 
     /// The four kinds of 3x3 convolution of ResNet-18, and its batch normalisation.
-    fn images(&self) -> Result<()> {
-        println!("\n| ResNet-18, batch 64 | µs | GFLOP/s |\n|---|---|---|");
+    fn images(&self, precision: Precision) -> Result<()> {
+        println!("\n| ResNet-18, batch 64, {precision:?} | µs | GFLOP/s |\n|---|---|---|");
         let batch = if self.quick { 2 } else { 64 };
         for (c, h) in [(64, 32), (128, 16), (256, 8), (512, 4)] {
             let c = if self.quick { 8 } else { c };
@@ -243,12 +245,14 @@ impl Bench {
 /// Microseconds of a step of DER++: upload, forward, loss (read back), backward, SGD.
 fn step<M: Module + 'static>(
     quick: bool,
+    precision: Precision,
     n: usize,
     [c, h, w]: [usize; 3],
     build: impl Fn(&mut Tape) -> M,
 ) -> Result<f64> {
     const CLASSES: usize = 10;
     let mut tape = Tape::new(Device::Cuda(0))?;
+    tape.set_precision(precision)?;
     let model = build(&mut tape);
     let number = |i: usize| (i * 37 % 101) as f32 / 101.0 - 0.5;
     let x: Vec<f32> = (0..n * c * h * w).map(number).collect();
@@ -279,13 +283,13 @@ fn step<M: Module + 'static>(
     Ok(seconds * 1e6)
 }
 
-fn steps(quick: bool) -> Result<()> {
-    println!("\n| step of DER++, f32 | batch | µs | steps/s |\n|---|---|---|---|");
+fn steps(quick: bool, precision: Precision) -> Result<()> {
+    println!("\n| step of DER++, {precision:?} | batch | µs | steps/s |\n|---|---|---|---|");
     let row = |name: &str, n: usize, us: f64| {
         println!("| {name} | {0}+{0} | {us:.1} | {1:.0} |", n / 2, 1e6 / us);
     };
     for n in [20, 64, 256] {
-        let us = step(quick, n, [1, 28, 28], |tape| {
+        let us = step(quick, precision, n, [1, 28, 28], |tape| {
             Mlp::new(tape, &[784, 100, 100, 10])
         })?;
         row("MLP 784-100-100-10", n, us);
@@ -294,7 +298,9 @@ fn steps(quick: bool) -> Result<()> {
         return Ok(());
     }
     for n in [64, 256] {
-        let us = step(quick, n, [3, 32, 32], |tape| ResNet18::new(tape, 10, 64))?;
+        let us = step(quick, precision, n, [3, 32, 32], |tape| {
+            ResNet18::new(tape, 10, 64)
+        })?;
         row("ResNet-18 (CIFAR)", n, us);
     }
     Ok(())
@@ -302,7 +308,7 @@ fn steps(quick: bool) -> Result<()> {
 
 fn main() -> Result<()> {
     let quick = std::env::args().any(|word| word == "quick");
-    let bench = Bench {
+    let mut bench = Bench {
         gpu: Cuda::new(0)?,
         quick,
     };
@@ -312,7 +318,11 @@ fn main() -> Result<()> {
         env!("CARGO_PKG_VERSION")
     );
     bench.memory()?;
-    bench.products()?;
-    bench.images()?;
-    steps(quick)
+    for precision in [Precision::Full, Precision::Tf32, Precision::Bf16] {
+        bench.gpu.set_precision(precision);
+        bench.products(precision)?;
+        bench.images(precision)?;
+        steps(quick, precision)?;
+    }
+    Ok(())
 }

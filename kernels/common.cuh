@@ -51,6 +51,55 @@ template <int left> DEV void copy_async_wait() {
 #endif
 }
 
+// The nearest number that the tensor cores take as TF32 (10 bits of fraction; ties away from 0).
+DEV u32 to_tf32(float x) {
+#ifdef CUDA_EMU
+    return emu::round_tf32(x);
+#else
+    u32 bits;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
+    return bits;
+#endif
+}
+
+// Two numbers rounded to bfloat16, the first in the lower half.
+DEV u32 to_bf16(float low, float high) {
+#ifdef CUDA_EMU
+    return emu::round_bf16(low) | emu::round_bf16(high) << 16;
+#else
+    u32 bits;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
+    return bits;
+#endif
+}
+
+// c += a b on the tensor cores, for a tile of 16 x 8 over 8 terms in TF32. Lane l holds, with g = l / 4 and
+// t = l % 4: a at (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4); b at (t, g), (t + 4, g); c at (g, 2t),
+// (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1).
+DEV void mma_tf32(float c[4], const u32 a[4], const u32 b[2]) {
+#ifdef CUDA_EMU
+    emu::mma<8>("mma tf32", c, a, b);
+#else
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
+                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\n"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#endif
+}
+
+// The same over 16 terms in bfloat16: each word holds two neighbouring terms, at 2t where TF32 has t and at
+// 2t + 8 where it has t + 4.
+DEV void mma_bf16(float c[4], const u32 a[4], const u32 b[2]) {
+#ifdef CUDA_EMU
+    emu::mma<16>("mma bf16", c, a, b);
+#else
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\n"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#endif
+}
+
 // The number of this thread in the whole grid, and how many threads the grid has.
 DEV i64 grid_thread() { return (i64)blockIdx.x * blockDim.x + threadIdx.x; }
 DEV i64 grid_threads() { return (i64)gridDim.x * blockDim.x; }

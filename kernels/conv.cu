@@ -1,7 +1,9 @@
 // Convolution as implicit matrix products over images stored channels last; the weight is
 // [kernel row][kernel column][in][out]. No product with the zeros of the padding is avoided, none of
 // them is stored.
+#include "matrix.cuh"
 #include "product.cuh"
+#include "tensor.cuh"
 
 // Samples, input channels, rows, columns; output channels, rows, columns; kernel, stride, padding.
 struct Shape {
@@ -28,10 +30,10 @@ DEV Tap tap(int at, int channels, int s) {
 }
 
 // The input as windows see it: one window for each output pixel, one number for each tap and channel.
-DEV float seen(const float* x, const Shape& g, const Pixel& window, const Tap& t) {
+DEV const float* seen(const float* x, const Shape& g, const Pixel& window, const Tap& t) {
     int y = window.y * g.stride_h + t.r - g.pad_h, column = window.x * g.stride_w + t.s - g.pad_w;
-    if (y < 0 || y >= g.h || column < 0 || column >= g.w) return 0.f;
-    return x[(((i64)window.sample * g.h + y) * g.w + column) * g.c + t.channel];
+    if (y < 0 || y >= g.h || column < 0 || column >= g.w) return nullptr;
+    return x + (((i64)window.sample * g.h + y) * g.w + column) * g.c + t.channel;
 }
 
 // Lines are windows, depths are taps.
@@ -43,7 +45,7 @@ struct Windows {
     Shape g;
     METHOD Line line(int i) const { return pixel(i, g.p, g.q); }
     METHOD Depth depth(int k) const { return tap(k, g.c, g.s); }
-    METHOD float get(const Line& window, const Depth& t) const { return seen(x, g, window, t); }
+    METHOD const float* at(const Line& window, const Depth& t) const { return seen(x, g, window, t); }
 };
 
 // Lines are taps, depths are windows.
@@ -55,23 +57,11 @@ struct Taps {
     Shape g;
     METHOD Line line(int i) const { return tap(i, g.c, g.s); }
     METHOD Depth depth(int k) const { return pixel(k, g.p, g.q); }
-    METHOD float get(const Line& t, const Depth& window) const { return seen(x, g, window, t); }
-};
-
-// A row-major matrix whose columns are the lines.
-struct Columns {
-    typedef int Line;
-    typedef const float* Depth;
-    static const bool DEEP = false;
-    const float* p;
-    int stride;
-    METHOD Line line(int i) const { return i; }
-    METHOD Depth depth(int k) const { return p + (i64)k * stride; }
-    METHOD float get(Line i, Depth depth) const { return depth[i]; }
+    METHOD const float* at(const Line& t, const Depth& window) const { return seen(x, g, window, t); }
 };
 
 // The gradient of the output as input pixels see it: lines are input pixels, a depth is a tap and an
-// output channel; 0 where no window has that tap on that pixel.
+// output channel; nothing where no window has that tap on that pixel.
 struct Outputs {
     typedef Pixel Line;
     typedef Tap Depth;
@@ -80,12 +70,12 @@ struct Outputs {
     Shape g;
     METHOD Line line(int i) const { return pixel(i, g.h, g.w); }
     METHOD Depth depth(int k) const { return tap(k, g.o, g.s); }
-    METHOD float get(const Line& at, const Depth& t) const {
-        int y = at.y + g.pad_h - t.r, x = at.x + g.pad_w - t.s;
-        if (y < 0 || x < 0 || y % g.stride_h || x % g.stride_w) return 0.f;
+    METHOD const float* at(const Line& input, const Depth& t) const {
+        int y = input.y + g.pad_h - t.r, x = input.x + g.pad_w - t.s;
+        if (y < 0 || x < 0 || y % g.stride_h || x % g.stride_w) return nullptr;
         y /= g.stride_h, x /= g.stride_w;
-        if (y >= g.p || x >= g.q) return 0.f;
-        return dy[(((i64)at.sample * g.p + y) * g.q + x) * g.o + t.channel];
+        if (y >= g.p || x >= g.q) return nullptr;
+        return dy + (((i64)input.sample * g.p + y) * g.q + x) * g.o + t.channel;
     }
 };
 
@@ -98,26 +88,32 @@ struct Weight {
     Shape g;
     METHOD Line line(int i) const { return i * g.o; }
     METHOD Depth depth(int k) const { return w + (i64)(k / g.o) * g.c * g.o + k % g.o; }
-    METHOD float get(Line line, Depth depth) const { return depth[line]; }
+    METHOD const float* at(Line line, Depth depth) const { return depth + line; }
 };
 
-KERNEL void __launch_bounds__(256) conv_forward(
-    float* y, float* partial, u32* done, const float* x, const float* w, Shape g) {
-    Windows a = {x, g};
-    Columns b = {w, g.o};
-    product(y, partial, done, a, b, {g.n * g.p * g.q, g.o, g.r * g.s * g.c}, 0);
-}
+#define CONV(suffix, PRODUCT)                                                                      \
+    KERNEL void __launch_bounds__(256) conv_forward##suffix(                                       \
+        float* y, float* partial, u32* done, const float* x, const float* w, Shape g) {            \
+        Windows a = {x, g};                                                                        \
+        Across b = {w, g.o};                                                                       \
+        Extent e = {g.n * g.p * g.q, g.o, g.r * g.s * g.c};                                        \
+        PRODUCT(y, partial, done, a, b, e, 0);                                                     \
+    }                                                                                              \
+    KERNEL void __launch_bounds__(256) conv_backward_data##suffix(                                 \
+        float* dx, float* partial, u32* done, const float* dy, const float* w, Shape g, int add) { \
+        Outputs a = {dy, g};                                                                       \
+        Weight b = {w, g};                                                                         \
+        Extent e = {g.n * g.h * g.w, g.c, g.r * g.s * g.o};                                        \
+        PRODUCT(dx, partial, done, a, b, e, add);                                                  \
+    }                                                                                              \
+    KERNEL void __launch_bounds__(256) conv_backward_weight##suffix(                               \
+        float* dw, float* partial, u32* done, const float* x, const float* dy, Shape g, int add) { \
+        Taps a = {x, g};                                                                           \
+        Across b = {dy, g.o};                                                                      \
+        Extent e = {g.r * g.s * g.c, g.o, g.n * g.p * g.q};                                        \
+        PRODUCT(dw, partial, done, a, b, e, add);                                                  \
+    }
 
-KERNEL void __launch_bounds__(256) conv_backward_data(
-    float* dx, float* partial, u32* done, const float* dy, const float* w, Shape g, int add) {
-    Outputs a = {dy, g};
-    Weight b = {w, g};
-    product(dx, partial, done, a, b, {g.n * g.h * g.w, g.c, g.r * g.s * g.o}, add);
-}
-
-KERNEL void __launch_bounds__(256) conv_backward_weight(
-    float* dw, float* partial, u32* done, const float* x, const float* dy, Shape g, int add) {
-    Taps a = {x, g};
-    Columns b = {dy, g.o};
-    product(dw, partial, done, a, b, {g.r * g.s * g.c, g.o, g.n * g.p * g.q}, add);
-}
+CONV(, product)
+CONV(_tf32, tensor_product<Tf32>)
+CONV(_bf16, tensor_product<Bf16>)

@@ -40,3 +40,20 @@ KERNEL void mse_backward(
     for (i64 i = grid_thread(); i < n; i += grid_threads())
         put(dx + i, scale * (x[i] - t[i]), add);
 }
+
+// y[i, j] = x[i, j] where keep[j] is not 0, else value; a masked column of x is not looked at.
+KERNEL void mask_columns(
+    float* y, const float* x, const float* keep, float value, i64 n, int cols, int add) {
+    for (i64 i = grid_thread(); i < n; i += grid_threads())
+        put(y + i, keep[i % cols] != 0.f ? x[i] : value, add);
+}
+
+// y[k, j] = x[index[k], j]; 0 where the index is negative or x has no column j.
+KERNEL void gather_rows(
+    float* y, const float* x, const float* index, i64 n, int y_cols, int x_cols, int add) {
+    for (i64 i = grid_thread(); i < n; i += grid_threads()) {
+        i64 row = (i64)index[i / y_cols];
+        int j = (int)(i % y_cols);
+        put(y + i, row >= 0 && j < x_cols ? x[row * x_cols + j] : 0.f, add);
+    }
+}

@@ -1,5 +1,6 @@
 // The row-weighted loss of DER: L = sum_i w_ce[i] CE(o_i, label_i) + w_mse[i] sum_{j < width} (o_ij - z_ij)^2.
-// `rows` is a table of label, w_ce, w_mse, width. A term of weight 0 is not evaluated.
+// `rows` is a table of label, w_ce, w_mse, width. A term of weight 0 is not evaluated, and a stored z that is
+// NaN has none.
 #include "common.cuh"
 
 // One block; each warp takes every warps-th row. Writes terms = [L, current CE, MSE, replay CE], and the
@@ -31,7 +32,8 @@ KERNEL void __launch_bounds__(1024) row_loss_forward(
             const float* z = targets + (i64)i * c;
             int width = (int)row[3];
             float squares = 0.f;
-            for (int j = lane; j < width; j += 32) squares += (o[j] - z[j]) * (o[j] - z[j]);
+            for (int j = lane; j < width; j += 32)
+                if (!is_nan(z[j])) squares += (o[j] - z[j]) * (o[j] - z[j]);
             squares = warp_sum(squares);
             if (lane == 0) mse += w_mse * squares;
         }
@@ -56,7 +58,8 @@ KERNEL void row_loss_backward(
         const float* row = rows + at / c * 4;
         float d = 0.f;
         if (row[1] != 0.f) d += row[1] * (probs[at] - (j == (int)row[0] ? 1.f : 0.f));
-        if (row[2] != 0.f && j < (int)row[3]) d += 2.f * row[2] * (logits[at] - targets[at]);
+        if (row[2] != 0.f && j < (int)row[3] && !is_nan(targets[at]))
+            d += 2.f * row[2] * (logits[at] - targets[at]);
         put(dx + at, dl[0] * d, add);
     }
 }

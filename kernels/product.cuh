@@ -3,7 +3,7 @@
 //
 //   Line line(int i)            what is worth computing once for a line
 //   Depth depth(int k)          what is worth computing once for a depth
-//   float get(Line, Depth)      the number there
+//   const float* at(Line, Depth)   where the number there is; null for a zero that is not stored
 //   static const bool DEEP      numbers of one line are neighbours in memory (rather than those of
 //                               one depth), which decides how a warp is laid over a tile
 #pragma once
@@ -45,7 +45,8 @@ template <class Load> struct Share {
 #pragma unroll
         for (int i = 0; i < PER_THREAD; i++) {
             int line = Load::DEEP ? i : 0, k = k0 + local_depth(i);
-            values[i] = inside[line] && k < end ? load.get(lines[line], load.depth(k)) : 0.f;
+            const float* at = inside[line] && k < end ? load.at(lines[line], load.depth(k)) : nullptr;
+            values[i] = at ? *at : 0.f;
         }
     }
     METHOD void write(float (*tile)[TILE + 4]) const {
@@ -54,16 +55,41 @@ template <class Load> struct Share {
     }
 };
 
+// The end of a product whose terms were divided among the blocks of gridDim.z: each has written its tile
+// (rows x cols, from row0 and col0) to its part of `partial`, and the last one to come adds the parts up in
+// order, so that the result does not depend on which one that is. `done` holds a zero for each tile and is
+// zero again afterwards.
+DEV void add_splits(
+    float* c, const float* partial, u32* done, const Extent& e, int row0, int col0, int rows,
+    int cols, int add) {
+    SHARED(u32, finished, );
+    // Publish the tile before counting it.
+    __threadfence();
+    __syncthreads();
+    u32* counter = done + blockIdx.y * gridDim.x + blockIdx.x;
+    if (threadIdx.x == 0) finished = atomicAdd(counter, 1u);
+    __syncthreads();
+    if (finished != gridDim.z - 1) return;
+    __threadfence();
+    i64 size = (i64)e.m * e.n;
+    for (int at = threadIdx.x; at < rows * cols; at += THREADS) {
+        int row = row0 + at / cols, col = col0 + at % cols;
+        if (row >= e.m || col >= e.n) continue;
+        i64 i = (i64)row * e.n + col;
+        float total = 0.f;
+        for (int s = 0; s < gridDim.z; s++) total += __ldcg(partial + s * size + i);
+        put(c + i, total, add);
+    }
+    if (threadIdx.x == 0) *counter = 0;
+}
+
 // One block computes one tile of C over one range of depths: grid (rows, columns, splits) of tiles.
-// With several splits each writes its tile to `partial`, and the last block to finish adds them up in
-// order, so that the result does not depend on which one that is. `done` holds a zero for each tile
-// and is zero again afterwards.
+// In f32, and without any condition on sizes and addresses.
 template <class LoadA, class LoadB>
 DEV void product(
     float* c, float* partial, u32* done, const LoadA& load_a, const LoadB& load_b, Extent e, int add) {
     SHARED(float, a, [2][DEPTH][TILE + 4]);
     SHARED(float, b, [2][DEPTH][TILE + 4]);
-    SHARED(u32, finished, );
     int row0 = blockIdx.x * TILE, col0 = blockIdx.y * TILE;
     int steps = (e.k + DEPTH - 1) / DEPTH, share = (steps + gridDim.z - 1) / gridDim.z * DEPTH;
     int begin = share * blockIdx.z, end = begin + share < e.k ? begin + share : e.k;
@@ -120,23 +146,5 @@ DEV void product(
             int row = row0 + ty * 4 + i, col = col0 + tx * 4 + j;
             if (row < e.m && col < e.n) put(out + (i64)row * e.n + col, sum[i][j], whole && add);
         }
-    if (whole) return;
-
-    // Publish the tile before counting it.
-    __threadfence();
-    __syncthreads();
-    u32* counter = done + blockIdx.y * gridDim.x + blockIdx.x;
-    if (threadIdx.x == 0) finished = atomicAdd(counter, 1u);
-    __syncthreads();
-    if (finished != gridDim.z - 1) return;
-    __threadfence();
-    for (int at = threadIdx.x; at < TILE * TILE; at += THREADS) {
-        int row = row0 + at / TILE, col = col0 + at % TILE;
-        if (row >= e.m || col >= e.n) continue;
-        i64 i = (i64)row * e.n + col;
-        float total = 0.f;
-        for (int s = 0; s < gridDim.z; s++) total += __ldcg(partial + s * size + i);
-        put(c + i, total, add);
-    }
-    if (threadIdx.x == 0) *counter = 0;
+    if (!whole) add_splits(c, partial, done, e, row0, col0, TILE, TILE, add);
 }

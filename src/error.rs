@@ -59,6 +59,9 @@ pub enum Error {
     /// Saved weights do not fit the model they are loaded into.
     #[error("{0}")]
     StateDict(String),
+    /// A checkpoint does not fit the run that is to go on from it.
+    #[error("{0}")]
+    Checkpoint(String),
     /// The run was interrupted by the user.
     #[error("{0}")]
     Interrupted(String),

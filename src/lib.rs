@@ -16,7 +16,9 @@ pub mod replay;
 pub mod report;
 pub mod rng;
 pub mod shape;
+pub mod snapshot;
 pub mod tape;
+pub mod template;
 pub mod training;
 
 pub use error::{Error, Result};
@@ -31,7 +33,9 @@ pub mod prelude {
     pub use crate::data::{ClassificationDataset, Dataset};
     pub use crate::error::{Error, Result};
     pub use crate::nn::{
-        BatchNorm, Conv2d, LeNet5, Linear, Mlp, Module, ResNet18, SimpleCnn, SimpleMlp,
+        Adaptation, BatchNorm, Conv2d, Head, IncrementalClassifier, LeNet5, Linear, Mlp, Module,
+        MultiHeadClassifier, ResNet18, ResNet32, SimpleCnn, SimpleMlp, as_multitask,
+        with_incremental_head, with_multi_head,
     };
     pub use crate::optim::Sgd;
     pub use crate::tape::{Device, Mode, Tape, Var};

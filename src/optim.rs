@@ -1,5 +1,7 @@
 //! Optimisers.
 
+use serde::{Deserialize, Serialize};
+
 use crate::backend::SgdStep;
 use crate::error::{Error, Result};
 use crate::tape::Tape;
@@ -13,7 +15,7 @@ use crate::tape::Tape;
 /// let sgd = Sgd::new(0.1).momentum(0.9).weight_decay(1e-4);
 /// assert_eq!(sgd.lr, 0.1);
 /// ```
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Sgd {
     /// Learning rate.
     pub lr: f32,

@@ -11,10 +11,10 @@ use crate::rng::TorchGenerator;
 use crate::shape::{Shape, Window};
 use ndarray::{ArrayD, CowArray, IxDyn};
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::ops::Range;
 
-pub use crate::graph::{BufferId, Graph, Mode, Norm, ParamId, ParamLayout, Var};
+pub use crate::backend::Precision;
+pub use crate::graph::{BufferId, Graph, MaskId, Mode, Norm, ParamId, ParamLayout, Var};
 pub use crate::ops::{DerLoss, LossRows};
 
 /// Where a tape computes.
@@ -80,6 +80,9 @@ macro_rules! on {
     };
 }
 
+mod parameters;
+mod state;
+
 impl Tape {
     /// A tape on `device`, its generator seeded with 0.
     ///
@@ -100,6 +103,24 @@ impl Tape {
                 ));
             }
         })
+    }
+
+    /// How matrix products and convolutions multiply from now on.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the device has no such precision: only a GPU has another one than its own.
+    pub fn set_precision(&mut self, precision: Precision) -> Result<()> {
+        match self {
+            #[cfg(feature = "cuda")]
+            Tape::Cuda(g) => g.backend.set_precision(precision),
+            _ if precision == Precision::Full => {}
+            _ => {
+                return Err(Error::Device(format!(
+                    "a precision of {precision:?} needs a GPU: use --device cuda, or --precision f32"
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Seeds the generator of the run, as `torch.manual_seed`.
@@ -276,6 +297,24 @@ impl Tape {
         on!(self, g => g.slice(x, range.start, range.len()))
     }
 
+    /// See [`Graph::mask_columns`].
+    #[track_caller]
+    pub fn mask_columns(&mut self, x: Var, mask: MaskId, value: f32) -> Var {
+        on!(self, g => g.mask_columns(x, mask, value))
+    }
+
+    /// See [`Graph::take_rows`].
+    #[track_caller]
+    pub fn take_rows(&mut self, x: Var, labels: &[u32], label: u32) -> Var {
+        on!(self, g => g.take_rows(x, labels, label))
+    }
+
+    /// See [`Graph::put_rows`].
+    #[track_caller]
+    pub fn put_rows(&mut self, x: Var, labels: &[u32], label: u32, cols: usize) -> Var {
+        on!(self, g => g.put_rows(x, labels, label, cols))
+    }
+
     /// See [`Graph::cross_entropy`].
     #[track_caller]
     pub fn cross_entropy(&mut self, logits: Var, labels: &[u32]) -> Var {
@@ -300,7 +339,7 @@ impl Tape {
         &mut self,
         logits: Var,
         rows: &LossRows<'_>,
-        weights: impl Fn(usize) -> (f64, f64),
+        weights: impl FnMut(usize) -> (f64, f64),
     ) -> Var {
         on!(self, g => g.row_loss(logits, rows, weights))
     }
@@ -358,160 +397,6 @@ impl Tape {
     fn dims(&self, v: Var) -> Vec<usize> {
         let shape = self.shape(v);
         shape.dims()[..shape.rank()].to_vec()
-    }
-
-    // --- parameters --------------------------------------------------------------------------
-
-    /// Adds a parameter; `init` is in PyTorch's order.
-    ///
-    /// # Panics
-    /// If the name is taken or the number of values does not fit.
-    #[track_caller]
-    pub fn parameter(&mut self, name: &str, layout: ParamLayout, init: &[f32]) -> ParamId {
-        on!(self, g => g.parameter(name, layout, &Elem::from_f32s(init)))
-    }
-
-    /// Adds the parameters and running statistics of a batch normalisation. See [`Graph::norm`].
-    #[track_caller]
-    pub fn norm(&mut self, name: &str, channels: usize, eps: f32, momentum: f32) -> Norm {
-        on!(self, g => g.norm(name, channels, eps, momentum))
-    }
-
-    /// The parameters, in the order of creation.
-    pub fn parameters(&self) -> Vec<ParamId> {
-        on!(self, g => g.params.ids().collect())
-    }
-
-    /// The name of a parameter, as in PyTorch's state dict.
-    pub fn parameter_name(&self, id: ParamId) -> &str {
-        on!(self, g => g.params.name(id))
-    }
-
-    /// The values of a parameter, in PyTorch's shape and order.
-    pub fn parameter_value(&self, id: ParamId) -> ArrayD<f32> {
-        let values = on!(self, g => narrow(&g.params.read(&g.backend, id)));
-        array(self.parameter_dims(id), values)
-    }
-
-    /// The gradient of a parameter in this step, if it has one.
-    pub fn parameter_grad(&self, id: ParamId) -> Option<ArrayD<f32>> {
-        let values = on!(self, g => g.params.read_grad(&g.backend, id).map(|x| narrow(&x)));
-        values.map(|values| array(self.parameter_dims(id), values))
-    }
-
-    /// Overwrites a parameter.
-    ///
-    /// # Errors
-    /// [`Error::StateDict`] if the shape differs.
-    pub fn set_parameter(&mut self, id: ParamId, value: &ArrayD<f32>) -> Result<()> {
-        let dims = self.parameter_dims(id);
-        if value.shape() != dims {
-            return Err(Error::StateDict(format!(
-                "parameter {}: expected the shape {dims:?}, found {:?}; was it saved from another \
-                 model?",
-                self.parameter_name(id),
-                value.shape()
-            )));
-        }
-        let values: Vec<f32> = value.iter().copied().collect();
-        on!(self, g => g.params.write_values(&g.backend, id, &Elem::from_f32s(&values)))
-    }
-
-    /// Freezes or thaws a parameter (PyTorch's `requires_grad`).
-    pub fn set_trainable(&mut self, id: ParamId, trainable: bool) {
-        on!(self, g => g.params.set_trainable(id, trainable));
-    }
-
-    fn parameter_dims(&self, id: ParamId) -> Vec<usize> {
-        let shape = on!(self, g => g.params.layout(id).shape());
-        shape.dims()[..shape.rank()].to_vec()
-    }
-
-    /// All parameters and running statistics by PyTorch's names, in the order of creation.
-    pub fn state_dict(&self) -> Vec<(String, ArrayD<f32>)> {
-        let mut out: Vec<_> = (self.parameters().into_iter())
-            .map(|id| {
-                (
-                    self.parameter_name(id).to_string(),
-                    self.parameter_value(id),
-                )
-            })
-            .collect();
-        for id in on!(self, g => g.params.buffer_ids().collect::<Vec<_>>()) {
-            let (name, values) = on!(self, g => (
-                g.params.buffer(id).0,
-                narrow(&g.params.read_running(&g.backend, id)),
-            ));
-            let (mean, var) = values.split_at(values.len() / 2);
-            out.push((
-                format!("{name}.running_mean"),
-                array(vec![mean.len()], mean.to_vec()),
-            ));
-            out.push((
-                format!("{name}.running_var"),
-                array(vec![var.len()], var.to_vec()),
-            ));
-        }
-        out
-    }
-
-    /// For each batch normalisation, its name and how many batches its running statistics have
-    /// seen (PyTorch's `num_batches_tracked`).
-    pub fn batches(&self) -> Vec<(String, u64)> {
-        on!(self, g => g.params.buffer_ids().map(|id| {
-            let (name, _, batches) = g.params.buffer(id);
-            (name.to_string(), batches)
-        }).collect())
-    }
-
-    /// Loads what [`state_dict`](Self::state_dict) or PyTorch saved. Strict: each name must be
-    /// there in its shape, and nothing else (`num_batches_tracked` may be there or not). Nothing
-    /// is changed when it fails.
-    ///
-    /// # Errors
-    /// [`Error::StateDict`] naming what is missing, unexpected or of another shape.
-    pub fn load_state_dict(&mut self, state: &BTreeMap<String, ArrayD<f32>>) -> Result<()> {
-        let mut unexpected: Vec<&str> = state.keys().map(String::as_str).collect();
-        unexpected.retain(|name| !name.ends_with(".num_batches_tracked"));
-        for (name, have) in self.state_dict() {
-            let Some(value) = state.get(&name) else {
-                return Err(Error::StateDict(format!(
-                    "{name} is missing from the saved weights; were they saved from another model?"
-                )));
-            };
-            if value.shape() != have.shape() {
-                return Err(Error::StateDict(format!(
-                    "{name}: expected the shape {:?}, found {:?}; were the weights saved from \
-                     another model?",
-                    have.shape(),
-                    value.shape()
-                )));
-            }
-            unexpected.retain(|other| *other != name);
-        }
-        if let Some(name) = unexpected.first() {
-            return Err(Error::StateDict(format!(
-                "the saved weights hold {name}, which this model does not have"
-            )));
-        }
-        for id in self.parameters() {
-            let name = self.parameter_name(id).to_string();
-            self.set_parameter(id, &state[&name])?;
-        }
-        for id in on!(self, g => g.params.buffer_ids().collect::<Vec<_>>()) {
-            let name = on!(&mut *self, g => g.params.buffer(id).0.to_string());
-            let part = |what: &str| state[&format!("{name}.{what}")].iter().copied();
-            let values: Vec<f32> = part("running_mean").chain(part("running_var")).collect();
-            let batches = state
-                .get(&format!("{name}.num_batches_tracked"))
-                .and_then(|a| a.first())
-                .map_or(0, |&b| b as u64);
-            on!(self, g => {
-                let values = Elem::from_f32s(&values);
-                g.params.write_running(&g.backend, id, &values, batches);
-            });
-        }
-        Ok(())
     }
 }
 

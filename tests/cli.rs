@@ -165,6 +165,23 @@ fn the_other_benchmarks_train() {
 }
 
 #[test]
+fn a_head_for_each_task_is_trained_saved_and_loaded() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let options = "--model mt-simple-mlp --hidden-size 32 --return-task-id --out heads --quiet";
+    succeeds(here, options);
+    let summary = records(&here.join("heads")).pop().unwrap();
+    let accuracy = summary["accuracy_stream"].as_f64().unwrap();
+    assert!(accuracy > 0.5, "{accuracy}");
+    let tested = succeeds(here, "eval --model heads");
+    let last = tested.lines().last().unwrap();
+    assert!(
+        last.contains(&format!("{:.2} %", 100.0 * accuracy)),
+        "{last} says {accuracy}"
+    );
+}
+
+#[test]
 fn impossible_values_are_one_line_that_names_the_option_and_leave_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();

@@ -117,6 +117,38 @@ fn a_captured_step_has_the_bits_of_one_that_is_not() {
 }
 
 #[test]
+fn a_precision_is_the_gpus_and_changes_the_losses_a_little() {
+    let Some(driver) = cuda_emu::folder() else {
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let train = |options: &str| {
+        let line = format!("train --n-experiences 1 --train-mb-size 200 {options}");
+        run(folder.path(), &driver, &[], &line)
+    };
+    let last_loss = |precision: &str| {
+        let options = format!("--device cuda --precision {precision} --out {precision}");
+        let output = train(&options);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let records = records(&folder.path().join(precision));
+        let losses = records.iter().filter(|r| r["type"] == "iteration");
+        losses.last().expect("an iteration")["loss"]
+            .as_f64()
+            .expect("a loss")
+    };
+    let full = last_loss("f32");
+    for (precision, near) in [("tf32", 1e-2), ("bf16", 5e-2)] {
+        let off = (last_loss(precision) - full).abs();
+        assert!(
+            off > 0.0 && off <= near,
+            "{precision}: {off} away from {full}"
+        );
+    }
+    let message = text(&train("--precision bf16").stderr);
+    assert!(message.contains("needs a GPU"), "{message}");
+}
+
+#[test]
 fn whatever_is_missing_is_said_in_one_line() {
     let Some(driver) = cuda_emu::folder() else {
         return;

@@ -91,6 +91,20 @@ impl Elem for f64 {
     }
 }
 
+/// How exactly a device multiplies in matrix products and convolutions. Sums, and everything else, are of
+/// the backend's own type.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Precision {
+    /// As the backend's numbers are.
+    #[default]
+    Full,
+    /// Factors rounded to TF32, with 10 bits of fraction (what PyTorch lets convolutions use on a GPU
+    /// unless told otherwise).
+    Tf32,
+    /// Factors rounded to bfloat16, with 7 bits of fraction.
+    Bf16,
+}
+
 /// Whether a primitive overwrites its destination or adds to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Write {
@@ -340,6 +354,28 @@ pub trait Backend: Send {
         write: Write,
     );
 
+    /// `y[i, j] = x[i, j]` where `keep[j]` is not 0, else `value`, or added to `y`; `x` and `y` have as
+    /// many columns as `keep` numbers. What stands in a masked column of `x` is not looked at.
+    fn mask_columns(
+        &self,
+        y: Dst<'_, Self>,
+        x: Src<'_, Self>,
+        keep: Src<'_, Self>,
+        value: Self::Elem,
+        write: Write,
+    );
+    /// `y[k, j] = x[index[k], j]`, or added to `y`; 0 where `index[k]` is negative or `x` has no column j.
+    /// `y` has as many rows as `index` numbers; columns of `x` beyond those of `y` are left out.
+    fn gather_rows(
+        &self,
+        y: Dst<'_, Self>,
+        y_cols: usize,
+        x: Src<'_, Self>,
+        x_cols: usize,
+        index: Src<'_, Self>,
+        write: Write,
+    );
+
     /// Convolution: `y[o] = Σ over taps t inside the image of x[o·stride + t - padding] · w[t]`;
     /// `x`, `y` spatial.
     fn conv2d(&self, y: Dst<'_, Self>, x: Src<'_, Self>, w: Src<'_, Self>, conv: Conv);
@@ -440,7 +476,7 @@ pub trait Backend: Send {
     ///
     /// `rows` is `n x 4`: label, `w_ce`, `w_mse`, `width` ([`ROW_LOSS_COLUMNS`]). `targets` (`n x c`)
     /// holds the stored logits z; it is read only where `w_mse` is not 0 and only up to `width`, and
-    /// may be `None` when no row needs it. A term whose weight is 0 is not evaluated, so nothing
+    /// may be `None` when no row needs it. A z that is NaN was not stored: its term is left out. A term whose weight is 0 is not evaluated, so nothing
     /// infinite in it can poison the sum. Writes `terms = [L, CE of current rows, MSE, CE of replay
     /// rows]`, all weighted, so that the last three add up to the first; and the softmax of each row
     /// with `w_ce != 0` into `probs` (`n x c`) for the backward pass; the other rows of `probs`
@@ -454,7 +490,8 @@ pub trait Backend: Send {
         targets: Option<Src<'_, Self>>,
         dims: RowLoss,
     );
-    /// `dx = dl·(w_ce·(softmax(o) - onehot(label)) + 2·w_mse·(o - z))`, row by row; `dl` is one number.
+    /// `dx = dl·(w_ce·(softmax(o) - onehot(label)) + 2·w_mse·(o - z))`, row by row, without the last
+    /// term where z was not stored; `dl` is one number.
     #[expect(
         clippy::too_many_arguments,
         reason = "what the forward pass saved, and the gradient"

@@ -31,6 +31,7 @@ Examples:
   unforget data get mnist                        download the full MNIST
   unforget train --data full --out runs/full     DER++ on all of it
   unforget train --config runs/full/config.toml  the same run again
+  unforget train --resume runs/full              go on with a run that was cut
   unforget eval --model runs/full                test its final weights";
 
 #[derive(Parser)]
@@ -89,10 +90,30 @@ pub fn main() -> ExitCode {
 }
 
 fn train(options: &TrainOptions) -> Result<()> {
+    if let Some(folder) = &options.resume {
+        return resume(options, &RunFolder::open(folder));
+    }
     let mut layers = file(options.config.as_deref())?;
     layers.push(options.to_table());
     let config = Config::from_layers(layers)?;
     experiment::train(&config, &interrupt()?)?;
+    Ok(())
+}
+
+/// Goes on with the run in `folder`, whose configuration decides everything that has an influence
+/// on the result.
+fn resume(options: &TrainOptions, folder: &RunFolder) -> Result<()> {
+    let given = options.to_table();
+    if let Some(option) = (given.keys()).find(|name| !["threads", "quiet"].contains(&name.as_str()))
+    {
+        return Err(Error::config(
+            format!("--{option}"),
+            "only --threads and --quiet together with --resume",
+            "another option (it would change the run)",
+        ));
+    }
+    let config = Config::from_layers([Config::read_table(&folder.config())?, given])?;
+    experiment::resume(&config, folder, &interrupt()?)?;
     Ok(())
 }
 

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use serde::Serialize;
-use unforget::experiment::{BenchmarkName, DataSource, DeviceName, ModelName, StrategyName};
+use unforget::experiment::{
+    BenchmarkName, DataSource, DeviceName, ModelName, PrecisionName, StrategyName,
+};
 
 /// The options of `unforget train`.
 #[derive(Args, Serialize)]
@@ -28,6 +30,16 @@ pub struct TrainOptions {
     #[arg(long, value_name = "FILE", help_heading = "Run")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
+    /// Go on with the run in this folder from its last checkpoint; only --threads and --quiet may
+    /// be given with it
+    #[arg(
+        long,
+        value_name = "RUNDIR",
+        help_heading = "Run",
+        conflicts_with = "config"
+    )]
+    #[serde(skip)]
+    pub resume: Option<PathBuf>,
 }
 
 /// The options of `unforget eval`.
@@ -179,6 +191,9 @@ struct RunOptions {
     /// Write the losses of every N-th step [default: 10]
     #[arg(long, value_name = "N")]
     log_every: Option<i64>,
+    /// Write a checkpoint every so many steps [default: 0, every 30 seconds]
+    #[arg(long, value_name = "N")]
+    checkpoint_every: Option<i64>,
     /// The folder to write, new or empty [default: runs/TIME-STRATEGY-BENCHMARK]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -195,6 +210,9 @@ struct CommonOptions {
     /// [default: cpu]
     #[arg(long, value_name = "DEVICE", value_parser = device)]
     device: Option<String>,
+    /// How products and convolutions multiply; tf32 and bf16 use a GPU's tensor cores [default: f32]
+    #[arg(long, value_parser = PossibleValuesParser::new(PrecisionName::NAMES))]
+    precision: Option<String>,
     /// Threads, 0 for one a core; never changes the result. Steps of an MLP are too small to be
     /// shared between threads [default: 1]
     #[arg(long, value_name = "N")]

@@ -9,10 +9,10 @@ use crate::data::{Dataset, embedded};
 use crate::nn::Module;
 use crate::nn::models::{self, ModelOptions};
 use crate::optim::Sgd;
-use crate::tape::Tape;
+use crate::tape::{Precision, Tape};
 use crate::training::{Cumulative, Der, Joint, Naive, Replay, StrategyBuilder};
 
-use super::config::{BenchmarkName, Config, DataSource, StrategyName};
+use super::config::{BenchmarkName, Config, DataSource, PrecisionName, StrategyName};
 
 /// Reads the data and makes the stream of experiences.
 pub(super) fn benchmark(config: &Config) -> Result<Benchmark> {
@@ -103,6 +103,11 @@ fn model(config: &Config, benchmark: &Benchmark) -> Result<(Tape, Box<dyn Module
         xavier: config.xavier,
     };
     let mut tape = Tape::new(config.device.device())?;
+    tape.set_precision(match config.precision {
+        PrecisionName::F32 => Precision::Full,
+        PrecisionName::Tf32 => Precision::Tf32,
+        PrecisionName::Bf16 => Precision::Bf16,
+    })?;
     tape.manual_seed(config.seed);
     let name = config.model.name();
     let model = models::build(name, &mut tape, input, benchmark.n_classes(), &options)?;

@@ -11,7 +11,7 @@ use crate::{Error, Result};
 mod choices;
 mod device;
 
-pub use choices::{BenchmarkName, DataSource, ModelName, StrategyName};
+pub use choices::{BenchmarkName, DataSource, ModelName, PrecisionName, StrategyName};
 pub use device::DeviceName;
 
 /// A whole run. [`Config::default`] is the main job: DER++ on the embedded Split-MNIST.
@@ -92,10 +92,15 @@ pub struct Config {
     pub seed: u64,
     /// Where to compute. A GPU rounds differently from a processor.
     pub device: DeviceName,
+    /// How products and convolutions multiply; other than `f32` on a GPU only.
+    pub precision: PrecisionName,
     /// Threads; 0 is one for each core. The result does not depend on it.
     pub threads: usize,
     /// Losses are written every so many steps.
     pub log_every: usize,
+    /// A checkpoint is written every so many steps; 0: every 30 seconds. (And at the end, and when
+    /// the run is interrupted.)
+    pub checkpoint_every: usize,
     /// The folder to write; unset: a new one under `runs/`. Never part of a written config.
     #[serde(skip_serializing)]
     pub out: Option<PathBuf>,
@@ -138,8 +143,10 @@ impl Default for Config {
             eval_mb_size: 256,
             seed: 0,
             device: DeviceName::Cpu,
+            precision: PrecisionName::F32,
             threads: 1,
             log_every: 10,
+            checkpoint_every: 0,
             out: None,
             quiet: false,
         }
@@ -274,7 +281,8 @@ impl Config {
         let (size, layers, drop) = match self.model {
             ModelName::Mlp => (Some(100), Some(2), None),
             ModelName::SimpleMlp => (Some(512), Some(1), Some(0.5)),
-            ModelName::SimpleCnn => (None, None, Some(0.25)),
+            ModelName::MtSimpleMlp => (Some(512), None, Some(0.5)),
+            ModelName::SimpleCnn | ModelName::MtSimpleCnn => (None, None, Some(0.25)),
             _ => (None, None, None),
         };
         let unused = [

@@ -23,6 +23,10 @@ pub fn evaluate(config: &Config, model: &Path) -> Result<EvalResult> {
     build::in_pool(&config, || {
         let benchmark = build::benchmark(&config)?;
         let mut strategy = build::strategy(&config, &benchmark)?.build()?;
+        // Heads that grow get the shape that training gave them.
+        for experience in benchmark.train_stream() {
+            strategy.state_mut().adapt_model(experience);
+        }
         strategy
             .state_mut()
             .tape

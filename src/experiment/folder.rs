@@ -67,6 +67,11 @@ impl RunFolder {
         self.0.join("metrics.jsonl")
     }
 
+    /// Everything that a resumed run needs.
+    pub fn checkpoint(&self) -> PathBuf {
+        self.0.join("checkpoint.safetensors")
+    }
+
     /// The weights at the end.
     pub fn model(&self) -> PathBuf {
         self.0.join("model.safetensors")

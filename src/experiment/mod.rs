@@ -7,11 +7,14 @@ mod build;
 mod config;
 mod evaluate;
 mod folder;
+mod keep;
 mod run;
 mod summary;
 
-pub use config::{BenchmarkName, Config, DataSource, DeviceName, ModelName, StrategyName};
+pub use config::{
+    BenchmarkName, Config, DataSource, DeviceName, ModelName, PrecisionName, StrategyName,
+};
 pub use evaluate::evaluate;
 pub use folder::RunFolder;
-pub use run::{Finished, train};
+pub use run::{Finished, resume, train};
 pub use summary::Summary;

@@ -1,20 +1,21 @@
 //! One training run, from the configuration to the folder it leaves.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::benchmarks::Benchmark;
-use crate::checkpoint::{save_model, write_atomically};
-use crate::logging::{Console, IterationLog, MetricsFile, Progress, StopOnInterrupt, percent};
+use crate::checkpoint::{read_snapshot, save_model, write_atomically};
+use crate::logging::{Console, IterationLog, MetricsFile, ProgressBars, percent};
 use crate::report::{self, LossPoint, ReportData};
-use crate::training::{EvalResult, Strategy};
+use crate::training::{EvalResult, Strategy, StrategyBuilder};
 use crate::{Error, Result};
 
 use super::build;
 use super::config::{Config, StrategyName};
 use super::folder::RunFolder;
+use super::keep::{Checkpoints, Progress, lock};
 use super::summary::{Scores, Summary, stream};
 
 /// A run that came to its end.
@@ -30,8 +31,9 @@ pub struct Finished {
 /// experience, and leaves a folder with `config.toml`, `metrics.jsonl`, `model.safetensors` and
 /// `report.html`. Everything is checked, and the data read, before the folder is made.
 ///
-/// When `interrupt` is raised, the training stops after the step it is in; what there is gets
-/// written all the same.
+/// Checkpoints are written as the configuration says. When `interrupt` is raised, the training stops
+/// after the step it is in; what there is gets written all the same, and [`resume`] goes on from
+/// there.
 ///
 /// # Errors
 /// [`Error::Config`] for an impossible configuration or an `out` that is in use,
@@ -42,6 +44,24 @@ pub fn train(config: &Config, interrupt: &Arc<AtomicBool>) -> Result<Finished> {
     build::in_pool(&config, || Run::start(&config, interrupt)?.go())
 }
 
+/// Goes on with the run in `folder` from its last checkpoint (from its beginning, if it has none)
+/// as if it had never been cut: every later loss and the final weights are the same, bit for bit.
+/// `config` is the one in the folder.
+///
+/// # Errors
+/// As for [`train`]; [`Error::Checkpoint`] and [`Error::Format`] if the checkpoint is damaged or of
+/// another run.
+pub fn resume(
+    config: &Config,
+    folder: &RunFolder,
+    interrupt: &Arc<AtomicBool>,
+) -> Result<Finished> {
+    let config = config.clone().resolve()?;
+    build::in_pool(&config, || {
+        Run::again(&config, folder.clone(), interrupt)?.go()
+    })
+}
+
 struct Run<'a> {
     config: &'a Config,
     interrupt: &'a AtomicBool,
@@ -49,21 +69,14 @@ struct Run<'a> {
     benchmark: Benchmark,
     folder: RunFolder,
     strategy: Strategy,
-    metrics: Arc<Mutex<MetricsFile>>,
-    scores: Scores,
-    buffer: Vec<Vec<(u32, usize)>>,
-    training: Duration,
-    samples: usize,
+    checkpoints: Checkpoints,
 }
 
 impl<'a> Run<'a> {
     fn start(config: &'a Config, interrupt: &'a Arc<AtomicBool>) -> Result<Self> {
-        let console = Console {
-            quiet: config.quiet,
-        };
         let benchmark = build::benchmark(config)?;
         // Before the folder: a model that cannot be built must not leave an empty one behind.
-        let mut builder = build::strategy(config, &benchmark)?;
+        let builder = build::strategy(config, &benchmark)?;
         let (strategy_name, name) = (config.strategy.name(), config.benchmark.name());
         let folder = RunFolder::create(config.out.as_deref(), strategy_name, name)?;
         let text = toml::to_string(config).expect("a config is a flat table of TOML values");
@@ -72,15 +85,69 @@ impl<'a> Run<'a> {
             folder.config().display()
         );
         write_atomically(&folder.config(), text.as_bytes())?;
-        let metrics = Arc::new(Mutex::new(MetricsFile::create(&folder.metrics())?));
+        let metrics = MetricsFile::create(&folder.metrics())?;
+        let progress = Progress::default();
+        Run::with(
+            config, interrupt, benchmark, builder, folder, progress, metrics,
+        )
+    }
+
+    fn again(
+        config: &'a Config,
+        folder: RunFolder,
+        interrupt: &'a Arc<AtomicBool>,
+    ) -> Result<Self> {
+        let benchmark = build::benchmark(config)?;
+        let builder = build::strategy(config, &benchmark)?;
+        let path = folder.checkpoint();
+        let snapshot = path.exists().then(|| read_snapshot(&path)).transpose()?;
+        let progress: Progress = match &snapshot {
+            Some(snapshot) => snapshot.at("run").get("progress")?,
+            None => Progress::default(),
+        };
+        let metrics = match (&snapshot, folder.metrics().exists()) {
+            (None, false) => MetricsFile::create(&folder.metrics())?,
+            _ => MetricsFile::resume(&folder.metrics(), progress.metrics_bytes)?,
+        };
+        let mut run = Run::with(
+            config, interrupt, benchmark, builder, folder, progress, metrics,
+        )?;
+        if let Some(snapshot) = snapshot {
+            run.strategy.load(&snapshot, run.benchmark.train_stream())?;
+            let steps = run.strategy.state().clock.train_iterations;
+            run.console
+                .line(format_args!("going on after step {steps}"));
+        }
+        Ok(run)
+    }
+
+    fn with(
+        config: &'a Config,
+        interrupt: &'a Arc<AtomicBool>,
+        benchmark: Benchmark,
+        mut builder: StrategyBuilder,
+        folder: RunFolder,
+        progress: Progress,
+        metrics: MetricsFile,
+    ) -> Result<Self> {
+        let console = Console {
+            quiet: config.quiet,
+        };
+        let checkpoints = Checkpoints::new(
+            folder.checkpoint(),
+            config.checkpoint_every as u64,
+            Arc::clone(interrupt),
+            progress,
+            metrics,
+        );
         builder = builder
             .plugin(IterationLog {
-                file: Arc::clone(&metrics),
+                file: Arc::clone(&checkpoints.metrics),
                 every: config.log_every as u64,
             })
-            .plugin(StopOnInterrupt(Arc::clone(interrupt)));
+            .keeper(checkpoints.clone());
         if console.shows_progress() {
-            builder = builder.plugin(Progress::default());
+            builder = builder.plugin(ProgressBars::default());
         }
         Ok(Run {
             config,
@@ -89,11 +156,7 @@ impl<'a> Run<'a> {
             strategy: builder.build()?,
             benchmark,
             folder,
-            metrics,
-            scores: Scores::default(),
-            buffer: Vec::new(),
-            training: Duration::ZERO,
-            samples: 0,
+            checkpoints,
         })
     }
 
@@ -107,27 +170,24 @@ impl<'a> Run<'a> {
             self.config.model.name(),
             self.config.seed,
         ));
-        if self.config.strategy == StrategyName::Joint {
-            self.learn(None)?;
-        } else {
-            for index in 0..self.benchmark.n_experiences() {
-                self.learn(Some(index))?;
-                if self.interrupted() {
-                    break;
-                }
-            }
+        match self.learn_all() {
+            Ok(()) | Err(Error::Interrupted(_)) => {}
+            Err(error) => return Err(error),
         }
         let summary = self.finish()?;
-        self.scores.print(&summary, self.console);
+        lock(&self.checkpoints.progress)
+            .scores
+            .print(&summary, self.console);
         self.console.line(format_args!(
             "\nwritten to {}",
             self.folder.path().display()
         ));
         if summary.interrupted {
+            let folder = self.folder.path().display();
             return Err(Error::Interrupted(format!(
-                "interrupted after {} steps; what was learned until then is in {}",
+                "interrupted after {} steps; what was learned until then is in {folder}; to go on: \
+                 unforget train --resume {folder}",
                 summary.steps,
-                self.folder.path().display()
             )));
         }
         Ok(Finished {
@@ -136,32 +196,62 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Trains on one experience (`None`: on all of them at once) and evaluates.
-    fn learn(&mut self, index: Option<usize>) -> Result<()> {
-        let start = Instant::now();
-        let train = self.benchmark.train_stream();
-        let samples = match index {
-            Some(i) => {
-                self.strategy.train(&train[i])?;
-                train[i].dataset().len()
+    /// Every experience not finished yet, with a checkpoint at the end.
+    fn learn_all(&mut self) -> Result<()> {
+        for index in self.done()..self.calls() {
+            self.learn(index)?;
+            let last = index + 1 == self.calls();
+            let steps = self.strategy.state().clock.train_iterations;
+            if last || self.interrupted() || self.checkpoints.is_due(steps) {
+                self.checkpoints.write(self.strategy.save(), false)?;
             }
-            None => {
+            if self.interrupted() && !last {
+                return Err(Error::Interrupted("interrupted".into()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls of `train` in the whole run.
+    fn calls(&self) -> usize {
+        match self.config.strategy {
+            StrategyName::Joint => 1,
+            _ => self.benchmark.n_experiences(),
+        }
+    }
+
+    /// Calls of `train` that came to their end.
+    fn done(&self) -> usize {
+        self.strategy.state().clock.train_exp_counter as usize
+    }
+
+    /// Trains on one experience (joint training: on all of them at once) and evaluates.
+    fn learn(&mut self, index: usize) -> Result<()> {
+        let start = Instant::now();
+        *lock(&self.checkpoints.started) = start;
+        let train = self.benchmark.train_stream();
+        let (index, samples) = match self.config.strategy {
+            StrategyName::Joint => {
                 self.strategy.train(train)?;
-                train.iter().map(|e| e.dataset().len()).sum()
+                (None, train.iter().map(|e| e.dataset().len()).sum())
+            }
+            _ => {
+                self.strategy.train(&train[index])?;
+                (Some(index), train[index].dataset().len())
             }
         };
         let took = start.elapsed();
-        self.training += took;
-        if self.interrupted() {
-            return Ok(());
-        }
-        self.samples += samples * self.config.train_epochs;
         let after = index.unwrap_or(self.benchmark.n_experiences() - 1);
         let result = self.strategy.eval(self.benchmark.test_stream())?;
-        self.scores.add(after, &result, &mut lock(&self.metrics))?;
+        let mut progress = lock(&self.checkpoints.progress);
+        progress.training += took;
+        progress.samples += samples * self.config.train_epochs;
+        let metrics = &mut lock(&self.checkpoints.metrics);
+        progress.scores.add(after, &result, metrics)?;
         if let Some(buffer) = &self.strategy.state().storage_policy {
-            self.buffer.push(buffer.counts_per_class());
+            progress.buffer.push(buffer.counts_per_class());
         }
+        drop(progress);
         self.line(index, samples, took, &result);
         Ok(())
     }
@@ -181,7 +271,7 @@ impl<'a> Run<'a> {
 
     fn finish(&self) -> Result<Summary> {
         let summary = self.summary();
-        lock(&self.metrics).summary(&summary)?;
+        lock(&self.checkpoints.metrics).summary(&summary)?;
         let tape = &self.strategy.state().tape;
         save_model(&self.folder.model(), &tape.state_dict(), &tape.batches())?;
         report::write(&self.folder.report(), &self.report(&summary))?;
@@ -189,12 +279,14 @@ impl<'a> Run<'a> {
     }
 
     fn summary(&self) -> Summary {
-        let seconds = self.training.as_secs_f64();
+        let progress = lock(&self.checkpoints.progress);
+        let interrupted = self.done() < self.calls();
+        let seconds = progress.training.as_secs_f64();
         let Scores {
             class,
             task,
             stream,
-        } = &self.scores;
+        } = &progress.scores;
         Summary {
             accuracy: class.average_accuracy(),
             accuracy_task: task.average_accuracy(),
@@ -204,14 +296,14 @@ impl<'a> Run<'a> {
             forgetting_max: class.max_forgetting(),
             backward_transfer: class.backward_transfer(),
             // The samples of an interrupted experience were not counted, its time was.
-            samples_per_second: (!self.interrupted() && seconds > 0.0)
-                .then(|| self.samples as f64 / seconds),
+            samples_per_second: (!interrupted && seconds > 0.0)
+                .then(|| progress.samples as f64 / seconds),
             seconds,
             steps: self.strategy.state().clock.train_iterations,
             seed: self.config.seed,
             benchmark_seed: self.config.benchmark_seed.unwrap_or(self.config.seed),
             version: env!("CARGO_PKG_VERSION"),
-            interrupted: self.interrupted(),
+            interrupted,
         }
     }
 
@@ -222,7 +314,8 @@ impl<'a> Run<'a> {
                 .collect()
         };
         let settings = self.config.to_table();
-        let losses = lock(&self.metrics)
+        let progress = lock(&self.checkpoints.progress);
+        let losses = lock(&self.checkpoints.metrics)
             .iterations()
             .iter()
             .map(|i| LossPoint {
@@ -248,13 +341,13 @@ impl<'a> Run<'a> {
             ),
             settings: settings.into_iter().map(|(k, v)| (k, plain(&v))).collect(),
             summary: summary.figures(),
-            accuracy: some(self.scores.class.rows()),
-            accuracy_task: some(self.scores.task.rows()),
+            accuracy: some(progress.scores.class.rows()),
+            accuracy_task: some(progress.scores.task.rows()),
             experience_names: (0..self.benchmark.n_experiences())
                 .map(|i| self.experience_name(i))
                 .collect(),
             losses,
-            buffer: self.buffer.clone(),
+            buffer: progress.buffer.clone(),
         }
     }
 
@@ -292,11 +385,4 @@ fn plain(value: &toml::Value) -> String {
     value
         .as_str()
         .map_or_else(|| value.to_string(), str::to_string)
-}
-
-/// A panic elsewhere leaves complete lines behind, so its poison changes nothing here.
-fn lock(metrics: &Mutex<MetricsFile>) -> MutexGuard<'_, MetricsFile> {
-    metrics
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner())
 }

@@ -1,6 +1,6 @@
 //! What a run comes to.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::Result;
 use crate::evaluation::AccuracyMatrix;
@@ -73,7 +73,7 @@ impl Summary {
 }
 
 /// The evaluations of a run so far.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub(super) struct Scores {
     pub class: AccuracyMatrix,
     pub task: AccuracyMatrix,

@@ -5,10 +5,13 @@
 //! and the backward pass is one loop from the last node to the first.
 
 mod arena;
+mod masks;
 mod node;
 mod params;
 
 pub(crate) use arena::{Arena, Block, Lent};
+pub use masks::MaskId;
+pub(crate) use masks::Masks;
 pub(crate) use node::{Node, Op, Order};
 pub use node::{Norm, Var};
 pub(crate) use params::Params;
@@ -39,6 +42,7 @@ pub struct Graph<B: Backend> {
     pub(crate) nodes: Vec<Node>,
     pub(crate) arena: Arena<B>,
     pub(crate) params: Params<B>,
+    pub(crate) masks: Masks,
     /// Host numbers on their way to the device; kept so that a step does not allocate.
     pub(crate) staging: Vec<B::Elem>,
     pub(crate) groups: Vec<usize>,
@@ -60,6 +64,7 @@ impl<B: Backend> Graph<B> {
         Ok(Graph {
             params: Params::new(&backend)?,
             backend,
+            masks: Masks::default(),
             nodes: Vec::new(),
             arena: Arena::new(),
             staging: Vec::new(),
@@ -74,14 +79,12 @@ impl<B: Backend> Graph<B> {
 
     /// Starts a step: forgets all values and gradients. Every [`Var`] of an earlier step is stale.
     pub fn begin(&mut self, mode: Mode) {
-        self.nodes.clear();
-        self.arena.rewind();
+        self.end_step();
         self.groups.clear();
         self.params.zero_grad();
         self.mode = mode;
         self.dropouts = 0;
         self.train_steps += u64::from(mode == Mode::Train);
-        self.step = self.step.wrapping_add(1);
     }
 
     /// Divides the batch of this step into groups of consecutive samples, each normalised by its
@@ -167,7 +170,7 @@ impl<B: Backend> Graph<B> {
     pub(crate) fn node(&self, v: Var) -> Node {
         assert_eq!(
             v.step, self.step,
-            "a Var of an earlier step was used: begin() ended that step"
+            "a Var of an earlier step was used: begin(), or a parameter of another shape, ended it"
         );
         self.nodes[v.index as usize]
     }
@@ -182,6 +185,14 @@ impl<B: Backend> Graph<B> {
     pub(crate) fn output(&mut self, len: usize) -> (Block, Lent<B::Buf>) {
         let block = self.arena.take(&self.backend, len);
         (block, self.arena.lend(block))
+    }
+
+    /// A new block that holds what lies in `staging`.
+    pub(crate) fn staged(&mut self) -> Block {
+        let (block, mut lent) = self.output(self.staging.len());
+        self.backend.upload(lent.view(), &self.staging);
+        self.arena.restore(lent);
+        block
     }
 
     /// The gradient of `v`, lent for writing, and whether to set it or to add to it; `None` if
@@ -285,6 +296,43 @@ impl<B: Backend> Graph<B> {
     #[track_caller]
     pub fn parameter(&mut self, name: &str, layout: ParamLayout, init: &[B::Elem]) -> ParamId {
         self.params.add(&self.backend, name, layout, init, false)
+    }
+
+    /// Gives a parameter another name, layout and values (in PyTorch's order): what replacing a
+    /// layer by another does. Ends the step: every [`Var`] is stale and gradients are forgotten.
+    /// The id stays valid, the momentum of the parameter is dropped, all others keep theirs.
+    ///
+    /// # Panics
+    /// If another parameter has this name or the number of values does not fit.
+    #[track_caller]
+    pub fn replace_parameter(
+        &mut self,
+        id: ParamId,
+        name: &str,
+        layout: ParamLayout,
+        values: &[B::Elem],
+    ) {
+        self.end_step();
+        self.params.replace(&self.backend, id, name, layout, values);
+    }
+
+    /// Grows a parameter: `fresh` holds the values of a newly initialised one of the layout
+    /// `layout`, over which the numbers it has now are copied. Otherwise as
+    /// [`replace_parameter`](Self::replace_parameter).
+    ///
+    /// # Panics
+    /// If a dimension would shrink or the number of values does not fit.
+    #[track_caller]
+    pub fn grow_parameter(&mut self, id: ParamId, layout: ParamLayout, fresh: &[B::Elem]) {
+        self.end_step();
+        self.params.grow(&self.backend, id, layout, fresh);
+    }
+
+    /// Forgets the values of the step; what was recorded with the old shapes must not be used.
+    fn end_step(&mut self) {
+        self.nodes.clear();
+        self.arena.rewind();
+        self.step = self.step.wrapping_add(1);
     }
 
     /// Adds the scale (ones), shift (zeros) and running statistics of a batch normalisation over

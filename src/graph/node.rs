@@ -81,6 +81,14 @@ pub(crate) enum Op {
         x: Var,
         start: u32,
     },
+    MaskColumns {
+        x: Var,
+        keep: Block,
+    },
+    MoveRows {
+        x: Var,
+        inverse: Block,
+    },
     RowLoss {
         logits: Var,
         rows: Block,

@@ -5,6 +5,9 @@
 //! the order of numbers at the edge are those of PyTorch's state dict; inside, weights lie as the
 //! kernels want them ([`ParamLayout`]).
 
+mod momentum;
+mod replace;
+
 use crate::backend::{Backend, Elem, SgdStep, View, ViewMut, Write};
 use crate::error::{Error, Result};
 use crate::shape::Shape;
@@ -91,6 +94,8 @@ struct Param {
     layout: ParamLayout,
     offset: usize,
     len: usize,
+    /// Lies right behind the parameter before it, without alignment.
+    adjacent: bool,
     trainable: bool,
     /// A gradient was written in this step.
     written: bool,
@@ -151,15 +156,8 @@ impl<B: Backend> Params<B> {
             layout.shape().len(),
             "parameter {name}: initial values"
         );
-        assert!(
-            self.params.iter().all(|p| p.name != name),
-            "parameter {name} exists already: give each layer a name of its own"
-        );
-        let offset = if adjacent {
-            self.len
-        } else {
-            self.len.next_multiple_of(ALIGN)
-        };
+        self.demand_free_name(name, None);
+        let offset = replace::place(self.len, adjacent);
         let len = init.len();
         for buf in [&mut self.values, &mut self.grads, &mut self.momentum] {
             grow(backend, buf, self.len, offset + len);
@@ -176,11 +174,21 @@ impl<B: Backend> Params<B> {
             layout,
             offset,
             len,
+            adjacent,
             trainable: true,
             written: false,
             has_momentum: false,
         });
         ParamId(self.params.len() as u32 - 1)
+    }
+
+    /// Panics if a parameter other than `except` has this name.
+    #[track_caller]
+    fn demand_free_name(&self, name: &str, except: Option<ParamId>) {
+        assert!(
+            (self.ids()).all(|id| Some(id) == except || self.name(id) != name),
+            "parameter {name} exists already: give each layer a name of its own"
+        );
     }
 
     /// Adds running statistics of `channels` channels: mean 0, variance 1.

@@ -32,16 +32,16 @@ impl Console {
 
 /// A bar for each epoch, on standard error: steps a second, the loss, the time left.
 #[derive(Default)]
-pub struct Progress {
+pub struct ProgressBars {
     bar: Option<ProgressBar>,
 }
 
-impl Progress {
+impl ProgressBars {
     /// The loss is refreshed every so many steps; the bar itself redraws at most 20 times a second.
     const EVERY: u64 = 16;
 }
 
-impl Plugin for Progress {
+impl Plugin for ProgressBars {
     fn before_training_epoch(&mut self, s: &mut State) -> Result<()> {
         let bar = ProgressBar::new(s.iterations_per_epoch as u64);
         let style = ProgressStyle::with_template(

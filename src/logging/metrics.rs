@@ -2,17 +2,17 @@
 //! not finite are written as `null`, which every JSON reader accepts.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufRead, BufReader, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::training::{Plugin, State};
 use crate::{Error, Result};
 
 /// The losses of one training step.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Iteration {
     /// Training steps done before this one in the whole run: the first is 0, as in Avalanche.
     pub step: u64,
@@ -21,13 +21,21 @@ pub struct Iteration {
     /// The pass over it, from 0.
     pub epoch: u64,
     /// The loss that was minimised.
+    #[serde(deserialize_with = "null_is_nan")]
     pub loss: f32,
     /// Its part on the labels of the current samples.
+    #[serde(deserialize_with = "null_is_nan")]
     pub loss_current: f32,
     /// Its part on replayed logits (alpha included).
+    #[serde(deserialize_with = "null_is_nan")]
     pub loss_logits: f32,
     /// Its part on replayed labels (beta included).
+    #[serde(deserialize_with = "null_is_nan")]
     pub loss_replay: f32,
+}
+
+fn null_is_nan<'de, D: serde::Deserializer<'de>>(from: D) -> Result<f32, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(f32::NAN))
 }
 
 /// How well one test experience is known after one training.
@@ -73,6 +81,51 @@ impl MetricsFile {
             file: BufWriter::new(file),
             iterations: Vec::new(),
         })
+    }
+
+    /// Opens the file of a run that goes on, as it was when it had `bytes` bytes.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be read or written; [`Error::Format`] if it is shorter, or has a
+    /// line that was not written here.
+    pub fn resume(path: &Path, bytes: u64) -> Result<Self> {
+        let io = |action| move |e| Error::io(action, path, e);
+        let mut file = (File::options().read(true).write(true).open(path)).map_err(io("open"))?;
+        let bad = |found: String| {
+            let remedy = "put back the file of the interrupted run, or start the run anew";
+            Error::format(path, format!("{bytes} bytes of metrics"), found, remedy)
+        };
+        let found = file.metadata().map_err(io("read"))?.len();
+        if found < bytes {
+            return Err(bad(format!("{found} bytes")));
+        }
+        file.set_len(bytes).map_err(io("shorten"))?;
+        let mut iterations = Vec::new();
+        for line in BufReader::new(&file).lines() {
+            let line = line.map_err(io("read"))?;
+            let value: serde_json::Value =
+                serde_json::from_str(&line).map_err(|e| bad(format!("{line:?} ({e})")))?;
+            if value["type"] == "iteration" {
+                let iteration =
+                    serde_json::from_value(value).map_err(|e| bad(format!("{line:?} ({e})")))?;
+                iterations.push(iteration);
+            }
+        }
+        file.seek(SeekFrom::End(0)).map_err(io("read"))?;
+        Ok(MetricsFile {
+            path: path.to_path_buf(),
+            file: BufWriter::new(file),
+            iterations,
+        })
+    }
+
+    /// Bytes written so far, all of them through to the file.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the file cannot be written.
+    pub fn position(&mut self) -> Result<u64> {
+        self.flush()?;
+        (self.file.stream_position()).map_err(|e| Error::io("read", &self.path, e))
     }
 
     /// The training steps written so far.

@@ -1,6 +1,6 @@
 //! Small convolutional networks.
 
-use super::{Conv2d, Linear, Module};
+use super::{Backbone, Conv2d, Head, INITIAL_OUT_FEATURES, Linear, Module, with_multi_head};
 use crate::shape::Window;
 use crate::tape::{Tape, Var};
 
@@ -17,7 +17,7 @@ fn pool2() -> Window {
 #[derive(Clone, Debug)]
 pub struct SimpleCnn {
     convs: [Conv2d; 5],
-    classifier: Linear,
+    classifier: Head,
     drop_rate: f32,
 }
 
@@ -35,9 +35,17 @@ impl SimpleCnn {
         let classifier = Linear::new(tape, "classifier.0", 64, num_classes);
         SimpleCnn {
             convs,
-            classifier,
+            classifier: Head::Linear(classifier),
             drop_rate: 0.25,
         }
+    }
+
+    /// Avalanche's `MTSimpleCNN`: the same with a head for each task. As there, a linear head of ten
+    /// units is drawn first and thrown away. A batch of a single image works; Avalanche's does not.
+    #[track_caller]
+    pub fn multi_task(tape: &mut Tape) -> Self {
+        let model = Self::new(tape, 10);
+        with_multi_head(tape, model, INITIAL_OUT_FEATURES)
     }
 
     /// Sets the drop rate.
@@ -46,8 +54,8 @@ impl SimpleCnn {
     }
 }
 
-impl Module for SimpleCnn {
-    fn forward(&self, tape: &mut Tape, mut x: Var) -> Var {
+impl Backbone for SimpleCnn {
+    fn features(&self, tape: &mut Tape, mut x: Var) -> Var {
         for (i, conv) in self.convs.iter().enumerate() {
             x = conv.forward(tape, x);
             x = tape.relu(x);
@@ -58,12 +66,15 @@ impl Module for SimpleCnn {
             };
             x = tape.dropout(x, self.drop_rate);
         }
-        let x = tape.flatten(x);
-        self.classifier.forward(tape, x)
+        tape.flatten(x)
     }
 
-    fn n_classes(&self) -> Option<usize> {
-        Some(self.classifier.outputs)
+    fn head(&self) -> &Head {
+        &self.classifier
+    }
+
+    fn head_mut(&mut self) -> &mut Head {
+        &mut self.classifier
     }
 }
 
@@ -73,7 +84,7 @@ impl Module for SimpleCnn {
 pub struct LeNet5 {
     convs: [Conv2d; 3],
     ff: Linear,
-    classifier: Linear,
+    classifier: Head,
 }
 
 impl LeNet5 {
@@ -90,13 +101,13 @@ impl LeNet5 {
         LeNet5 {
             convs,
             ff,
-            classifier,
+            classifier: Head::Linear(classifier),
         }
     }
 }
 
-impl Module for LeNet5 {
-    fn forward(&self, tape: &mut Tape, mut x: Var) -> Var {
+impl Backbone for LeNet5 {
+    fn features(&self, tape: &mut Tape, mut x: Var) -> Var {
         for (i, conv) in self.convs.iter().enumerate() {
             x = conv.forward(tape, x);
             x = tape.tanh(x);
@@ -106,11 +117,14 @@ impl Module for LeNet5 {
         }
         let x = tape.flatten(x);
         let x = self.ff.forward(tape, x);
-        let x = tape.tanh(x);
-        self.classifier.forward(tape, x)
+        tape.tanh(x)
     }
 
-    fn n_classes(&self) -> Option<usize> {
-        Some(self.classifier.outputs)
+    fn head(&self) -> &Head {
+        &self.classifier
+    }
+
+    fn head_mut(&mut self) -> &mut Head {
+        &mut self.classifier
     }
 }

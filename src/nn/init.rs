@@ -27,3 +27,8 @@ pub(super) fn default_bound(fan_in: usize) -> f64 {
 pub(super) fn xavier_bound(fan_in: usize, fan_out: usize) -> f64 {
     3f64.sqrt() * (2.0 / (fan_in + fan_out) as f64).sqrt()
 }
+
+/// The standard deviation of `kaiming_normal_(mode="fan_out", nonlinearity="relu")`.
+pub(super) fn kaiming_std(fan_out: usize) -> f64 {
+    2f64.sqrt() / (fan_out as f64).sqrt()
+}

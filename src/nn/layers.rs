@@ -12,6 +12,8 @@ pub struct Linear {
     pub weight: ParamId,
     /// The bias, `[out]`.
     pub bias: Option<ParamId>,
+    /// Columns of the input.
+    pub inputs: usize,
     /// Columns of the output.
     pub outputs: usize,
 }
@@ -23,17 +25,62 @@ impl Linear {
     /// If the tape already has parameters of this name.
     #[track_caller]
     pub fn new(tape: &mut Tape, name: &str, inputs: usize, outputs: usize) -> Self {
-        let bound = default_bound(inputs);
-        let w = uniform(tape.generator(), bound, inputs * outputs);
-        let b = uniform(tape.generator(), bound, outputs);
-        let layout = ParamLayout::Linear { inputs, outputs };
-        let weight = tape.parameter(&format!("{name}.weight"), layout, &w);
-        let bias = ParamLayout::Plain(Shape::new(&[outputs]));
-        let bias = Some(tape.parameter(&format!("{name}.bias"), bias, &b));
+        let [w, b] = Self::draw(tape, inputs, outputs);
+        let [weight, bias] = Self::layouts(inputs, outputs);
         Linear {
-            weight,
-            bias,
+            weight: tape.parameter(&format!("{name}.weight"), weight, &w),
+            bias: Some(tape.parameter(&format!("{name}.bias"), bias, &b)),
+            inputs,
             outputs,
+        }
+    }
+
+    /// The initial weight and bias of a new layer.
+    pub(super) fn draw(tape: &mut Tape, inputs: usize, outputs: usize) -> [Vec<f32>; 2] {
+        let bound = default_bound(inputs);
+        let weight = uniform(tape.generator(), bound, inputs * outputs);
+        [weight, uniform(tape.generator(), bound, outputs)]
+    }
+
+    fn layouts(inputs: usize, outputs: usize) -> [ParamLayout; 2] {
+        let bias = ParamLayout::Plain(Shape::new(&[outputs]));
+        [ParamLayout::Linear { inputs, outputs }, bias]
+    }
+
+    /// Grows the layer to `outputs` columns between two steps: a fresh layer of that width is drawn,
+    /// and the weights there are copied over it. Both parameters lose their momentum.
+    ///
+    /// # Panics
+    /// If `outputs` is less than the layer has.
+    #[track_caller]
+    pub fn grow(&mut self, tape: &mut Tape, outputs: usize) {
+        let [w, b] = Self::draw(tape, self.inputs, outputs);
+        let [weight, bias] = Self::layouts(self.inputs, outputs);
+        tape.grow_parameter(self.weight, weight, &w);
+        if let Some(id) = self.bias {
+            tape.grow_parameter(id, bias, &b);
+        }
+        self.outputs = outputs;
+    }
+
+    /// Puts a new layer of this name and width in the place of this one.
+    #[track_caller]
+    pub(super) fn replace(&mut self, tape: &mut Tape, name: &str, outputs: usize) {
+        let [w, b] = Self::draw(tape, self.inputs, outputs);
+        let [weight, bias] = Self::layouts(self.inputs, outputs);
+        tape.replace_parameter(self.weight, &format!("{name}.weight"), weight, &w);
+        if let Some(id) = self.bias {
+            tape.replace_parameter(id, &format!("{name}.bias"), bias, &b);
+        }
+        self.outputs = outputs;
+    }
+
+    /// Gives the layer's parameters other names.
+    #[track_caller]
+    pub(super) fn rename(&self, tape: &mut Tape, name: &str) {
+        tape.rename_parameter(self.weight, &format!("{name}.weight"));
+        if let Some(id) = self.bias {
+            tape.rename_parameter(id, &format!("{name}.bias"));
         }
     }
 }

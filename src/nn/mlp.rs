@@ -1,7 +1,7 @@
 //! Multi-layer perceptrons.
 
 use super::init::{uniform, xavier_bound};
-use super::{Linear, Module};
+use super::{Backbone, Head, INITIAL_OUT_FEATURES, Linear, Module, MultiHeadClassifier};
 use crate::tape::{Tape, Var};
 use ndarray::ArrayD;
 
@@ -9,7 +9,8 @@ use ndarray::ArrayD;
 /// `[784, 100, 100, C]`. Names as in a `torch.nn.Sequential`: `0`, `2`, `4`.
 #[derive(Clone, Debug)]
 pub struct Mlp {
-    layers: Vec<Linear>,
+    hidden: Vec<Linear>,
+    head: Head,
 }
 
 impl Mlp {
@@ -27,17 +28,24 @@ impl Mlp {
         let layer = |(i, pair): (usize, &[usize])| {
             Linear::new(tape, &(2 * i).to_string(), pair[0], pair[1])
         };
-        Mlp {
-            layers: sizes.windows(2).enumerate().map(layer).collect(),
-        }
+        let mut hidden: Vec<Linear> = sizes.windows(2).enumerate().map(layer).collect();
+        let head = Head::Linear(hidden.pop().expect("at least one layer"));
+        Mlp { hidden, head }
     }
 
     /// Draws the weights again as the paper's authors do: Xavier-uniform, with zero biases
     /// (`torch.nn.init.xavier_uniform_` layer by layer).
+    ///
+    /// # Panics
+    /// If the head has been replaced by one that grows.
+    #[track_caller]
     pub fn xavier(self, tape: &mut Tape) -> Self {
-        for layer in &self.layers {
-            let shape = tape.parameter_value(layer.weight).shape().to_vec();
-            let (fan_out, fan_in) = (shape[0], shape[1]);
+        let Head::Linear(last) = &self.head else {
+            panic!("xavier: the network has a growing head");
+        };
+        for layer in self.hidden.iter().chain([last]) {
+            let (fan_out, fan_in) = (layer.outputs, layer.inputs);
+            let shape = vec![fan_out, fan_in];
             let bound = xavier_bound(fan_in, fan_out);
             let weights = uniform(tape.generator(), bound, fan_in * fan_out);
             let weights = ArrayD::from_shape_vec(shape, weights).expect("as many as before");
@@ -52,20 +60,22 @@ impl Mlp {
     }
 }
 
-impl Module for Mlp {
-    fn forward(&self, tape: &mut Tape, x: Var) -> Var {
+impl Backbone for Mlp {
+    fn features(&self, tape: &mut Tape, x: Var) -> Var {
         let mut x = tape.flatten(x);
-        for (i, layer) in self.layers.iter().enumerate() {
-            if i > 0 {
-                x = tape.relu(x);
-            }
+        for layer in &self.hidden {
             x = layer.forward(tape, x);
+            x = tape.relu(x);
         }
         x
     }
 
-    fn n_classes(&self) -> Option<usize> {
-        self.layers.last().map(|layer| layer.outputs)
+    fn head(&self) -> &Head {
+        &self.head
+    }
+
+    fn head_mut(&mut self) -> &mut Head {
+        &mut self.head
     }
 }
 
@@ -74,7 +84,7 @@ impl Module for Mlp {
 #[derive(Clone, Debug)]
 pub struct SimpleMlp {
     features: Vec<Linear>,
-    classifier: Linear,
+    classifier: Head,
     drop_rate: f32,
 }
 
@@ -109,24 +119,53 @@ impl SimpleMlp {
         let classifier = Linear::new(tape, "classifier", hidden_size, num_classes);
         SimpleMlp {
             features,
-            classifier,
+            classifier: Head::Linear(classifier),
+            drop_rate,
+        }
+    }
+
+    /// Avalanche's `MTSimpleMLP`: one block and a head for each task. The drop rate there is 0.5.
+    ///
+    /// # Panics
+    /// If the drop rate is not in `[0, 1)`.
+    #[track_caller]
+    pub fn multi_task(
+        tape: &mut Tape,
+        input_size: usize,
+        hidden_size: usize,
+        drop_rate: f32,
+    ) -> Self {
+        assert!(
+            (0.0..1.0).contains(&drop_rate),
+            "a drop rate lies in [0, 1), found {drop_rate}"
+        );
+        let features = vec![Linear::new(tape, "features.0", input_size, hidden_size)];
+        let first = INITIAL_OUT_FEATURES;
+        let head = MultiHeadClassifier::new(tape, "classifier", hidden_size, first);
+        SimpleMlp {
+            features,
+            classifier: Head::MultiHead(head),
             drop_rate,
         }
     }
 }
 
-impl Module for SimpleMlp {
-    fn forward(&self, tape: &mut Tape, x: Var) -> Var {
+impl Backbone for SimpleMlp {
+    fn features(&self, tape: &mut Tape, x: Var) -> Var {
         let mut x = tape.flatten(x);
         for layer in &self.features {
             x = layer.forward(tape, x);
             x = tape.relu(x);
             x = tape.dropout(x, self.drop_rate);
         }
-        self.classifier.forward(tape, x)
+        x
     }
 
-    fn n_classes(&self) -> Option<usize> {
-        Some(self.classifier.outputs)
+    fn head(&self) -> &Head {
+        &self.classifier
+    }
+
+    fn head_mut(&mut self) -> &mut Head {
+        &mut self.classifier
     }
 }

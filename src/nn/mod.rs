@@ -6,18 +6,37 @@
 //! bit.
 
 mod cnn;
+mod head;
+mod incremental;
 mod init;
 mod layers;
 mod mlp;
 pub mod models;
+mod multi_head;
 mod resnet;
+mod resnet32;
 
 pub use cnn::{LeNet5, SimpleCnn};
+pub use head::{Backbone, Head, as_multitask, with_incremental_head, with_multi_head};
+pub use incremental::{INITIAL_OUT_FEATURES, IncrementalClassifier};
 pub use layers::{BatchNorm, Conv2d, Linear};
 pub use mlp::{Mlp, SimpleMlp};
+pub use multi_head::MultiHeadClassifier;
 pub use resnet::ResNet18;
+pub use resnet32::ResNet32;
 
 use crate::tape::{Tape, Var};
+
+/// What a model is told of an experience before it is trained or evaluated on it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Adaptation<'a> {
+    /// The labels that occur in it.
+    pub classes: &'a [u32],
+    /// The task that they belong to.
+    pub task_label: u32,
+    /// Whether it is trained on; otherwise it is only evaluated.
+    pub training: bool,
+}
 
 /// A model, or a part of one: a forward pass over parameters that live on a tape.
 ///
@@ -47,6 +66,27 @@ pub trait Module: Send {
     /// Computes the output, usually logits `[N, classes]`, of a batch of images `[N, C, H, W]`.
     fn forward(&self, tape: &mut Tape, x: Var) -> Var;
 
+    /// The same for rows with task labels, one a row. A model that does not care about tasks leaves
+    /// this as it is.
+    fn forward_tasks(&self, tape: &mut Tape, x: Var, task_labels: &[u32]) -> Var {
+        let _ = task_labels;
+        self.forward(tape, x)
+    }
+
+    /// Makes room for what an experience brings: new classes, a new task. Called between steps,
+    /// before each experience that is trained or evaluated (Avalanche's model adaptation), once for
+    /// each of its task labels. Most models do nothing.
+    fn adapt(&mut self, tape: &mut Tape, adaptation: &Adaptation<'_>) {
+        let _ = (tape, adaptation);
+    }
+
+    /// Which logits mean something for a sample of this task: not those beyond the end of the list,
+    /// nor those of units that are masked. `None` if all do.
+    fn active_units(&self, tape: &Tape, task_label: u32) -> Option<Vec<bool>> {
+        let _ = (tape, task_label);
+        None
+    }
+
     /// The number of logits, if the model knows it; the strategy then checks labels against it
     /// before training rather than in the middle.
     fn n_classes(&self) -> Option<usize> {
@@ -57,6 +97,18 @@ pub trait Module: Send {
 impl Module for Box<dyn Module> {
     fn forward(&self, tape: &mut Tape, x: Var) -> Var {
         self.as_ref().forward(tape, x)
+    }
+
+    fn forward_tasks(&self, tape: &mut Tape, x: Var, task_labels: &[u32]) -> Var {
+        self.as_ref().forward_tasks(tape, x, task_labels)
+    }
+
+    fn adapt(&mut self, tape: &mut Tape, adaptation: &Adaptation<'_>) {
+        self.as_mut().adapt(tape, adaptation);
+    }
+
+    fn active_units(&self, tape: &Tape, task_label: u32) -> Option<Vec<bool>> {
+        self.as_ref().active_units(tape, task_label)
     }
 
     fn n_classes(&self) -> Option<usize> {

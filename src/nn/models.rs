@@ -1,27 +1,33 @@
 //! The models by name, as the command line and a configuration ask for them.
 
-use super::{LeNet5, Mlp, Module, ResNet18, SimpleCnn, SimpleMlp};
+use super::{LeNet5, Mlp, Module, ResNet18, ResNet32, SimpleCnn, SimpleMlp};
 use crate::error::{Error, Result};
 use crate::tape::Tape;
 
-/// The names that [`build`] knows.
-pub const NAMES: [&str; 6] = [
+/// The names that [`build`] knows. Those that begin with `mt` have a head for each task; they need a
+/// benchmark with task labels to be more than one head.
+pub const NAMES: [&str; 10] = [
     "mlp",
     "simple-mlp",
     "simple-cnn",
     "lenet5",
     "resnet18",
     "slim-resnet18",
+    "resnet32",
+    "mt-simple-mlp",
+    "mt-simple-cnn",
+    "mt-slim-resnet18",
 ];
 
 /// The sizes of a model that has any.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct ModelOptions {
-    /// Columns of each hidden layer of `mlp` (default 100) and `simple-mlp` (default 512).
+    /// Columns of each hidden layer of `mlp` (default 100), `simple-mlp` and `mt-simple-mlp`
+    /// (default 512).
     pub hidden_size: Option<usize>,
     /// Hidden layers of `mlp` (default 2) and `simple-mlp` (default 1).
     pub hidden_layers: Option<usize>,
-    /// Drop rate of `simple-mlp` (default 0.5) and `simple-cnn` (default 0.25).
+    /// Drop rate of `simple-mlp` (default 0.5) and `simple-cnn` (default 0.25), also with several heads.
     pub drop_rate: Option<f32>,
     /// Xavier-uniform weights and zero biases for `mlp`, as in the paper.
     pub xavier: bool,
@@ -85,10 +91,25 @@ pub fn build(
             let rate = options.drop_rate.unwrap_or(0.5);
             Box::new(SimpleMlp::new(tape, n_classes, flat, size, layers, rate))
         }
-        "simple-cnn" => {
+        "mt-simple-mlp" => {
+            if let Some(layers) = options.hidden_layers.filter(|&layers| layers != 1) {
+                return Err(Error::config(
+                    "hidden-layers",
+                    "1 for mt-simple-mlp",
+                    layers,
+                ));
+            }
+            let rate = options.drop_rate.unwrap_or(0.5);
+            Box::new(SimpleMlp::multi_task(tape, flat, sizes(512, 1).0, rate))
+        }
+        "simple-cnn" | "mt-simple-cnn" => {
             let fits = channels == 3 && height >= 10 && width >= 10;
             needs("simple-cnn takes RGB images of at least 10x10", fits)?;
-            Box::new(SimpleCnn::new(tape, n_classes).drop_rate(options.drop_rate.unwrap_or(0.25)))
+            let model = match name {
+                "simple-cnn" => SimpleCnn::new(tape, n_classes),
+                _ => SimpleCnn::multi_task(tape),
+            };
+            Box::new(model.drop_rate(options.drop_rate.unwrap_or(0.25)))
         }
         "lenet5" => {
             needs("lenet5 takes images of 32x32", height == 32 && width == 32)?;
@@ -98,6 +119,14 @@ pub fn build(
             needs("a ResNet takes RGB images", channels == 3)?;
             let width = if name == "resnet18" { 64 } else { 20 };
             Box::new(ResNet18::new(tape, n_classes, width))
+        }
+        "mt-slim-resnet18" => {
+            needs("a ResNet takes RGB images", channels == 3)?;
+            Box::new(ResNet18::multi_task(tape, n_classes, 20))
+        }
+        "resnet32" => {
+            needs("a ResNet takes RGB images", channels == 3)?;
+            Box::new(ResNet32::new(tape, n_classes))
         }
         _ => {
             return Err(Error::config(

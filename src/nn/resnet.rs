@@ -1,13 +1,13 @@
 //! ResNet-18 for 32x32 images.
 
-use super::{BatchNorm, Conv2d, Linear, Module};
+use super::{Backbone, BatchNorm, Conv2d, Head, Linear, Module, MultiHeadClassifier};
 use crate::shape::Window;
 use crate::tape::{Tape, Var};
 
 /// Two 3x3 convolutions with batch normalisation, and a shortcut around them: the identity, or a
 /// 1x1 convolution with batch normalisation where the shape changes.
 #[derive(Clone, Debug)]
-struct BasicBlock {
+pub(super) struct BasicBlock {
     conv1: Conv2d,
     bn1: BatchNorm,
     conv2: Conv2d,
@@ -16,17 +16,24 @@ struct BasicBlock {
 }
 
 impl BasicBlock {
-    fn new(tape: &mut Tape, name: &str, inputs: usize, width: usize, stride: usize) -> Self {
+    /// A block with PyTorch's default initial weights; `shortcut` is what the shortcut is called.
+    pub(super) fn new(
+        tape: &mut Tape,
+        name: &str,
+        shortcut: &str,
+        [inputs, width]: [usize; 2],
+        stride: usize,
+    ) -> Self {
         let at = |part: &str| format!("{name}.{part}");
         let conv1 = Conv2d::without_bias(tape, &at("conv1"), inputs, width, 3);
         let bn1 = BatchNorm::new(tape, &at("bn1"), width);
         let conv2 = Conv2d::without_bias(tape, &at("conv2"), width, width, 3);
         let bn2 = BatchNorm::new(tape, &at("bn2"), width);
         let shortcut = (stride != 1 || inputs != width).then(|| {
-            let conv = Conv2d::without_bias(tape, &at("shortcut.0"), inputs, width, 1);
+            let conv = Conv2d::without_bias(tape, &at(&format!("{shortcut}.0")), inputs, width, 1);
             (
                 conv.stride(stride),
-                BatchNorm::new(tape, &at("shortcut.1"), width),
+                BatchNorm::new(tape, &at(&format!("{shortcut}.1")), width),
             )
         });
         let (conv1, conv2) = (conv1.stride(stride).padding(1), conv2.padding(1));
@@ -39,7 +46,14 @@ impl BasicBlock {
         }
     }
 
-    fn forward(&self, tape: &mut Tape, x: Var) -> Var {
+    /// The convolutions in the order in which PyTorch lists them.
+    pub(super) fn convs(&self) -> impl Iterator<Item = &Conv2d> {
+        [&self.conv1, &self.conv2]
+            .into_iter()
+            .chain(self.shortcut.iter().map(|(conv, _)| conv))
+    }
+
+    pub(super) fn forward(&self, tape: &mut Tape, x: Var) -> Var {
         let y = self.conv1.forward(tape, x);
         let y = self.bn1.forward(tape, y);
         let y = tape.relu(y);
@@ -65,13 +79,23 @@ pub struct ResNet18 {
     conv1: Conv2d,
     bn1: BatchNorm,
     blocks: Vec<BasicBlock>,
-    linear: Linear,
+    linear: Head,
 }
 
 impl ResNet18 {
     /// The network for `n_classes` classes, with `width` channels in its first stage.
     #[track_caller]
     pub fn new(tape: &mut Tape, n_classes: usize, width: usize) -> Self {
+        Self::with_head(tape, width, |tape, inputs| {
+            Head::Linear(Linear::new(tape, "linear", inputs, n_classes))
+        })
+    }
+
+    fn with_head(
+        tape: &mut Tape,
+        width: usize,
+        head: impl FnOnce(&mut Tape, usize) -> Head,
+    ) -> Self {
         let conv1 = Conv2d::without_bias(tape, "conv1", 3, width, 3).padding(1);
         let bn1 = BatchNorm::new(tape, "bn1", width);
         let mut blocks = Vec::new();
@@ -81,11 +105,17 @@ impl ResNet18 {
             for i in 0..2 {
                 let stride = if stage > 0 && i == 0 { 2 } else { 1 };
                 let name = format!("layer{}.{i}", stage + 1);
-                blocks.push(BasicBlock::new(tape, &name, inputs, channels, stride));
+                blocks.push(BasicBlock::new(
+                    tape,
+                    &name,
+                    "shortcut",
+                    [inputs, channels],
+                    stride,
+                ));
                 inputs = channels;
             }
         }
-        let linear = Linear::new(tape, "linear", inputs, n_classes);
+        let linear = head(tape, inputs);
         ResNet18 {
             conv1,
             bn1,
@@ -99,10 +129,19 @@ impl ResNet18 {
     pub fn slim(tape: &mut Tape, n_classes: usize) -> Self {
         Self::new(tape, n_classes, 20)
     }
+
+    /// Avalanche's `MTSlimResNet18`: `width` channels in its first stage (20 there) and a head for
+    /// each task, of `n_classes` units at first.
+    #[track_caller]
+    pub fn multi_task(tape: &mut Tape, n_classes: usize, width: usize) -> Self {
+        Self::with_head(tape, width, |tape, inputs| {
+            Head::MultiHead(MultiHeadClassifier::new(tape, "linear", inputs, n_classes))
+        })
+    }
 }
 
-impl Module for ResNet18 {
-    fn forward(&self, tape: &mut Tape, x: Var) -> Var {
+impl Backbone for ResNet18 {
+    fn features(&self, tape: &mut Tape, x: Var) -> Var {
         let x = self.conv1.forward(tape, x);
         let x = self.bn1.forward(tape, x);
         let mut x = tape.relu(x);
@@ -110,11 +149,14 @@ impl Module for ResNet18 {
             x = block.forward(tape, x);
         }
         let x = tape.avg_pool(x, Window::Adaptive { out: 1 }, Window::Adaptive { out: 1 });
-        let x = tape.flatten(x);
-        self.linear.forward(tape, x)
+        tape.flatten(x)
     }
 
-    fn n_classes(&self) -> Option<usize> {
-        Some(self.linear.outputs)
+    fn head(&self) -> &Head {
+        &self.linear
+    }
+
+    fn head_mut(&mut self) -> &mut Head {
+        &mut self.linear
     }
 }

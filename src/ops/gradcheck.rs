@@ -8,7 +8,7 @@ use crate::backend::reference::Reference;
 use crate::graph::{Graph, Mode, Norm, ParamId, ParamLayout, Var};
 use crate::shape::Shape;
 
-type Oracle = Graph<Reference<f64>>;
+pub(crate) type Oracle = Graph<Reference<f64>>;
 
 /// A gradient check under construction.
 pub(crate) struct Check {

@@ -11,10 +11,12 @@ mod conv2d;
 mod dropout;
 mod layout;
 mod linear;
+mod mask;
 mod mse;
 mod pool;
 mod relu;
 mod row_loss;
+mod rows;
 mod tanh;
 
 #[cfg(test)]
@@ -71,6 +73,10 @@ impl<B: Backend> Graph<B> {
                 Op::Scale(x, factor) => self.scale_backward(x, factor, dy),
                 Op::Concat(a, b) => self.concat_backward(a, b, dy),
                 Op::Slice { x, start } => self.slice_backward(x, start, node.shape, dy),
+                Op::MaskColumns { x, keep } => self.mask_columns_backward(x, keep, dy),
+                Op::MoveRows { x, inverse } => {
+                    self.move_rows_backward(x, inverse, node.shape, dy);
+                }
                 Op::RowLoss {
                     logits,
                     rows,

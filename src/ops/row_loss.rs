@@ -5,7 +5,8 @@
 //! DER++ are row weights and not code paths. Avalanche's runs replay and current rows through one
 //! forward pass and uses each replay row for both terms:
 //! `L = CE(current) + alpha·MSE(replay) + beta·CE(replay)`, means over rows, the MSE also over
-//! classes (`avalanche/training/supervised/der.py`).
+//! classes (`avalanche/training/supervised/der.py`). The squares run over the columns that were
+//! stored: a head may have grown since, and units may have been masked.
 //!
 //! Backward: `do = w_ce·(softmax(o) - onehot(y)) + 2·w_mse·(o - z)`.
 
@@ -21,12 +22,37 @@ pub struct LossRows<'a> {
     pub labels: &'a [u32],
     /// Rows of the current mini-batch; the others are replay. Only the reported terms depend on it.
     pub current: Range<usize>,
-    /// Stored logits, row after row, as wide as the logits (a narrower row is padded).
+    /// Stored logits, row after row, each as wide as it was stored. NaN stands for a unit that was
+    /// masked: that column is not compared.
     pub targets: &'a [f32],
     /// The row of the logits that the first row of `targets` belongs to.
     pub first_target: usize,
-    /// How many columns of each row of `targets` were stored; empty means all.
+    /// How wide each row of `targets` is; empty means as wide as the logits.
     pub widths: &'a [u32],
+}
+
+impl<'a> LossRows<'a> {
+    /// The stored rows, for logits of `columns` columns.
+    fn stored(&self, columns: usize) -> impl Iterator<Item = &'a [f32]> + use<'a> {
+        let count = match self.widths {
+            [] => self.targets.len() / columns.max(1),
+            widths => widths.len(),
+        };
+        let (mut rest, widths) = (self.targets, self.widths);
+        (0..count).map(move |row| {
+            let width = widths.get(row).map_or(columns, |&w| w as usize);
+            let (first, others) = rest.split_at(width);
+            rest = others;
+            first
+        })
+    }
+
+    /// For each stored row, in how many columns logits of `columns` columns are compared with it:
+    /// what a mean over the columns divides by.
+    pub fn compared(&self, columns: usize) -> impl Iterator<Item = usize> + use<'a> {
+        let there = move |row: &[f32]| row.iter().take(columns).filter(|z| !z.is_nan()).count();
+        self.stored(columns).map(there)
+    }
 }
 
 /// The arguments of [`der_loss`](Graph::der_loss).
@@ -34,9 +60,9 @@ pub struct LossRows<'a> {
 pub struct DerLoss<'a> {
     /// Labels of the replay rows and then of the current rows.
     pub labels: &'a [u32],
-    /// Stored logits of the replay rows, `replay x C`.
+    /// Stored logits of the replay rows, row after row; NaN where a unit was masked.
     pub targets: &'a [f32],
-    /// How many columns of each row of `targets` were stored; empty means all.
+    /// How wide each row of `targets` is; empty means as wide as the logits.
     pub widths: &'a [u32],
     /// How many of the rows are replay; they come first.
     pub replay: usize,
@@ -67,8 +93,8 @@ impl<B: Backend> Graph<B> {
 
     /// Avalanche's DER loss, replay rows first: the replay rows give
     /// both other terms. A mean over replay rows and
-    /// classes, so each stored logit has the weight `alpha / (replay·C)`; where fewer than C columns
-    /// were stored, C is the number stored.
+    /// classes, so each stored logit has the weight `alpha / (replay·C)`; where a row has fewer than
+    /// C columns stored, C is their number.
     ///
     /// # Panics
     /// If the lengths do not fit the logits or a label is not below C.
@@ -92,16 +118,18 @@ impl<B: Backend> Graph<B> {
             first_target: 0,
             widths,
         };
+        let mut compared = rows.compared(c);
         self.row_loss(logits, &rows, |row| {
             if row >= replay {
                 return (1.0 / new, 0.0);
             }
-            let width = widths.get(row).map_or(c, |&w| w as usize);
-            (beta / old, alpha / (old * width.max(1) as f64))
+            let columns = compared.next().unwrap_or(c);
+            (beta / old, alpha / (old * columns.max(1) as f64))
         })
     }
 
-    /// The loss with the weights `(w_ce, w_mse)` of each row given by `weights`.
+    /// The loss with the weights `(w_ce, w_mse)` of each row given by `weights`, which is called once
+    /// for each row, in order.
     ///
     /// # Panics
     /// If the lengths do not fit the logits (`[N, C]`), a label with a weight is not below C, or a
@@ -111,7 +139,7 @@ impl<B: Backend> Graph<B> {
         &mut self,
         logits: Var,
         rows: &LossRows<'_>,
-        weights: impl Fn(usize) -> (f64, f64),
+        mut weights: impl FnMut(usize) -> (f64, f64),
     ) -> Var {
         let node = self.node(logits);
         assert_eq!(
@@ -127,9 +155,15 @@ impl<B: Backend> Graph<B> {
             "loss: labels for logits of shape {}",
             node.shape
         );
-        let given = rows.targets.len() / c.max(1);
+        let (given, numbers) = match rows.widths {
+            [] => (
+                rows.targets.len() / c.max(1),
+                rows.targets.len() / c.max(1) * c,
+            ),
+            widths => (widths.len(), widths.iter().map(|&w| w as usize).sum()),
+        };
         assert!(
-            rows.targets.len() == given * c && rows.first_target + given <= n,
+            rows.targets.len() == numbers && rows.first_target + given <= n,
             "loss: {} stored logits from row {} do not fit logits of shape {}",
             rows.targets.len(),
             rows.first_target,
@@ -156,8 +190,10 @@ impl<B: Backend> Graph<B> {
         self.arena.restore(table_out);
         let targets = (given > 0).then(|| {
             self.staging.clear();
-            self.staging
-                .extend(rows.targets.iter().map(|&z| B::Elem::from_f32(z)));
+            for row in rows.stored(c) {
+                let numbers = row.iter().copied().chain(std::iter::repeat(0.0)).take(c);
+                self.staging.extend(numbers.map(B::Elem::from_f32));
+            }
             let (block, mut lent) = self.output(n * c);
             self.backend
                 .upload(lent.range(rows.first_target * c, given * c), &self.staging);
@@ -258,23 +294,65 @@ mod tests {
         beta: 0.4,
     };
 
+    /// The first row was stored when there were two units, the second when the middle one of three
+    /// was masked.
+    const RAGGED: DerLoss<'static> = DerLoss {
+        targets: &[0.3, -0.2, 1.5, f32::NAN, 0.1],
+        widths: &[2, 3],
+        ..DER
+    };
+
+    /// By hand: `0.7·((o00 - 0.3)² + (o01 + 0.2)²)/(2·2) + 0.7·((o10 - 1.5)² + (o12 - 0.1)²)/(2·2)`
+    #[test]
+    fn only_what_was_stored_is_compared() {
+        use crate::backend::reference::Reference;
+        use crate::graph::Mode;
+        let mut g = Graph::new(Reference::<f64>::default()).unwrap();
+        g.begin(Mode::Train);
+        let mut x = vec![0.25; 15];
+        x[2] = 1e6;
+        x[4] = -1e6;
+        let v = g.input(Shape::new(&[5, 3]), &x, true);
+        let loss = g.der_loss(
+            v,
+            &DerLoss {
+                beta: 0.0,
+                ..RAGGED
+            },
+        );
+        let squares = [0.05f64, 0.45, 1.25, 0.15].map(|d| d * d);
+        let want = 0.7 * squares.iter().sum::<f64>() / 4.0;
+        let found = f64::from(g.loss_terms(loss)[2]);
+        assert!((found - want).abs() <= 1e-6, "{found} against {want}");
+        g.backward(loss);
+        let dx = g.read_grad(v).unwrap();
+        assert_eq!((dx[2], dx[4]), (0.0, 0.0));
+        assert!((dx[3] + 0.7 * 2.0 * 1.25 / 4.0).abs() <= 1e-6, "{}", dx[3]);
+    }
+
+    #[test]
+    #[should_panic(expected = "loss: 5 stored logits from row 0 do not fit")]
+    fn widths_that_do_not_add_up_are_refused() {
+        let mut g = Graph::new(crate::backend::reference::Reference::<f64>::default()).unwrap();
+        g.begin(crate::graph::Mode::Train);
+        let v = g.input(Shape::new(&[5, 3]), &[0.0; 15], false);
+        g.der_loss(
+            v,
+            &DerLoss {
+                widths: &[3, 3],
+                ..RAGGED
+            },
+        );
+    }
+
     #[test]
     fn der_loss_gradient() {
         Check::new("der_loss")
             .input(&[5, 3])
             .run(|g, v, _| g.der_loss(v[0], &DER));
-        let widths = [2, 3];
         Check::new("der_loss on stored columns")
             .input(&[5, 3])
-            .run(|g, v, _| {
-                g.der_loss(
-                    v[0],
-                    &DerLoss {
-                        widths: &widths,
-                        ..DER
-                    },
-                )
-            });
+            .run(|g, v, _| g.der_loss(v[0], &RAGGED));
         Check::new("two losses of the same logits")
             .input(&[5, 3])
             .run(|g, v, _| {

@@ -17,9 +17,9 @@ fn group_lengths(total: usize, n: usize) -> impl Iterator<Item = usize> {
 /// set; the same order is used here, so that the same seed fills the buffer with the same samples.
 #[derive(Clone, Debug)]
 pub struct ClassBalancedBuffer {
-    mem_size: usize,
-    groups: Vec<(u32, Reservoir)>,
-    seen: Vec<u32>,
+    pub(super) mem_size: usize,
+    pub(super) groups: Vec<(u32, Reservoir)>,
+    pub(super) seen: Vec<u32>,
 }
 
 impl ClassBalancedBuffer {
@@ -92,8 +92,8 @@ impl ClassBalancedBuffer {
 /// uniform sample of its own, and the capacity is divided anew over the experiences seen so far.
 #[derive(Clone, Debug)]
 pub struct ExperienceBalancedBuffer {
-    mem_size: usize,
-    groups: Vec<Reservoir>,
+    pub(super) mem_size: usize,
+    pub(super) groups: Vec<Reservoir>,
 }
 
 impl ExperienceBalancedBuffer {

@@ -6,6 +6,8 @@
 
 mod buffer;
 mod reservoir;
+mod state;
 
 pub use buffer::{Buffer, ClassBalancedBuffer, ExperienceBalancedBuffer};
 pub use reservoir::{Item, Reservoir};
+pub(crate) use state::TransformTable;

@@ -14,7 +14,8 @@ pub struct Item {
     pub target: u32,
     /// The task label.
     pub task_label: u32,
-    /// The logits that the network gave when the sample was stored; empty if none are kept.
+    /// The logits that the network gave when the sample was stored, as wide as its head was then;
+    /// NaN where a unit was masked. Empty if none are kept.
     pub logits: Box<[f32]>,
     /// The random key, in [0, 1): the largest are kept.
     pub key: f32,
@@ -55,6 +56,16 @@ impl Reservoir {
         }
     }
 
+    /// A reservoir that holds `items` already, largest key first.
+    pub(super) fn of(items: Vec<Item>, capacity: usize) -> Self {
+        Reservoir { items, capacity }
+    }
+
+    /// How many samples it may hold.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
     /// The samples, largest key first.
     pub fn items(&self) -> &[Item] {
         &self.items
@@ -62,7 +73,7 @@ impl Reservoir {
 
     /// Offers the samples `indices` of `dataset`: draws one key for each, in order, and keeps the
     /// largest keys of old and new. `logits` holds a row of `width` numbers for every sample of the
-    /// data set. Only samples that stay are copied.
+    /// data set; NaN at the end of a row is not kept. Only samples that stay are copied.
     pub fn update(
         &mut self,
         dataset: &ClassificationDataset,
@@ -95,7 +106,7 @@ impl Reservoir {
                         target: dataset.target(i),
                         task_label: dataset.task_label(i),
                         logits: logits
-                            .map_or(Box::default(), |(l, w)| l[i * w..(i + 1) * w].into()),
+                            .map_or(Box::default(), |(l, w)| stored(&l[i * w..(i + 1) * w])),
                         key,
                         source_index: dataset.source_index(i),
                         transforms: dataset.transforms(i).clone(),
@@ -110,4 +121,13 @@ impl Reservoir {
         self.capacity = capacity;
         self.items.truncate(capacity);
     }
+}
+
+/// The row without what is not a number at its end.
+fn stored(row: &[f32]) -> Box<[f32]> {
+    let end = row
+        .iter()
+        .rposition(|z| !z.is_nan())
+        .map_or(0, |last| last + 1);
+    row[..end].into()
 }

@@ -15,6 +15,7 @@
 
 mod counter;
 mod mt19937;
+mod normal;
 mod numpy;
 mod python_set;
 mod torch;

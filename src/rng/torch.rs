@@ -23,6 +23,8 @@ pub const MAX_RANDPERM: u32 = u32::MAX / 20 - 1;
 pub struct TorchGenerator {
     engine: Mt19937,
     seed: u64,
+    /// The bits of a normal number (f64) that the last pair left over.
+    pub(super) next_normal: Option<u64>,
 }
 
 impl TorchGenerator {
@@ -31,6 +33,7 @@ impl TorchGenerator {
         TorchGenerator {
             engine: Mt19937::new(seed as u32),
             seed,
+            next_normal: None,
         }
     }
 
@@ -101,13 +104,15 @@ impl TorchGenerator {
         }
     }
 
-    /// The complete state as bytes, for checkpoints: seed, position, 624 words, little endian.
+    /// The complete state as bytes, for checkpoints: seed, position, 624 words, the normal
+    /// number left over (NaN for none), little endian.
     pub fn state(&self) -> Vec<u8> {
         let (words, position) = self.engine.parts();
         let mut bytes = Vec::with_capacity(STATE_BYTES);
         bytes.extend(self.seed.to_le_bytes());
         bytes.extend((position as u32).to_le_bytes());
         bytes.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+        bytes.extend(self.next_normal.unwrap_or(NO_NORMAL).to_le_bytes());
         bytes
     }
 
@@ -122,6 +127,7 @@ impl TorchGenerator {
             return Err(Error::config(NAME, format!("{STATE_BYTES} bytes"), found));
         }
         let (seed, rest) = bytes.split_at(8);
+        let (rest, normal) = rest.split_at(rest.len() - 8);
         let mut words = rest.chunks_exact(4).map(le_u32);
         let position = words.next().map_or(0, |word| word as usize);
         if position > N {
@@ -136,17 +142,26 @@ impl TorchGenerator {
             .iter_mut()
             .zip(words)
             .for_each(|(slot, word)| *slot = word);
-        self.seed = u64::from(le_u32(&seed[..4])) | u64::from(le_u32(&seed[4..])) << 32;
+        self.seed = le_u64(seed);
+        self.next_normal = Some(le_u64(normal)).filter(|&bits| bits != NO_NORMAL);
         self.engine = Mt19937::from_parts(state, position);
         Ok(())
     }
 }
 
-const STATE_BYTES: usize = 8 + 4 + 4 * N;
+const STATE_BYTES: usize = 8 + 4 + 4 * N + 8;
+
+/// The bits that stand for "no number left over": a NaN, which no draw gives.
+const NO_NORMAL: u64 = u64::MAX;
 
 /// The little-endian word in the first four bytes of `bytes`.
 fn le_u32(bytes: &[u8]) -> u32 {
     u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+}
+
+/// The little-endian double word in the first eight bytes of `bytes`.
+fn le_u64(bytes: &[u8]) -> u64 {
+    u64::from(le_u32(bytes)) | u64::from(le_u32(&bytes[4..])) << 32
 }
 
 #[cfg(test)]

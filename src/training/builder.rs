@@ -1,11 +1,14 @@
 //! Building a strategy: all constructor parameters under Avalanche's names, validated up front.
 
-use super::{Method, Plugin, State, Strategy};
+use super::periodic::PeriodicEval;
+use super::{Keeper, Method, PevalMode, Strategy};
 use crate::error::{Error, Result};
+use crate::evaluation::EvaluationPlugin;
 use crate::nn::Module;
 use crate::optim::Sgd;
 use crate::replay::Buffer;
 use crate::tape::Tape;
+use crate::template::{Criterion, LoaderOptions, Plugin, State, TaskBalanced};
 
 type MakeMethod = fn(&mut StrategyBuilder) -> Result<Box<dyn Method>>;
 
@@ -17,6 +20,12 @@ pub struct StrategyBuilder {
     sgd: Sgd,
     make: MakeMethod,
     plugins: Vec<Box<dyn Plugin>>,
+    evaluator: EvaluationPlugin,
+    criterion: Option<Box<dyn Criterion>>,
+    loader: LoaderOptions,
+    eval_every: Option<usize>,
+    peval_mode: PevalMode,
+    keeper: Option<Box<dyn Keeper>>,
     train_mb_size: usize,
     train_epochs: usize,
     eval_mb_size: Option<usize>,
@@ -35,6 +44,12 @@ impl StrategyBuilder {
             sgd,
             make,
             plugins: Vec::new(),
+            evaluator: EvaluationPlugin::default(),
+            criterion: None,
+            loader: LoaderOptions::default(),
+            eval_every: None,
+            peval_mode: PevalMode::default(),
+            keeper: None,
             train_mb_size: 1,
             train_epochs: 1,
             eval_mb_size: Some(1),
@@ -99,6 +114,44 @@ impl StrategyBuilder {
         self
     }
 
+    /// The loss of labels (default: the mean cross-entropy), of current and of replayed rows.
+    pub fn criterion(mut self, criterion: impl Criterion + 'static) -> Self {
+        self.criterion = Some(Box::new(criterion));
+        self
+    }
+
+    /// The metrics and loggers (default: [`EvaluationPlugin::default`], which prints nothing).
+    pub fn evaluator(self, evaluator: EvaluationPlugin) -> Self {
+        StrategyBuilder { evaluator, ..self }
+    }
+
+    /// Evaluates before training, and then after the epochs (iterations, experiences; see
+    /// [`peval_mode`](Self::peval_mode)) 0, k, 2k, ... of each experience and at its end; 0: only at
+    /// the end. Default `None`, Avalanche's -1: no evaluation but by `eval`.
+    pub fn eval_every(self, eval_every: impl Into<Option<usize>>) -> Self {
+        StrategyBuilder {
+            eval_every: eval_every.into(),
+            ..self
+        }
+    }
+
+    /// What `eval_every` counts (default: epochs).
+    pub fn peval_mode(self, peval_mode: PevalMode) -> Self {
+        StrategyBuilder { peval_mode, ..self }
+    }
+
+    /// Takes snapshots while the strategy trains (default: none are taken).
+    pub fn keeper(mut self, keeper: impl Keeper + 'static) -> Self {
+        self.keeper = Some(Box::new(keeper));
+        self
+    }
+
+    /// How training data is gone through: shuffled (default) or not, with or without a last
+    /// mini-batch that is not full.
+    pub fn loader(self, loader: LoaderOptions) -> Self {
+        StrategyBuilder { loader, ..self }
+    }
+
     pub(super) fn resolved_batch_size_mem(&self) -> Result<usize> {
         match self.batch_size_mem.unwrap_or(self.train_mb_size) {
             0 => Err(Error::config("batch-size-mem", "at least 1", 0)),
@@ -127,6 +180,24 @@ impl StrategyBuilder {
         state.train_mb_size = self.train_mb_size;
         state.eval_mb_size = eval_mb_size;
         state.storage_policy = self.buffer;
-        Ok(Strategy::new(state, method, self.plugins))
+        state.criterion = self.criterion;
+        state.loader = self.loader;
+        let periodic = PeriodicEval {
+            every: self.eval_every,
+            mode: self.peval_mode,
+            ..PeriodicEval::default()
+        };
+        Ok(Strategy {
+            state,
+            method,
+            plugins: self.plugins,
+            evaluator: self.evaluator,
+            periodic,
+            loader: TaskBalanced::default(),
+            trained: Vec::new(),
+            within: None,
+            resume: None,
+            keeper: self.keeper,
+        })
     }
 }

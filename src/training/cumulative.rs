@@ -3,9 +3,12 @@
 use super::{Method, StrategyBuilder};
 use crate::benchmarks::Experience;
 use crate::data::ClassificationDataset;
+use crate::error::Result;
 use crate::nn::Module;
 use crate::optim::Sgd;
+use crate::snapshot::Snapshot;
 use crate::tape::Tape;
+use crate::template::State;
 
 /// Avalanche's `Cumulative`: each experience is trained on together with all earlier ones.
 #[derive(Debug, Default)]
@@ -26,9 +29,18 @@ impl Method for Cumulative {
         "cumulative"
     }
 
-    fn train_dataset(&mut self, experience: &Experience) -> ClassificationDataset {
-        self.seen.push(experience.dataset().clone());
+    fn before_experience(&mut self, state: &mut State) {
+        let experience = state.experience.as_ref();
+        self.seen.extend(experience.map(|e| e.dataset().clone()));
+    }
+
+    fn train_dataset(&self, _: &Experience) -> ClassificationDataset {
         ClassificationDataset::concat(&self.seen)
+    }
+
+    fn load(&mut self, _: &Snapshot, trained: &[Experience]) -> Result<()> {
+        self.seen = trained.iter().map(|e| e.dataset().clone()).collect();
+        Ok(())
     }
 }
 

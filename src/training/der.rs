@@ -7,22 +7,25 @@
 //! is DER++. (`avalanche/training/supervised/der.py`; how it differs from the paper's own code is
 //! told there and in the documentation of [`Der`].)
 
-use super::loader::Endless;
-use super::{Method, State, StrategyBuilder};
+use super::{Method, StrategyBuilder};
+use crate::benchmarks::Experience;
 use crate::error::{Error, Result};
 use crate::nn::Module;
 use crate::optim::Sgd;
 use crate::replay::{Buffer, ClassBalancedBuffer};
-use crate::tape::{DerLoss, Tape, Var};
+use crate::snapshot::Snapshot;
+use crate::tape::{Tape, Var};
+use crate::template::{Endless, State};
 
 /// Avalanche's `DER`: DER++ with its defaults (`mem_size` 200, `alpha` 0.1, `beta` 0.5), DER with
 /// `beta` 0.
 ///
-/// Replay starts with the second experience, and only if the buffer holds at least
-/// `batch_size_mem` samples when an experience starts. A sample is stored as it came (uint8 where
+/// Replay starts with the second experience. A sample is stored as it came (uint8 where
 /// the data is uint8) and goes through the train transforms each time it is replayed.
 ///
-/// Deliberate differences: a term whose weight is exactly 0 is not evaluated, so an infinite
+/// Deliberate differences: a buffer with fewer than `batch_size_mem` samples is replayed whole in
+/// each mini-batch, with a warning, where Avalanche silently replays nothing; the criterion also
+/// holds for replayed rows; a term whose weight is exactly 0 is not evaluated, so an infinite
 /// cross-entropy cannot make the loss NaN through `beta` 0; everything is validated by `build`.
 pub struct Der {
     alpha: f32,
@@ -67,7 +70,18 @@ impl Method for Der {
 
     fn before_experience(&mut self, state: &mut State) {
         let stored = state.storage_policy.as_ref().map_or(0, Buffer::len);
-        self.replay = (stored >= self.batch_size_mem).then(Endless::default);
+        if state.clock.train_exp_counter > 0 && stored < self.batch_size_mem {
+            log::warn!(
+                "the replay buffer holds {stored} samples, fewer than the {} of a replay batch: {}",
+                self.batch_size_mem,
+                if stored == 0 {
+                    "nothing is replayed"
+                } else {
+                    "each batch replays all of them"
+                }
+            );
+        }
+        self.replay = (stored > 0).then(Endless::default);
     }
 
     fn add_replay(&mut self, state: &mut State) {
@@ -77,15 +91,7 @@ impl Method for Der {
     }
 
     fn loss(&mut self, state: &mut State, logits: Var) -> Var {
-        let loss = DerLoss {
-            labels: &state.mb_y,
-            targets: &state.mb_logits_stored,
-            widths: &[],
-            replay: state.replay_rows,
-            alpha: self.alpha,
-            beta: self.beta,
-        };
-        state.tape.der_loss(logits, &loss)
+        state.dark_loss(logits, self.alpha, self.beta)
     }
 
     fn after_experience(&mut self, state: &mut State) -> Result<()> {
@@ -94,10 +100,19 @@ impl Method for Der {
             return Ok(());
         };
         let dataset = experience.dataset().clone();
-        let (logits, width) = state.compute_dataset_logits(&dataset);
+        let (logits, width) = state.compute_dataset_logits(&dataset)?;
         if let Some(Buffer::ClassBalanced(buffer)) = &mut state.storage_policy {
             buffer.update(&dataset, Some((&logits, width)), state.tape.generator());
         }
+        Ok(())
+    }
+
+    fn save(&self, out: &mut Snapshot) {
+        out.put("replay", &self.replay);
+    }
+
+    fn load(&mut self, from: &Snapshot, _: &[Experience]) -> Result<()> {
+        self.replay = from.get("replay")?;
         Ok(())
     }
 }

@@ -1,81 +1,93 @@
-//! What an evaluation finds.
+//! The loop of evaluation.
 
-use std::fmt;
+use super::{EvalResult, ExperienceEval, Strategy};
+use crate::benchmarks::Experience;
+use crate::data::{ClassificationDataset, Group};
+use crate::error::Result;
+use crate::evaluation::argmax;
+use crate::tape::Mode;
+use crate::template::Event;
 
-/// The evaluation of one experience.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct ExperienceEval {
-    /// The experience's id.
-    pub experience: usize,
-    /// Samples evaluated.
-    pub samples: usize,
-    /// Samples whose largest logit (the first, if several are equal) is that of their label:
-    /// class-incremental.
-    pub correct: usize,
-    /// The same with the logits restricted to the classes of the experience: task-incremental.
-    pub correct_task: usize,
-    /// Mean loss.
-    pub loss: f64,
-}
-
-impl ExperienceEval {
-    /// Class-incremental accuracy, 0 to 1; 0 without samples.
-    pub fn accuracy(&self) -> f64 {
-        self.correct as f64 / self.samples.max(1) as f64
+impl Strategy {
+    /// Evaluates, and puts back what an evaluation in the middle of training displaces. The
+    /// mini-batch is not put back, as in Avalanche.
+    pub(super) fn eval_list(&mut self, list: Vec<Experience>) -> Result<EvalResult> {
+        let s = &mut self.state;
+        let experience = s.experience.take();
+        let dataset = s.adapted_dataset.take();
+        let was_training = std::mem::replace(&mut s.is_training, false);
+        s.current_eval_stream = list;
+        let result = self.eval_current_stream();
+        let s = &mut self.state;
+        s.experience = experience;
+        s.adapted_dataset = dataset;
+        s.is_training = was_training;
+        s.current_eval_stream.clear();
+        s.clear_batch();
+        result
     }
 
-    /// Task-incremental accuracy, 0 to 1; 0 without samples.
-    pub fn accuracy_task(&self) -> f64 {
-        self.correct_task as f64 / self.samples.max(1) as f64
-    }
-}
-
-/// The evaluation of a stream. Printing it gives one line.
-#[derive(Clone, PartialEq, Debug, Default)]
-pub struct EvalResult {
-    /// Experience by experience, in the order of the stream.
-    pub experiences: Vec<ExperienceEval>,
-}
-
-impl EvalResult {
-    /// Samples evaluated.
-    pub fn samples(&self) -> usize {
-        self.experiences.iter().map(|e| e.samples).sum()
-    }
-
-    /// Class-incremental accuracy over all samples of the stream (Avalanche's `Top1_Acc_Stream`).
-    pub fn accuracy(&self) -> f64 {
-        let correct: usize = self.experiences.iter().map(|e| e.correct).sum();
-        correct as f64 / self.samples().max(1) as f64
+    fn eval_current_stream(&mut self) -> Result<EvalResult> {
+        self.fire(Event::BeforeEval)?;
+        let mut result = EvalResult::default();
+        for i in 0..self.state.current_eval_stream.len() {
+            let experience = self.state.current_eval_stream[i].clone();
+            self.state.experience = Some(experience.clone());
+            self.fire(Event::BeforeEvalDatasetAdaptation)?;
+            self.state.adapted_dataset = Some(experience.dataset().clone());
+            self.fire(Event::AfterEvalDatasetAdaptation)?;
+            self.state.adapt_model(&experience);
+            let dataset = self.adapted();
+            self.check_labels(&dataset)?;
+            self.fire(Event::BeforeEvalExp)?;
+            result
+                .experiences
+                .push(self.eval_experience(&experience, &dataset)?);
+            self.fire(Event::AfterEvalExp)?;
+        }
+        self.fire(Event::AfterEval)?;
+        Ok(result)
     }
 
-    /// Task-incremental accuracy over all samples of the stream.
-    pub fn accuracy_task(&self) -> f64 {
-        let correct: usize = self.experiences.iter().map(|e| e.correct_task).sum();
-        correct as f64 / self.samples().max(1) as f64
-    }
-
-    /// Mean loss over all samples of the stream (Avalanche's `Loss_Stream`).
-    pub fn loss(&self) -> f64 {
-        let sum: f64 = self
-            .experiences
-            .iter()
-            .map(|e| e.loss * e.samples as f64)
-            .sum();
-        sum / self.samples().max(1) as f64
-    }
-}
-
-impl fmt::Display for EvalResult {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "accuracy {:.4}, loss {:.4}; by experience:",
-            self.accuracy(),
-            self.loss()
-        )?;
-        self.experiences
-            .iter()
-            .try_for_each(|e| write!(f, " {:.4}", e.accuracy()))
+    fn eval_experience(
+        &mut self,
+        experience: &Experience,
+        dataset: &ClassificationDataset,
+    ) -> Result<ExperienceEval> {
+        // The seed that PyTorch's loader draws for its workers.
+        self.state.tape.generator().random_i64();
+        let classes = experience.classes_in_this_experience();
+        let n = dataset.len();
+        let (mut correct, mut correct_task, mut loss_sum) = (0, 0, 0.0);
+        for start in (0..n).step_by(self.state.eval_mb_size) {
+            let end = n.min(start + self.state.eval_mb_size);
+            self.state.clear_batch();
+            self.state.append(dataset, Group::Eval, start..end);
+            self.fire(Event::BeforeEvalIteration)?;
+            self.fire(Event::BeforeEvalForward)?;
+            let logits = self.state.forward(Mode::Eval);
+            self.fire(Event::AfterEvalForward)?;
+            self.state.criterion_loss(logits);
+            self.fire(Event::AfterEvalIteration)?;
+            self.state.clock.total_iterations += 1;
+            loss_sum += f64::from(self.state.loss.total) * (end - start) as f64;
+            let width = self.state.tape.shape(logits).dim(1);
+            for (row, &label) in self
+                .state
+                .logits()
+                .chunks_exact(width)
+                .zip(&self.state.mb_y)
+            {
+                correct += usize::from(argmax(row, 0..width as u32) == Some(label));
+                correct_task += usize::from(argmax(row, classes.iter().copied()) == Some(label));
+            }
+        }
+        Ok(ExperienceEval {
+            experience: experience.current_experience(),
+            samples: n,
+            correct,
+            correct_task,
+            loss: loss_sum / n.max(1) as f64,
+        })
     }
 }

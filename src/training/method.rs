@@ -1,10 +1,11 @@
 //! What is particular to a strategy.
 
-use super::State;
 use crate::benchmarks::Experience;
 use crate::data::ClassificationDataset;
 use crate::error::Result;
+use crate::snapshot::Snapshot;
 use crate::tape::Var;
+use crate::template::State;
 
 /// The part of a strategy that differs from fine-tuning. The defaults are fine-tuning.
 pub trait Method: Send {
@@ -17,7 +18,10 @@ pub trait Method: Send {
     }
 
     /// The data to train on for `experience`.
-    fn train_dataset(&mut self, experience: &Experience) -> ClassificationDataset {
+    ///
+    /// Called a second time when a run is resumed in the middle of the experience, when
+    /// [`before_experience`](Self::before_experience) is not.
+    fn train_dataset(&self, experience: &Experience) -> ClassificationDataset {
         experience.dataset().clone()
     }
 
@@ -31,9 +35,9 @@ pub trait Method: Send {
         let _ = state;
     }
 
-    /// The loss of the mini-batch, one number on the tape made by a row-weighted loss.
+    /// The loss of the mini-batch, one number on the tape; its terms go into `state.loss`.
     fn loss(&mut self, state: &mut State, logits: Var) -> Var {
-        state.tape.cross_entropy(logits, &state.mb_y)
+        state.criterion_loss(logits)
     }
 
     /// After the last epoch, before the plugins' `after_training_exp`: update the buffer.
@@ -42,6 +46,21 @@ pub trait Method: Send {
     /// When the buffer cannot take the data.
     fn after_experience(&mut self, state: &mut State) -> Result<()> {
         let _ = state;
+        Ok(())
+    }
+
+    /// Writes what a resumed run needs to go on as if nothing had happened.
+    fn save(&self, out: &mut Snapshot) {
+        let _ = out;
+    }
+
+    /// Takes up what [`save`](Self::save) wrote. `trained` are the experiences trained on so far, the
+    /// running one included.
+    ///
+    /// # Errors
+    /// [`crate::Error::Checkpoint`] if something is missing or of another type.
+    fn load(&mut self, from: &Snapshot, trained: &[Experience]) -> Result<()> {
+        let _ = (from, trained);
         Ok(())
     }
 }

@@ -6,26 +6,28 @@
 //! Avalanche's names.
 
 mod builder;
-mod clock;
 mod cumulative;
 mod der;
+mod eval_result;
 mod evaluate;
-mod loader;
 mod method;
 mod naive;
-mod plugin;
+mod periodic;
 mod replay;
-mod state;
+mod resume;
 mod strategy;
 
+pub use crate::template::{
+    ClassWeights, Clock, Criterion, Event, LoaderOptions, LossTerms, MetricData, MetricValue,
+    Plugin, State,
+};
 pub use builder::StrategyBuilder;
-pub use clock::Clock;
 pub use cumulative::{Cumulative, Joint};
 pub use der::Der;
-pub use evaluate::{EvalResult, ExperienceEval};
+pub use eval_result::{EvalResult, ExperienceEval};
 pub use method::Method;
 pub use naive::Naive;
-pub use plugin::{Event, Plugin};
+pub use periodic::PevalMode;
 pub use replay::Replay;
-pub use state::{LossTerms, State};
+pub use resume::Keeper;
 pub use strategy::{Experiences, Strategy};

@@ -1,12 +1,14 @@
 //! Experience Replay: a mini-batch of current data and one of stored data, one cross-entropy.
 
-use super::loader::Endless;
-use super::{Method, State, StrategyBuilder};
+use super::{Method, StrategyBuilder};
+use crate::benchmarks::Experience;
 use crate::error::Result;
 use crate::nn::Module;
 use crate::optim::Sgd;
 use crate::replay::{Buffer, ExperienceBalancedBuffer};
+use crate::snapshot::Snapshot;
 use crate::tape::Tape;
+use crate::template::{Endless, State};
 
 /// Avalanche's `Replay` (ER): a buffer divided evenly over the experiences, each a uniform sample of
 /// its own; from the second experience on, each mini-batch holds `train_mb_size` current and up to
@@ -58,6 +60,15 @@ impl Method for Replay {
         if let Some(Buffer::ExperienceBalanced(buffer)) = &mut state.storage_policy {
             buffer.update(experience.dataset(), None, state.tape.generator());
         }
+        Ok(())
+    }
+
+    fn save(&self, out: &mut Snapshot) {
+        out.put("replay", &self.replay);
+    }
+
+    fn load(&mut self, from: &Snapshot, _: &[Experience]) -> Result<()> {
+        self.replay = from.get("replay")?;
         Ok(())
     }
 }

@@ -1,14 +1,16 @@
-//! The loops of training and evaluation, with every callback in Avalanche's order.
+//! The loop of training, with every callback in Avalanche's order.
 
-use super::loader::Shuffled;
-use super::plugin::call;
-use super::{EvalResult, Event, ExperienceEval, LossTerms, Method, Plugin, State};
+use super::periodic::{PeriodicEval, Streams};
+use super::resume::{Keeper, Resume};
+use super::{EvalResult, Method, PevalMode};
 use crate::benchmarks::{Experience, Stream};
 use crate::data::{ClassificationDataset, Group};
 use crate::error::{Error, Result};
+use crate::evaluation::EvaluationPlugin;
 use crate::tape::{Mode, Tape};
+use crate::template::{Event, Plugin, Position, State, TaskBalanced, call};
 
-/// Experiences to train on: one, a stream, or a slice of either.
+/// Experiences to train on or to evaluate: one, a stream, or a slice of either.
 pub trait Experiences {
     /// The experiences, in order.
     fn list(&self) -> Vec<Experience>;
@@ -34,26 +36,21 @@ impl Experiences for [Experience] {
 
 /// A continual-learning strategy: Avalanche's `SupervisedTemplate` with a [`Method`].
 pub struct Strategy {
-    state: State,
-    method: Box<dyn Method>,
-    plugins: Vec<Box<dyn Plugin>>,
-    loader: Shuffled,
+    pub(super) state: State,
+    pub(super) method: Box<dyn Method>,
+    pub(super) plugins: Vec<Box<dyn Plugin>>,
+    pub(super) evaluator: EvaluationPlugin,
+    pub(super) periodic: PeriodicEval,
+    pub(super) loader: TaskBalanced,
+    /// Every experience trained on so far, the running one included.
+    pub(super) trained: Vec<Experience>,
+    /// In the middle of an experience: its position in the list given to `train`.
+    pub(super) within: Option<usize>,
+    pub(super) resume: Option<Resume>,
+    pub(super) keeper: Option<Box<dyn Keeper>>,
 }
 
 impl Strategy {
-    pub(super) fn new(
-        state: State,
-        method: Box<dyn Method>,
-        plugins: Vec<Box<dyn Plugin>>,
-    ) -> Self {
-        Strategy {
-            state,
-            method,
-            plugins,
-            loader: Shuffled::default(),
-        }
-    }
-
     /// Everything under Avalanche's names: clock, experience, mini-batch, buffer, model.
     pub fn state(&self) -> &State {
         &self.state
@@ -64,27 +61,94 @@ impl Strategy {
         &mut self.state
     }
 
+    /// The metrics and loggers, with the values collected so far.
+    pub fn evaluator(&self) -> &EvaluationPlugin {
+        &self.evaluator
+    }
+
+    /// The same, to be switched off or on.
+    pub fn evaluator_mut(&mut self) -> &mut EvaluationPlugin {
+        &mut self.evaluator
+    }
+
     /// The name of the method.
     pub fn name(&self) -> &'static str {
         self.method.name()
     }
 
+    /// How often the strategy is evaluated during training, and counted in what; `None`: never.
+    pub fn eval_every(&self) -> (Option<usize>, PevalMode) {
+        (self.periodic.every, self.periodic.mode)
+    }
+
     /// Trains on one experience or on several, one after the other (joint training: together).
+    /// Periodic evaluations, if there are any, run on these same experiences; see
+    /// [`train_with`](Self::train_with).
     ///
     /// # Errors
     /// [`Error::Config`] when a label does not fit the model, [`Error::NonFinite`] when the loss
     /// is no longer a number, [`Error::Device`] when memory runs out, and what plugins return.
     pub fn train(&mut self, experiences: &(impl Experiences + ?Sized)) -> Result<()> {
-        let mut list = experiences.list();
+        let list = experiences.list();
+        let streams = Streams::new([list.clone()]);
+        self.run(list, streams)
+    }
+
+    /// As [`train`](Self::train), with the streams for periodic evaluation (Avalanche's
+    /// `eval_streams`): experiences of streams with the same name are evaluated in one call.
+    ///
+    /// ```
+    /// use unforget::prelude::*;
+    /// use unforget::training::PevalMode;
+    ///
+    /// let benchmark = SplitMnist::embedded().n_experiences(5).build()?;
+    /// let mut tape = Tape::new(Device::Cpu)?;
+    /// let model = Mlp::new(&mut tape, &[784, 10]);
+    /// let mut strategy = Naive::builder(tape, model, Sgd::new(0.03))
+    ///     .train_mb_size(64)
+    ///     .eval_mb_size(250)
+    ///     .eval_every(1)
+    ///     .peval_mode(PevalMode::Experience)
+    ///     .build()?;
+    /// strategy.train_with(&benchmark.train_stream()[0], &[benchmark.test_stream()])?;
+    /// let name = "Top1_Acc_Stream/eval_phase/test_stream/Task000";
+    /// let (steps, _) = &strategy.evaluator().get_all_metrics()[name];
+    /// assert_eq!(steps.len(), 2); // before training and after the experience
+    /// # Ok::<(), unforget::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`train`](Self::train).
+    pub fn train_with(
+        &mut self,
+        experiences: &(impl Experiences + ?Sized),
+        eval_streams: &[&dyn Experiences],
+    ) -> Result<()> {
+        let streams = Streams::new(eval_streams.iter().map(|s| s.list()));
+        self.run(experiences.list(), streams)
+    }
+
+    fn run(&mut self, mut list: Vec<Experience>, streams: Streams) -> Result<()> {
+        self.periodic.streams = streams;
         let result = Tape::guard(|| self.train_list(&mut list));
+        self.periodic.streams = Streams::default();
+        self.within = None;
         self.state.is_training = false;
-        self.leave();
+        self.state.experience = None;
+        self.state.adapted_dataset = None;
+        self.state.clear_batch();
         result
     }
 
     fn train_list(&mut self, list: &mut Vec<Experience>) -> Result<()> {
         self.state.is_training = true;
-        self.fire(Event::BeforeTraining)?;
+        let resume = self.resume.take();
+        if resume.is_none() {
+            self.fire(Event::BeforeTraining)?;
+            if self.periodic.every.is_some() {
+                self.evaluate_periodically()?;
+            }
+        }
         if self.method.joins_experiences() && list.len() > 1 {
             let parts: Vec<_> = list.iter().map(|e| e.dataset().clone()).collect();
             let (id, name) = (
@@ -97,45 +161,118 @@ impl Strategy {
                 &name,
             )];
         }
-        for experience in list.iter() {
-            self.train_experience(experience)?;
+        let first = resume.as_ref().map_or(0, |r| r.experience);
+        let mut position = resume.map(|r| r.position);
+        for (index, experience) in list.iter().enumerate().skip(first) {
+            let dataset = match position.take() {
+                Some(position) => self.enter_again(experience, position)?,
+                None => self.enter(experience)?,
+            };
+            self.within = Some(index);
+            self.train_epochs(&dataset)?;
+            self.within = None;
+            self.finish_experience()?;
         }
         self.fire(Event::AfterTraining)
     }
 
-    fn train_experience(&mut self, experience: &Experience) -> Result<()> {
+    /// Everything before the first epoch of an experience.
+    fn enter(&mut self, experience: &Experience) -> Result<ClassificationDataset> {
         self.state.experience = Some(experience.clone());
+        self.trained.push(experience.clone());
         self.state.stop = false;
         self.method.before_experience(&mut self.state);
         self.fire(Event::BeforeTrainDatasetAdaptation)?;
         self.state.adapted_dataset = Some(self.method.train_dataset(experience));
         self.fire(Event::AfterTrainDatasetAdaptation)?;
+        self.state.adapt_model(experience);
         let dataset = self.adapted();
         self.check_labels(&dataset)?;
-        self.state.iterations_per_epoch = dataset.len().div_ceil(self.state.train_mb_size);
+        self.prepare_loader(&dataset)?;
         self.state.clock.start_experience();
+        self.periodic.epoch_evaluated = false;
         self.fire(Event::BeforeTrainingExp)?;
-        for _ in 0..self.state.train_epochs {
+        self.start_epoch()?;
+        Ok(dataset)
+    }
+
+    /// Back into an experience in the middle of which a snapshot was taken.
+    fn enter_again(
+        &mut self,
+        experience: &Experience,
+        position: Position,
+    ) -> Result<ClassificationDataset> {
+        let id = experience.current_experience();
+        if self.trained.last().map(Experience::current_experience) != Some(id) {
+            return Err(Error::Checkpoint(format!(
+                "the checkpoint is not in the middle of experience {id}; train on the experiences \
+                 that were being trained on"
+            )));
+        }
+        self.state.experience = Some(experience.clone());
+        self.state.adapted_dataset = Some(self.method.train_dataset(experience));
+        for plugin in &mut self.plugins {
+            let event = Event::AfterTrainDatasetAdaptation;
+            call(plugin.as_mut(), event, &mut self.state)?;
+        }
+        let dataset = self.adapted();
+        self.prepare_loader(&dataset)?;
+        self.loader.seek(position)?;
+        Ok(dataset)
+    }
+
+    fn prepare_loader(&mut self, dataset: &ClassificationDataset) -> Result<()> {
+        let (size, options) = (self.state.train_mb_size, self.state.loader);
+        self.loader.prepare(dataset, size, options)?;
+        self.state.iterations_per_epoch = self.loader.len();
+        Ok(())
+    }
+
+    /// Begins an epoch, if there is one to come.
+    fn start_epoch(&mut self) -> Result<()> {
+        if self.state.clock.train_exp_epochs < self.state.train_epochs as u64 {
             self.state.clock.start_epoch();
             self.fire(Event::BeforeTrainingEpoch)?;
-            if self.state.stop {
+            if !self.state.stop {
+                self.loader.start(self.state.tape.generator());
+            }
+        }
+        Ok(())
+    }
+
+    /// The rest of the epoch that has begun, and the epochs after it.
+    fn train_epochs(&mut self, dataset: &ClassificationDataset) -> Result<()> {
+        while self.state.clock.train_exp_epochs < self.state.train_epochs as u64 {
+            if self.state.stop && self.state.clock.train_epoch_iterations == 0 {
                 break;
             }
-            self.loader
-                .start(dataset.len(), self.state.tape.generator());
-            while !self.state.stop && self.train_iteration(&dataset)? {}
+            while !self.state.stop && self.train_iteration(dataset)? {
+                self.offer_snapshot()?;
+            }
             self.fire(Event::AfterTrainingEpoch)?;
+            if self.periodic.after_epoch(&self.state.clock) {
+                self.evaluate_periodically()?;
+            }
             self.state.clock.train_exp_epochs += 1;
+            self.start_epoch()?;
         }
+        Ok(())
+    }
+
+    /// Everything after the last epoch of an experience.
+    fn finish_experience(&mut self) -> Result<()> {
         self.method.after_experience(&mut self.state)?;
         self.fire(Event::AfterTrainingExp)?;
+        if self.periodic.after_experience(&self.state.clock) {
+            self.evaluate_periodically()?;
+        }
         self.state.clock.train_exp_counter += 1;
         Ok(())
     }
 
     /// One iteration; false at the end of the epoch.
     fn train_iteration(&mut self, dataset: &ClassificationDataset) -> Result<bool> {
-        let batch = self.loader.batch(self.state.train_mb_size);
+        let batch = self.loader.batch(self.state.tape.generator());
         if batch.is_empty() {
             return Ok(false);
         }
@@ -148,19 +285,12 @@ impl Strategy {
         let logits = self.state.forward(Mode::Train);
         self.fire(Event::AfterForward)?;
         let loss = self.method.loss(&mut self.state, logits);
-        let [_, current, from_logits, replay] = self.state.tape.loss_terms(loss);
         self.state.loss_var = Some(loss);
         self.fire(Event::BeforeBackward)?;
         let loss = self.state.loss_var.unwrap_or(loss);
-        let total = self.state.tape.item(loss);
-        self.state.loss = LossTerms {
-            total,
-            current,
-            logits: from_logits,
-            replay,
-        };
-        if !total.is_finite() {
-            return Err(self.diverged(total));
+        self.state.loss.total = self.state.tape.item(loss);
+        if !self.state.loss.total.is_finite() {
+            return Err(self.diverged());
         }
         self.state.tape.backward(loss);
         self.fire(Event::AfterBackward)?;
@@ -168,11 +298,14 @@ impl Strategy {
         self.state.optimizer.step(&mut self.state.tape);
         self.fire(Event::AfterUpdate)?;
         self.fire(Event::AfterTrainingIteration)?;
+        if self.periodic.after_iteration(&self.state.clock) {
+            self.evaluate_periodically()?;
+        }
         self.state.clock.tick_iteration();
         Ok(true)
     }
 
-    fn diverged(&self, loss: f32) -> Error {
+    fn diverged(&self) -> Error {
         let clock = &self.state.clock;
         let experience = self
             .state
@@ -180,9 +313,9 @@ impl Strategy {
             .as_ref()
             .map_or(0, Experience::current_experience);
         Error::NonFinite(format!(
-            "the loss is {loss} in experience {experience}, iteration {}: expected a finite number; \
+            "the loss is {} in experience {experience}, iteration {}: expected a finite number; \
              lower the learning rate (now {}) or check the data",
-            clock.train_exp_iterations, self.state.optimizer.lr
+            self.state.loss.total, clock.train_exp_iterations, self.state.optimizer.lr
         ))
     }
 
@@ -193,89 +326,24 @@ impl Strategy {
     /// As for [`train`](Self::train).
     pub fn eval(&mut self, experiences: &(impl Experiences + ?Sized)) -> Result<EvalResult> {
         let list = experiences.list();
-        let was_training = std::mem::replace(&mut self.state.is_training, false);
-        let result = Tape::guard(|| self.eval_list(&list));
-        self.state.is_training = was_training;
-        self.leave();
-        result
+        Tape::guard(|| self.eval_list(list))
     }
 
-    fn eval_list(&mut self, list: &[Experience]) -> Result<EvalResult> {
-        self.fire(Event::BeforeEval)?;
-        let mut result = EvalResult::default();
-        for experience in list {
-            self.state.experience = Some(experience.clone());
-            self.fire(Event::BeforeEvalDatasetAdaptation)?;
-            self.state.adapted_dataset = Some(experience.dataset().clone());
-            self.fire(Event::AfterEvalDatasetAdaptation)?;
-            let dataset = self.adapted();
-            self.check_labels(&dataset)?;
-            self.fire(Event::BeforeEvalExp)?;
-            result
-                .experiences
-                .push(self.eval_experience(experience, &dataset)?);
-            self.fire(Event::AfterEvalExp)?;
+    fn evaluate_periodically(&mut self) -> Result<()> {
+        for list in self.periodic.streams.get() {
+            self.eval_list(list)?;
         }
-        self.fire(Event::AfterEval)?;
-        Ok(result)
+        Ok(())
     }
 
-    fn eval_experience(
-        &mut self,
-        experience: &Experience,
-        dataset: &ClassificationDataset,
-    ) -> Result<ExperienceEval> {
-        // The seed that PyTorch's loader draws for its workers.
-        self.state.tape.generator().random_i64();
-        let classes = experience.classes_in_this_experience();
-        let n = dataset.len();
-        let (mut correct, mut correct_task, mut loss_sum) = (0, 0, 0.0);
-        for start in (0..n).step_by(self.state.eval_mb_size) {
-            let end = n.min(start + self.state.eval_mb_size);
-            self.state.clear_batch();
-            self.state.append(dataset, Group::Eval, start..end);
-            self.fire(Event::BeforeEvalIteration)?;
-            self.fire(Event::BeforeEvalForward)?;
-            let logits = self.state.forward(Mode::Eval);
-            self.fire(Event::AfterEvalForward)?;
-            let loss = self.state.tape.cross_entropy(logits, &self.state.mb_y);
-            let total = self.state.tape.item(loss);
-            self.state.loss = LossTerms {
-                total,
-                current: total,
-                ..LossTerms::default()
-            };
-            self.fire(Event::AfterEvalIteration)?;
-            self.state.clock.total_iterations += 1;
-            loss_sum += f64::from(total) * (end - start) as f64;
-            let width = self.state.tape.shape(logits).dim(1);
-            for (row, &label) in self
-                .state
-                .logits()
-                .chunks_exact(width)
-                .zip(&self.state.mb_y)
-            {
-                correct += usize::from(argmax(row, 0..width as u32) == Some(label));
-                correct_task += usize::from(argmax(row, classes.iter().copied()) == Some(label));
-            }
-        }
-        Ok(ExperienceEval {
-            experience: experience.current_experience(),
-            samples: n,
-            correct,
-            correct_task,
-            loss: loss_sum / n.max(1) as f64,
-        })
-    }
-
-    fn adapted(&self) -> ClassificationDataset {
+    pub(super) fn adapted(&self) -> ClassificationDataset {
         self.state
             .adapted_dataset
             .clone()
             .expect("set before the callback that may replace it")
     }
 
-    fn check_labels(&self, dataset: &ClassificationDataset) -> Result<()> {
+    pub(super) fn check_labels(&self, dataset: &ClassificationDataset) -> Result<()> {
         let largest = dataset.targets().iter().copied().max();
         match (largest, self.state.model.n_classes()) {
             (Some(label), Some(classes)) if label as usize >= classes => Err(Error::config(
@@ -287,30 +355,11 @@ impl Strategy {
         }
     }
 
-    fn fire(&mut self, event: Event) -> Result<()> {
-        self.plugins
-            .iter_mut()
-            .try_for_each(|plugin| call(plugin.as_mut(), event, &mut self.state))
-    }
-
-    /// Outside of the loops there is no experience and no mini-batch.
-    fn leave(&mut self) {
-        self.state.experience = None;
-        self.state.adapted_dataset = None;
-        self.state.clear_batch();
-    }
-}
-
-/// The column of the largest value among `columns`, the first if several are equal.
-fn argmax(row: &[f32], columns: impl Iterator<Item = u32>) -> Option<u32> {
-    let mut best: Option<(u32, f32)> = None;
-    for column in columns {
-        let Some(&value) = row.get(column as usize) else {
-            continue;
-        };
-        if best.is_none_or(|(_, largest)| value > largest) {
-            best = Some((column, value));
+    /// Calls the plugins in the order in which they were added, then the evaluator.
+    pub(super) fn fire(&mut self, event: Event) -> Result<()> {
+        for plugin in &mut self.plugins {
+            call(plugin.as_mut(), event, &mut self.state)?;
         }
+        self.evaluator.on(event, &mut self.state)
     }
-    best.map(|(column, _)| column)
 }

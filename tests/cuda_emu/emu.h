@@ -95,6 +95,64 @@ template <class T> T shuffle(u32 mask, const char* name, T value, int source) {
     return out;
 }
 
+inline u32 bits_of(float x) {
+    u32 bits;
+    memcpy(&bits, &x, 4);
+    return bits;
+}
+inline float float_of(u32 bits) {
+    float x;
+    memcpy(&x, &bits, 4);
+    return x;
+}
+// To 10 bits of fraction, ties away from 0; infinities and NaN stay what they are.
+inline u32 round_tf32(float x) {
+    u32 bits = bits_of(x);
+    return (bits & 0x7f800000) == 0x7f800000 ? bits : (bits + 0x1000) & ~0x1fffu;
+}
+// To 7 bits of fraction, ties to even.
+inline u32 round_bf16(float x) {
+    u32 bits = bits_of(x);
+    if (x != x) return 0x7fff;
+    return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+
+struct MmaOperands {
+    const u32 *a, *b;
+    const float* c;
+};
+
+// A tile of 16 x 8 over K terms, by the layouts that the PTX manual gives; c is read and written.
+template <int K> void mma(const char* name, float* c, const u32* a, const u32* b) {
+    MmaOperands in = {a, b, c};
+    float out[4];
+    collect(~0u, name, &in, out, [](const void* const* in, void* const* out) {
+        float left[16][K], right[K][8], sum[16][8];
+        const int each = K / 8;  // numbers in a word
+        auto number = [](u32 word, int i) {
+            return float_of(each == 1 ? word & ~0x1fffu : word >> 16 * i << 16);
+        };
+        for (int lane = 0; lane < 32; lane++) {
+            if (!in[lane]) fail("mma with lane %d missing", lane);
+            const MmaOperands& m = *(const MmaOperands*)in[lane];
+            int g = lane / 4, t = lane % 4;
+            for (int i = 0; i < each; i++) {
+                for (int r = 0; r < 4; r++)
+                    left[g + r % 2 * 8][each * t + i + r / 2 * 4 * each] = number(m.a[r], i);
+                for (int r = 0; r < 2; r++) right[each * t + i + r * 4 * each][g] = number(m.b[r], i);
+            }
+            for (int r = 0; r < 4; r++) sum[g + r / 2 * 8][2 * t + r % 2] = m.c[r];
+        }
+        for (int i = 0; i < 16; i++)
+            for (int j = 0; j < 8; j++)
+                for (int k = 0; k < K; k++) sum[i][j] += left[i][k] * right[k][j];
+        for (int lane = 0; lane < 32; lane++)
+            for (int r = 0; r < 4; r++)
+                ((float*)out[lane])[r] = sum[lane / 4 + r / 2 * 8][lane % 4 * 2 + r % 2];
+    });
+    memcpy(c, out, sizeof out);
+}
+
 // A kernel under its name, called with pointers to its arguments.
 struct Kernel {
     const char* name;

@@ -11,6 +11,7 @@ mod linear;
 mod loss;
 mod norm;
 mod random;
+mod rows;
 mod windows;
 
 use super::cpu::Cpu;
@@ -55,6 +56,7 @@ fn visit_all(visitor: &mut impl Visitor) {
     windows::visit(visitor);
     norm::visit(visitor);
     loss::visit(visitor);
+    rows::visit(visitor);
 }
 
 fn outputs<B: Backend>(backend: &B, case: &impl Case) -> Vec<Output> {

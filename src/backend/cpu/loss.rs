@@ -65,7 +65,9 @@ pub(super) fn row_loss(
         }
         if line.w_mse != 0.0 {
             let pairs = logits.iter().zip(target(targets, i, c)).take(line.width);
-            let squares: f64 = pairs.map(|(o, z)| f64::from(o - z).powi(2)).sum();
+            let squares: f64 = pairs
+                .map(|(o, z)| f64::from(distance(*o, *z)).powi(2))
+                .sum();
             mse += f64::from(line.w_mse) * squares;
         }
     }
@@ -73,6 +75,12 @@ pub(super) fn row_loss(
     for (term, value) in terms.iter_mut().zip(all) {
         *term = value as f32;
     }
+}
+
+/// `o - z`, or 0 where z is NaN: then it was not stored.
+#[inline(always)]
+fn distance(o: f32, z: f32) -> f32 {
+    if z.is_nan() { 0.0 } else { o - z }
 }
 
 /// Writes `exp(x) / Σ exp(x)` and returns `ln Σ exp(x)`.
@@ -126,7 +134,7 @@ pub(super) fn row_loss_backward(dx: &mut [f32], args: &RowLossBackward<'_>, writ
                 .iter()
                 .zip(target(args.targets, i, c));
             for (dx, (o, z)) in dx.iter_mut().zip(pairs).take(line.width) {
-                *dx += scale * (o - z);
+                *dx += scale * distance(*o, *z);
             }
         }
     }

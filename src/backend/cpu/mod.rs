@@ -24,6 +24,7 @@ mod pool;
 #[doc(hidden)]
 pub mod probe;
 mod reduce;
+mod rows;
 mod scratch;
 pub(crate) mod tiles;
 mod widths;
@@ -154,6 +155,29 @@ impl Backend for Cpu {
             count,
         };
         layout::copy_samples(slice_mut(dst), slice(src), &copy, write);
+    }
+
+    fn mask_columns(
+        &self,
+        y: Dst<'_, Self>,
+        x: Src<'_, Self>,
+        keep: Src<'_, Self>,
+        value: f32,
+        write: Write,
+    ) {
+        rows::mask_columns(slice_mut(y), slice(x), slice(keep), value, write);
+    }
+
+    fn gather_rows(
+        &self,
+        y: Dst<'_, Self>,
+        y_cols: usize,
+        x: Src<'_, Self>,
+        x_cols: usize,
+        index: Src<'_, Self>,
+        write: Write,
+    ) {
+        rows::gather_rows(slice_mut(y), y_cols, slice(x), x_cols, slice(index), write);
     }
 
     fn conv2d(&self, y: Dst<'_, Self>, x: Src<'_, Self>, w: Src<'_, Self>, conv: Conv) {

@@ -41,13 +41,20 @@ macro_rules! kernels {
 
 kernels! {
     "conv": ConvForward = "conv_forward", ConvBackwardData = "conv_backward_data",
-        ConvBackwardWeight = "conv_backward_weight";
+        ConvBackwardWeight = "conv_backward_weight", ConvForwardTf32 = "conv_forward_tf32",
+        ConvBackwardDataTf32 = "conv_backward_data_tf32",
+        ConvBackwardWeightTf32 = "conv_backward_weight_tf32",
+        ConvForwardBf16 = "conv_forward_bf16", ConvBackwardDataBf16 = "conv_backward_data_bf16",
+        ConvBackwardWeightBf16 = "conv_backward_weight_bf16";
     "dropout": Dropout = "dropout";
     "elementwise": Fill = "fill", ScaleAdd = "scale_add", AddBias = "add_bias",
         ReluForward = "relu_forward", ReluBackward = "relu_backward",
         TanhForward = "tanh_forward", TanhBackward = "tanh_backward",
-        MseBackward = "mse_backward";
-    "gemm": GemmNn = "gemm_nn", GemmTn = "gemm_tn", GemmNt = "gemm_nt", GemmTt = "gemm_tt";
+        MseBackward = "mse_backward", MaskColumns = "mask_columns", GatherRows = "gather_rows";
+    "gemm": GemmNn = "gemm_nn", GemmTn = "gemm_tn", GemmNt = "gemm_nt", GemmTt = "gemm_tt",
+        GemmNnTf32 = "gemm_nn_tf32", GemmTnTf32 = "gemm_tn_tf32", GemmNtTf32 = "gemm_nt_tf32",
+        GemmTtTf32 = "gemm_tt_tf32", GemmNnBf16 = "gemm_nn_bf16", GemmTnBf16 = "gemm_tn_bf16",
+        GemmNtBf16 = "gemm_nt_bf16", GemmTtBf16 = "gemm_tt_bf16";
     "layout": Transpose = "transpose";
     "loss": RowLossForward = "row_loss_forward", RowLossBackward = "row_loss_backward";
     "norm": NormMoments = "norm_moments", NormStatistics = "norm_statistics",

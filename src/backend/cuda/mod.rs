@@ -25,8 +25,8 @@ mod tests;
 mod window;
 
 use super::{
-    Backend, BatchNorm, BatchNormBackward, DropoutMask, Dst, Gemm, RowLoss, SgdStep, Src, View,
-    ViewMut, Write,
+    Backend, BatchNorm, BatchNormBackward, DropoutMask, Dst, Gemm, Precision, RowLoss, SgdStep,
+    Src, View, ViewMut, Write,
 };
 use crate::error::{Error, Result};
 use crate::shape::{Conv, Images, Pool};
@@ -48,6 +48,8 @@ use args;
 
 /// An NVIDIA GPU.
 pub struct Cuda {
+    ordinal: usize,
+    precision: Precision,
     driver: Box<Driver>,
     scratch: Box<RefCell<Scratch>>,
 }
@@ -75,7 +77,23 @@ impl Cuda {
             counters: driver.alloc(1 << 10)?,
             step: driver.alloc(2)?,
         }));
-        Ok(Cuda { driver, scratch })
+        Ok(Cuda {
+            ordinal,
+            precision: Precision::Full,
+            driver,
+            scratch,
+        })
+    }
+
+    /// How products and convolutions multiply from now on. In TF32 and bfloat16 they use the tensor cores,
+    /// where the dimensions that lie along memory are multiples of 4; others stay in f32.
+    pub fn set_precision(&mut self, precision: Precision) {
+        self.precision = precision;
+    }
+
+    /// Its number.
+    pub fn ordinal(&self) -> usize {
+        self.ordinal
     }
 
     /// The GPU's name.
@@ -179,6 +197,33 @@ impl Backend for Cuda {
 
     fn sum_rows(&self, dst: Dst<'_, Self>, src: Src<'_, Self>, cols: usize, write: Write) {
         self.column_sums(dst, src, cols, write);
+    }
+
+    fn mask_columns(
+        &self,
+        y: Dst<'_, Self>,
+        x: Src<'_, Self>,
+        keep: Src<'_, Self>,
+        value: f32,
+        write: Write,
+    ) {
+        let (n, cols) = (y.len, int(keep.len));
+        let args = args![&y, x, keep, value, n as i64, cols, write];
+        self.each(Kernel::MaskColumns, n, args);
+    }
+
+    fn gather_rows(
+        &self,
+        y: Dst<'_, Self>,
+        y_cols: usize,
+        x: Src<'_, Self>,
+        x_cols: usize,
+        index: Src<'_, Self>,
+        write: Write,
+    ) {
+        let (n, y_cols, x_cols) = (y.len, int(y_cols), int(x_cols));
+        let args = args![&y, x, index, n as i64, y_cols, x_cols, write];
+        self.each(Kernel::GatherRows, n, args);
     }
 
     fn to_spatial(&self, y: Dst<'_, Self>, x: Src<'_, Self>, images: Images, write: Write) {

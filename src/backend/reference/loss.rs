@@ -48,12 +48,17 @@ impl<'a, E: Elem> Rows<'a, E> {
         self.logits[i * self.dims.c + j].to_f64()
     }
 
-    /// `o_ij - z_ij`; only where row `i` has a weight for it.
+    /// `o_ij - z_ij`, or 0 where z was not stored; only where row `i` has a weight for it.
     fn distance(&self, i: usize, j: usize) -> f64 {
         let targets = self
             .targets
             .expect("a row with an MSE weight has stored logits");
-        self.logit(i, j) - targets[i * self.dims.c + j].to_f64()
+        let z = targets[i * self.dims.c + j].to_f64();
+        if z.is_nan() {
+            0.0
+        } else {
+            self.logit(i, j) - z
+        }
     }
 }
 

@@ -168,6 +168,44 @@ impl<E: Elem> Backend for Reference<E> {
         put_all(dst, src.iter().map(|x| x.to_f64()), write);
     }
 
+    fn mask_columns(
+        &self,
+        y: Dst<'_, Self>,
+        x: Src<'_, Self>,
+        keep: Src<'_, Self>,
+        value: E,
+        write: Write,
+    ) {
+        let (x, keep) = (slice(x), slice(keep));
+        for (at, y) in slice_mut(y).iter_mut().enumerate() {
+            let kept = keep[at % keep.len()].to_f64() != 0.0;
+            put(y, if kept { x[at] } else { value }.to_f64(), write);
+        }
+    }
+
+    fn gather_rows(
+        &self,
+        y: Dst<'_, Self>,
+        y_cols: usize,
+        x: Src<'_, Self>,
+        x_cols: usize,
+        index: Src<'_, Self>,
+        write: Write,
+    ) {
+        let (y, x, index) = (slice_mut(y), slice(x), slice(index));
+        for (k, row) in index.iter().map(|row| row.to_f64()).enumerate() {
+            for j in 0..y_cols {
+                let there = row >= 0.0 && j < x_cols;
+                let value = if there {
+                    x[row as usize * x_cols + j].to_f64()
+                } else {
+                    0.0
+                };
+                put(&mut y[k * y_cols + j], value, write);
+            }
+        }
+    }
+
     fn conv2d(&self, y: Dst<'_, Self>, x: Src<'_, Self>, w: Src<'_, Self>, conv: Conv) {
         conv::forward(slice_mut(y), slice(x), slice(w), conv);
     }

@@ -66,6 +66,26 @@ choice! {
         ResNet18 = "resnet18",
         /// ResNet-18 with 20 filters instead of 64.
         SlimResNet18 = "slim-resnet18",
+        /// ResNet-32 for small images.
+        ResNet32 = "resnet32",
+        /// `SimpleMLP` with a head for each task.
+        MtSimpleMlp = "mt-simple-mlp",
+        /// `SimpleCNN` with a head for each task.
+        MtSimpleCnn = "mt-simple-cnn",
+        /// The slim ResNet-18 with a head for each task.
+        MtSlimResNet18 = "mt-slim-resnet18",
+    }
+}
+
+choice! {
+    /// How matrix products and convolutions multiply.
+    PrecisionName {
+        /// In f32.
+        F32 = "f32",
+        /// Factors rounded to TF32, on the GPU's tensor cores.
+        Tf32 = "tf32",
+        /// Factors rounded to bfloat16, on the GPU's tensor cores.
+        Bf16 = "bf16",
     }
 }
 

@@ -1,8 +1,10 @@
 //! Counters of the training loop.
 
+use serde::{Deserialize, Serialize};
+
 /// How far a strategy has come: Avalanche's `Clock`. It ticks after all plugins, so a plugin sees
 /// the index of what has just finished, counted from 0.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Clock {
     /// Training iterations in all.
     pub train_iterations: u64,
@@ -19,16 +21,16 @@ pub struct Clock {
 }
 
 impl Clock {
-    pub(super) fn start_experience(&mut self) {
+    pub(crate) fn start_experience(&mut self) {
         self.train_exp_epochs = 0;
         self.train_exp_iterations = 0;
     }
 
-    pub(super) fn start_epoch(&mut self) {
+    pub(crate) fn start_epoch(&mut self) {
         self.train_epoch_iterations = 0;
     }
 
-    pub(super) fn tick_iteration(&mut self) {
+    pub(crate) fn tick_iteration(&mut self) {
         self.train_iterations += 1;
         self.train_exp_iterations += 1;
         self.train_epoch_iterations += 1;

@@ -2,6 +2,7 @@
 
 use super::State;
 use crate::error::Result;
+use crate::snapshot::Snapshot;
 
 macro_rules! events {
     ($($(#[$doc:meta])* $name:ident = $variant:ident,)*) => {
@@ -38,9 +39,20 @@ macro_rules! events {
             fn $name(&mut self, s: &mut State) -> Result<()> {
                 Ok(())
             })*
+
+            /// Writes what a resumed run needs to go on as if nothing had happened.
+            fn save(&self, out: &mut Snapshot) {}
+
+            /// Takes up what [`save`](Self::save) wrote.
+            ///
+            /// # Errors
+            /// [`crate::Error::Checkpoint`] if something is missing or of another type.
+            fn load(&mut self, from: &Snapshot) -> Result<()> {
+                Ok(())
+            }
         }
 
-        pub(super) fn call(plugin: &mut dyn Plugin, event: Event, s: &mut State) -> Result<()> {
+        pub(crate) fn call(plugin: &mut dyn Plugin, event: Event, s: &mut State) -> Result<()> {
             match event {
                 $(Event::$variant => plugin.$name(s),)*
             }

@@ -1,0 +1,131 @@
+//! Metrics and loggers brought together.
+
+use std::collections::BTreeMap;
+
+use super::{At, Logger, Metric, accuracy_metrics, loss_metrics};
+use crate::Result;
+use crate::snapshot::Snapshot;
+use crate::template::{Event, MetricData, MetricValue, State};
+
+/// The values of a metric over the run: training iterations and values.
+pub type History = (Vec<u64>, Vec<MetricData>);
+
+/// Avalanche's `EvaluationPlugin`: calls every metric at every point of the loop, publishes the
+/// values in [`State::last_metrics`], keeps them all if asked to, and hands them to the loggers.
+///
+/// ```
+/// use unforget::evaluation::{At, EvaluationPlugin, accuracy_metrics, loss_metrics};
+///
+/// let evaluator = EvaluationPlugin::new()
+///     .metrics(accuracy_metrics(&[At::Epoch, At::Experience, At::Stream]))
+///     .metrics(loss_metrics(&[At::Epoch]));
+/// assert!(evaluator.get_all_metrics().is_empty());
+/// ```
+pub struct EvaluationPlugin {
+    metrics: Vec<Box<dyn Metric>>,
+    loggers: Vec<Box<dyn Logger>>,
+    /// False suspends all metrics and loggers.
+    pub active: bool,
+    /// Whether all values are kept, not only the last of each metric (Avalanche's `collect_all`).
+    pub collect_all: bool,
+    all: BTreeMap<String, History>,
+    values: Vec<MetricValue>,
+}
+
+impl Default for EvaluationPlugin {
+    /// Accuracy and loss of epochs, experiences and streams, as in Avalanche's `default_evaluator`;
+    /// without its logger, because a library prints only what it is asked to print.
+    fn default() -> Self {
+        let at = [At::Epoch, At::Experience, At::Stream];
+        EvaluationPlugin::new()
+            .metrics(accuracy_metrics(&at))
+            .metrics(loss_metrics(&at))
+    }
+}
+
+impl EvaluationPlugin {
+    /// No metrics and no loggers yet.
+    pub fn new() -> Self {
+        EvaluationPlugin {
+            metrics: Vec::new(),
+            loggers: Vec::new(),
+            active: true,
+            collect_all: true,
+            all: BTreeMap::new(),
+            values: Vec::new(),
+        }
+    }
+
+    /// Adds metrics.
+    pub fn metrics(mut self, metrics: impl IntoIterator<Item = Box<dyn Metric>>) -> Self {
+        self.metrics.extend(metrics);
+        self
+    }
+
+    /// Adds one metric.
+    pub fn metric(mut self, metric: impl Metric + 'static) -> Self {
+        self.metrics.push(Box::new(metric));
+        self
+    }
+
+    /// Adds a logger.
+    pub fn logger(mut self, logger: impl Logger + 'static) -> Self {
+        self.loggers.push(Box::new(logger));
+        self
+    }
+
+    /// Whether all values are kept (default), or only the last of each metric.
+    pub fn collect_all(mut self, collect_all: bool) -> Self {
+        self.collect_all = collect_all;
+        self
+    }
+
+    /// Every value of every metric so far; empty unless they are kept.
+    pub fn get_all_metrics(&self) -> &BTreeMap<String, History> {
+        &self.all
+    }
+
+    pub(crate) fn on(&mut self, event: Event, s: &mut State) -> Result<()> {
+        if !self.active {
+            return Ok(());
+        }
+        self.values.clear();
+        for metric in &mut self.metrics {
+            metric.on(event, s, &mut self.values);
+        }
+        for MetricValue { name, value, x } in &self.values {
+            s.last_metrics.insert(name.clone(), value.clone());
+            if self.collect_all {
+                let (xs, values) = self.all.entry(name.clone()).or_default();
+                xs.push(*x);
+                values.push(value.clone());
+            }
+        }
+        (self.loggers.iter_mut()).try_for_each(|logger| logger.on(event, s, &self.values))
+    }
+
+    pub(crate) fn save(&self, out: &mut Snapshot) {
+        for (i, metric) in self.metrics.iter().enumerate() {
+            metric.save(out.child(&format!("metric{i}")));
+        }
+        for (i, logger) in self.loggers.iter().enumerate() {
+            logger.save(out.child(&format!("logger{i}")));
+        }
+        if self.collect_all {
+            out.put("all", &self.all);
+        }
+    }
+
+    pub(crate) fn load(&mut self, from: &Snapshot) -> Result<()> {
+        for (i, metric) in self.metrics.iter_mut().enumerate() {
+            metric.load(from.at(&format!("metric{i}")))?;
+        }
+        for (i, logger) in self.loggers.iter_mut().enumerate() {
+            logger.load(from.at(&format!("logger{i}")))?;
+        }
+        if self.collect_all {
+            self.all = from.get("all")?;
+        }
+        Ok(())
+    }
+}

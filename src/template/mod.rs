@@ -1,0 +1,18 @@
+//! What a strategy's loop, its plugins and its metrics share: the state under Avalanche's names, the
+//! clock, the callbacks and the loaders. (Avalanche's `training/templates` and `core.py`.)
+
+mod clock;
+mod criterion;
+mod loader;
+mod metric;
+mod plugin;
+mod state;
+
+pub use clock::Clock;
+pub use criterion::{ClassWeights, Criterion};
+pub use loader::LoaderOptions;
+pub(crate) use loader::{Endless, Position, TaskBalanced};
+pub use metric::{MetricData, MetricValue};
+pub(crate) use plugin::call;
+pub use plugin::{Event, Plugin};
+pub use state::{LossTerms, State};
