@@ -103,10 +103,14 @@ const EXCEPTIONS: &[(&str, &str)] = &[
 const PROGRAM: [&str; 3] = ["main", "cli", "lib"];
 
 /// Files that may allow `unsafe`, with the folder of the instruction sets.
-const UNSAFE: [&str; 3] = [
+const UNSAFE: [&str; 6] = [
     "backend/cpu/tiles.rs",
     "backend/cpu/dispatch.rs",
     "backend/cpu/isa/",
+    // Calls of the driver that compute, that look for it, and loading the kernels' compiler.
+    "backend/cuda/driver.rs",
+    "backend/cuda/probe.rs",
+    "backend/cuda/nvrtc.rs",
 ];
 
 /// The longest file.

@@ -8,7 +8,8 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use serde::Serialize;
 use unforget::experiment::{
-    BenchmarkName, DataSource, LoggerName, Mnist360Test, ModeName, ModelName, StrategyName,
+    BenchmarkName, DataSource, DeviceName, LoggerName, Mnist360Test, ModeName, ModelName,
+    PrecisionName, StrategyName,
 };
 
 /// The options of `unforget train`.
@@ -248,6 +249,13 @@ struct CommonOptions {
     /// Samples in a batch of the evaluation [default: 256]
     #[arg(long, value_name = "N")]
     eval_mb_size: Option<i64>,
+    /// Where to compute: cpu, cuda (the first NVIDIA GPU), cuda:N, or auto for a GPU if there is one
+    /// [default: cpu]
+    #[arg(long, value_name = "DEVICE", value_parser = device)]
+    device: Option<String>,
+    /// How products and convolutions multiply; tf32 and bf16 use a GPU's tensor cores [default: f32]
+    #[arg(long, value_parser = PossibleValuesParser::new(PrecisionName::NAMES))]
+    precision: Option<String>,
     /// Threads, 0 for one a core; never changes the result. Steps of an MLP are too small to be
     /// shared between threads [default: 1]
     #[arg(long, value_name = "N")]
@@ -269,6 +277,11 @@ impl EvalOptions {
     pub fn to_table(&self) -> toml::Table {
         table(self)
     }
+}
+
+/// The word as it is, if it names a device.
+fn device(word: &str) -> Result<String, String> {
+    DeviceName::try_from(word.to_string()).map(|_| word.to_string())
 }
 
 /// An option that was not given leaves no entry.

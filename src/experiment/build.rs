@@ -12,13 +12,15 @@ use crate::data::{Dataset, embedded};
 use crate::nn::Module;
 use crate::nn::models::{self, ModelOptions};
 use crate::optim::Sgd;
-use crate::tape::{Device, Tape};
+use crate::tape::{Precision, Tape};
 use crate::training::{
     Agem, Cumulative, Der, ErAce, Ewc, EwcMode, FromScratchTraining, GDumb, Gem, Joint, Lwf, Mas,
     Mir, Naive, PaperDer, PaperReplay, Replay, StrategyBuilder, SynapticIntelligence,
 };
 
-use super::config::{BenchmarkName, Config, DataSource, Mnist360Test, ModeName, StrategyName};
+use super::config::{
+    BenchmarkName, Config, DataSource, Mnist360Test, ModeName, PrecisionName, StrategyName,
+};
 
 /// Reads the data and makes the stream of experiences.
 pub(super) fn benchmark(config: &Config) -> Result<Benchmark> {
@@ -188,7 +190,12 @@ fn model(config: &Config, benchmark: &Benchmark) -> Result<(Tape, Box<dyn Module
         drop_rate: config.drop_rate.map(|rate| rate as f32),
         xavier: config.xavier,
     };
-    let mut tape = Tape::new(Device::Cpu)?;
+    let mut tape = Tape::new(config.device.device())?;
+    tape.set_precision(match config.precision {
+        PrecisionName::F32 => Precision::Full,
+        PrecisionName::Tf32 => Precision::Tf32,
+        PrecisionName::Bf16 => Precision::Bf16,
+    })?;
     tape.manual_seed(config.seed);
     let name = config.model.name();
     let model = models::build(name, &mut tape, input, benchmark.n_classes(), &options)?;
@@ -196,7 +203,7 @@ fn model(config: &Config, benchmark: &Benchmark) -> Result<(Tape, Box<dyn Module
 }
 
 /// Runs `work` in a pool of the configured number of threads: the whole loop inside one pool, so
-/// that no step pays for handing work over to it.
+/// that no step pays for handing work over to it. Running out of memory anywhere in it is an error.
 pub(super) fn in_pool<T: Send>(
     config: &Config,
     work: impl FnOnce() -> Result<T> + Send,
@@ -211,5 +218,5 @@ pub(super) fn in_pool<T: Send>(
                 config.threads,
             )
         })?
-        .install(work)
+        .install(|| Tape::guard(work))
 }

@@ -10,11 +10,14 @@ use crate::data::locate::Kind;
 use crate::{Error, Result};
 
 mod choices;
+mod device;
 mod strategy;
 
 pub use choices::{
-    BenchmarkName, DataSource, LoggerName, Mnist360Test, ModeName, ModelName, StrategyName,
+    BenchmarkName, DataSource, LoggerName, Mnist360Test, ModeName, ModelName, PrecisionName,
+    StrategyName,
 };
+pub use device::DeviceName;
 
 /// A whole run. [`Config::default`] is the main job: DER++ on the embedded Split-MNIST.
 ///
@@ -114,6 +117,10 @@ pub struct Config {
 
     /// Seeds the initial weights, the order of the samples and the buffer.
     pub seed: u64,
+    /// Where to compute. A GPU rounds differently from a processor.
+    pub device: DeviceName,
+    /// How products and convolutions multiply; other than `f32` on a GPU only.
+    pub precision: PrecisionName,
     /// Threads; 0 is one for each core. The result does not depend on it.
     pub threads: usize,
     /// Losses are written every so many steps.
@@ -175,6 +182,8 @@ impl Default for Config {
             train_epochs: 1,
             eval_mb_size: 256,
             seed: 0,
+            device: DeviceName::Cpu,
+            precision: PrecisionName::F32,
             threads: 1,
             log_every: 10,
             loggers: vec![LoggerName::Csv, LoggerName::TensorBoard],
@@ -242,6 +251,7 @@ impl Config {
         self.resolve_model()?;
         self.resolve_strategy()?;
         self.check_training()?;
+        self.device = self.device.settled();
         Ok(self)
     }
 

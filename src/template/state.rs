@@ -244,7 +244,7 @@ impl State {
     /// Forgets the momentum of every parameter, as `train(..., reset_optimizer_state=True)` does in
     /// Avalanche. Otherwise it is carried on from experience to experience.
     pub fn reset_optimizer_state(&mut self) {
-        self.tape.forget_momentum();
+        self.tape.reset_momentum();
     }
 
     /// The opposite of [`is_training`](Self::is_training).

@@ -187,6 +187,18 @@ choice! {
 }
 
 choice! {
+    /// How matrix products and convolutions multiply.
+    PrecisionName {
+        /// In f32.
+        F32 = "f32",
+        /// Factors rounded to TF32, on the GPU's tensor cores.
+        Tf32 = "tf32",
+        /// Factors rounded to bfloat16, on the GPU's tensor cores.
+        Bf16 = "bf16",
+    }
+}
+
+choice! {
     /// Where the samples come from.
     DataSource {
         /// The tenth of MNIST inside the program.
