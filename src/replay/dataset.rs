@@ -69,7 +69,8 @@ mod tests {
 
     #[test]
     fn the_samples_come_back_with_labels_and_transforms() {
-        let experience = |start: u8, task, transforms: Transform| {
+        let shared = Arc::new(TransformGroups::same(Transform::mnist()));
+        let experience = |start: u8, task, transforms: &Arc<TransformGroups>| {
             let pixels = (start..start + 6).collect();
             let targets = (0..6).map(|i| i % 3).collect();
             let data = Dataset::from_u8("dots", [1, 1, 1], pixels, targets, 3).unwrap();

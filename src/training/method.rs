@@ -40,6 +40,12 @@ pub trait Method: Send {
         state.criterion_loss(logits)
     }
 
+    /// What an evaluation takes as the model's output for the mini-batch, given the logits.
+    fn eval_output(&mut self, state: &mut State, logits: Var) -> Var {
+        let _ = state;
+        logits
+    }
+
     /// After the last epoch, before the plugins' `after_training_exp`: update the buffer.
     ///
     /// # Errors
