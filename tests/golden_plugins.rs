@@ -247,6 +247,45 @@ fn er_ace() {
     );
 }
 
+/// The losses, and the accuracies of the classifier by nearest means.
+#[test]
+fn icarl() {
+    let (tape, model) = formula::model();
+    let record = Record::default();
+    let mut strategy = Icarl::builder(tape, model, Sgd::new(0.05).momentum(0.9))
+        .mem_size(24)
+        .train_mb_size(5)
+        .eval_mb_size(8)
+        .train_epochs(2)
+        .plugin(record.clone())
+        .build()
+        .unwrap();
+    let benchmark = formula::ascending();
+    let mut accuracies = Vec::new();
+    for experience in benchmark.train_stream().iter() {
+        strategy.train(experience).unwrap();
+        accuracies.push(strategy.eval(benchmark.test_stream()).unwrap().accuracy());
+    }
+    let want = golden("icarl");
+    let losses: Vec<f64> = record
+        .get()
+        .into_iter()
+        .map(|(loss, _)| f64::from(loss))
+        .collect();
+    close(
+        "icarl: losses",
+        &losses,
+        &numbers(&want["losses"]),
+        TOLERANCE,
+    );
+    close(
+        "icarl: accuracies",
+        &accuracies,
+        &numbers(&want["accuracies"]),
+        1e-8,
+    );
+}
+
 #[test]
 fn clipping() {
     check(

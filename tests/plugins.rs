@@ -199,12 +199,14 @@ fn replay_comes_on_top_of_ders_own() {
     let sizes: Vec<(usize, usize)> = notes.iter().map(|n| (n.0, n.1)).collect();
     assert_eq!(sizes[..8], [(5, 0); 8]);
     assert_eq!(sizes[8..], [(12, 4); 16]);
-    // Classes 2 and 5, then 3 and 0, then 1 and 4: replayed rows are of earlier ones.
-    assert!(
-        notes[8..16]
-            .iter()
-            .all(|n| n.2[9..].iter().all(|y| [2, 5].contains(y)))
-    );
+    // Classes 2 and 5, then 3 and 0, then 1 and 4: replayed rows are of earlier ones, and the buffer
+    // is looked at anew in each experience.
+    let replayed = |rows: &[(usize, usize, Vec<u32>)]| {
+        let labels = rows.iter().flat_map(|n| n.2[9..].to_vec());
+        labels.collect::<std::collections::BTreeSet<u32>>()
+    };
+    assert_eq!(replayed(&notes[8..16]), [2, 5].into());
+    assert_eq!(replayed(&notes[16..24]), [0, 2, 3, 5].into());
 }
 
 #[test]
@@ -234,6 +236,7 @@ fn gdumb_trains_on_its_buffer_from_the_initial_weights() {
 #[derive(Default)]
 struct Interference {
     expected: Option<f64>,
+    gradient: Vec<f32>,
     checked: Arc<Mutex<usize>>,
 }
 
@@ -294,6 +297,16 @@ impl Plugin for Interference {
         let mut order: Vec<usize> = (0..old.len()).collect();
         order.sort_by(|&a, &b| (after[b] - before[b]).total_cmp(&(after[a] - before[a])));
         self.expected = Some(order[..4].iter().map(|&i| before[i]).sum::<f64>() / 4.0);
+        let most: Vec<f32> = (order[..4].iter())
+            .flat_map(|&i| x[i * 6..(i + 1) * 6].to_vec())
+            .collect();
+        let labels: Vec<u32> = order[..4].iter().map(|&i| labels[i]).collect();
+        s.tape.begin(Mode::Train);
+        let input = s.tape.input(&[4, 6, 1, 1], &most);
+        let y = s.model.forward(&mut s.tape, input);
+        let loss = s.tape.cross_entropy(y, &labels);
+        s.tape.backward(loss);
+        self.gradient = gradient(s).iter().zip(&g).map(|(a, b)| a + b).collect();
         Ok(())
     }
 
@@ -305,7 +318,15 @@ impl Plugin for Interference {
             "expected {want}, found {replay}"
         );
         assert!((s.loss.total - s.loss.current - s.loss.replay).abs() <= 1e-5);
-        *self.checked.lock().unwrap() += usize::from(self.expected.is_some());
+        if self.expected.is_some() {
+            *self.checked.lock().unwrap() += 1;
+            for (got, want) in gradient(s).iter().zip(&self.gradient) {
+                assert!(
+                    (got - want).abs() <= 1e-5,
+                    "gradient {got}, expected {want}"
+                );
+            }
+        }
         Ok(())
     }
 }

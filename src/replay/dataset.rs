@@ -73,15 +73,16 @@ mod tests {
 
     #[test]
     fn the_samples_come_back_with_labels_and_transforms() {
-        let experience = |start: u8, task, transforms: Transform| {
+        let shared = Arc::new(TransformGroups::same(Transform::mnist()));
+        let experience = |start: u8, task, transforms: &Arc<TransformGroups>| {
             let pixels = (start..start + 6).collect();
             let targets = (0..6).map(|i| i % 3).collect();
             let data = Dataset::from_u8("dots", [1, 1, 1], pixels, targets, 3).unwrap();
-            ClassificationDataset::new(data, TransformGroups::same(transforms))
+            ClassificationDataset::with_shared_transforms(data, Arc::clone(transforms))
                 .with_task_label(task)
         };
-        let first = experience(0, 0, Transform::default());
-        let second = experience(100, 5, Transform::mnist());
+        let first = experience(0, 0, &Arc::default());
+        let second = experience(100, 5, &shared);
         let mut buffer = ExperienceBalancedBuffer::new(8);
         let mut generator = TorchGenerator::manual_seed(1);
         buffer.update(&first, None, &mut generator);

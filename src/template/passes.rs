@@ -155,6 +155,43 @@ impl State {
         self.mb_task_id.truncate(n);
     }
 
+    /// The features of the mini-batch within the running step, with the width of a row.
+    pub(crate) fn mini_batch_features(&mut self) -> (Vec<f32>, usize) {
+        let backbone = self.model.backbone().expect("checked by the builder");
+        let ([c, h, w], n) = (self.shape, self.mb_y.len());
+        let x = self.tape.input(&[n, c, h, w], &self.mb_x);
+        let features = backbone.features(&mut self.tape, x);
+        let mut values = Vec::new();
+        self.tape.copy_into(features, &mut values);
+        (values, self.tape.shape(features).dim(1))
+    }
+
+    /// The features of all samples of `dataset`, or of their mirror images, in order and as in
+    /// evaluation, with the width of a row.
+    pub(crate) fn features(
+        &mut self,
+        dataset: &ClassificationDataset,
+        mirrored: bool,
+    ) -> (Vec<f32>, usize) {
+        let (n, batch) = (dataset.len(), self.eval_mb_size);
+        self.aside(|s| {
+            let (mut out, mut width) = (Vec::new(), 1);
+            for start in (0..n).step_by(batch) {
+                s.clear_batch();
+                s.append(dataset, Group::Eval, start..n.min(start + batch));
+                if mirrored {
+                    let row = s.shape[2].max(1);
+                    s.mb_x.chunks_exact_mut(row).for_each(<[f32]>::reverse);
+                }
+                s.tape.begin(Mode::Eval);
+                let (features, size) = s.mini_batch_features();
+                out.extend_from_slice(&features);
+                width = size;
+            }
+            (out, width)
+        })
+    }
+
     /// Runs `work` with an empty mini-batch and puts the present one back. The step on the tape is
     /// over afterwards, so this is for the points outside of one: before the forward pass, or after
     /// the step of the optimizer.

@@ -29,6 +29,17 @@ pub fn benchmark(multi_task: bool) -> Benchmark {
         .unwrap()
 }
 
+/// The same experiences of ascending classes.
+#[allow(dead_code, reason = "only one test wants it")]
+pub fn ascending() -> Benchmark {
+    let transforms = TransformGroups::same(Transform::default());
+    NcBenchmark::new(samples(60, 0), samples(24, 5), transforms)
+        .n_experiences(3)
+        .fixed_class_order((0..6).collect::<Vec<_>>())
+        .build()
+        .unwrap()
+}
+
 /// The perceptron 6-8-6 with the weights of seed 123.
 pub fn model() -> (Tape, SimpleMlp) {
     model_on(Device::Cpu)

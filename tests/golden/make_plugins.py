@@ -18,7 +18,8 @@ from avalanche.benchmarks import nc_benchmark
 from avalanche.benchmarks.utils import _make_taskaware_tensor_classification_dataset as tensor_dataset
 from avalanche.core import SupervisedPlugin
 from avalanche.models import IncrementalClassifier, MTSimpleMLP
-from avalanche.training import DER, ER_ACE, Naive
+from avalanche.evaluation.metrics import accuracy_metrics
+from avalanche.training import DER, ER_ACE, ICaRL, Naive
 from avalanche.training.plugins import (
     AGEMPlugin, EvaluationPlugin, EWCPlugin, FromScratchTrainingPlugin, GDumbPlugin, GEMPlugin,
     LRSchedulerPlugin, LwFPlugin, MASPlugin, SynapticIntelligencePlugin,
@@ -198,6 +199,35 @@ def run(strategy, options, make_plugin, settings):
     }
 
 
+def run_icarl():
+    """Class order ascending, so that the memory's order is the same; the classifier by nearest means."""
+    benchmark = nc_benchmark(
+        samples(60, 0), samples(24, 5), 3, False, shuffle=False, fixed_class_order=list(range(6))
+    )
+    torch.manual_seed(123)
+    features = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU())
+    classifier = torch.nn.Linear(8, 6)
+    recorder = Recorder()
+    agent = ICaRL(
+        feature_extractor=features, classifier=classifier, memory_size=24, buffer_transform=None, fixed_memory=True,
+        optimizer=torch.optim.SGD([*features.parameters(), *classifier.parameters()], lr=0.05, momentum=0.9),
+        train_mb_size=5, eval_mb_size=8, train_epochs=2, plugins=[recorder],
+        evaluator=EvaluationPlugin(accuracy_metrics(stream=True), loggers=[]),
+    )
+    accuracies = []
+    for experience in benchmark.train_stream:
+        agent.train(experience)
+        results = agent.eval(benchmark.test_stream)
+        (accuracy,) = (v for k, v in results.items() if k.startswith("Top1_Acc_Stream/eval"))
+        accuracies.append(significant(accuracy))
+    return {
+        "losses": [significant(x) for x in recorder.losses],
+        "accuracies": accuracies,
+        "weights": [significant(x) for x in features[0].weight[0].tolist()],
+    }
+
+
 torch.set_num_threads(1)
 cases = {name: run(*case) for name, case in CASES.items()}
+cases["icarl"] = run_icarl()
 write_json(HERE / "plugins.json", {"provenance": provenance("make_plugins.py", "common.py"), "cases": cases})
