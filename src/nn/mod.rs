@@ -88,6 +88,11 @@ pub trait Module: Send {
         None
     }
 
+    /// The model as features and a head, if it is made of them.
+    fn backbone(&self) -> Option<&dyn Backbone> {
+        None
+    }
+
     /// The number of logits, if the model knows it; the strategy then checks labels against it
     /// before training rather than in the middle.
     fn n_classes(&self) -> Option<usize> {
@@ -110,6 +115,10 @@ impl Module for Box<dyn Module> {
 
     fn active_units(&self, tape: &Tape, task_label: u32) -> Option<Vec<bool>> {
         self.as_ref().active_units(tape, task_label)
+    }
+
+    fn backbone(&self) -> Option<&dyn Backbone> {
+        self.as_ref().backbone()
     }
 
     fn n_classes(&self) -> Option<usize> {

@@ -5,7 +5,9 @@ mod clock;
 mod criterion;
 mod loader;
 mod metric;
+mod passes;
 mod plugin;
+mod rehearsal;
 mod state;
 
 pub use clock::Clock;
@@ -15,4 +17,5 @@ pub(crate) use loader::{Endless, Position, TaskBalanced};
 pub use metric::{MetricData, MetricValue};
 pub(crate) use plugin::call;
 pub use plugin::{Event, Plugin};
+pub(crate) use state::DarkRows;
 pub use state::{LossTerms, State};

@@ -188,7 +188,7 @@ impl Strategy {
         self.state.adapt_model(experience);
         let dataset = self.adapted();
         self.check_labels(&dataset)?;
-        self.prepare_loader(&dataset)?;
+        self.prepare_loader(experience, &dataset)?;
         self.state.clock.start_experience();
         self.periodic.epoch_evaluated = false;
         self.fire(Event::BeforeTrainingExp)?;
@@ -216,14 +216,24 @@ impl Strategy {
             call(plugin.as_mut(), event, &mut self.state)?;
         }
         let dataset = self.adapted();
-        self.prepare_loader(&dataset)?;
+        self.prepare_loader(experience, &dataset)?;
         self.loader.seek(position)?;
         Ok(dataset)
     }
 
-    fn prepare_loader(&mut self, dataset: &ClassificationDataset) -> Result<()> {
+    fn prepare_loader(
+        &mut self,
+        experience: &Experience,
+        dataset: &ClassificationDataset,
+    ) -> Result<()> {
         let (size, options) = (self.state.train_mb_size, self.state.loader);
-        self.loader.prepare(dataset, size, options)?;
+        // Joint training has no order to keep, nor has data adapted to another length.
+        let keeps_order =
+            !self.method.joins_experiences() && dataset.len() == experience.dataset().len();
+        match experience.batches().filter(|_| keeps_order) {
+            Some(batches) => self.loader.prescribe(dataset.len(), batches),
+            None => self.loader.prepare(dataset, size, options)?,
+        }
         self.state.iterations_per_epoch = self.loader.len();
         Ok(())
     }
@@ -261,9 +271,11 @@ impl Strategy {
 
     /// Everything after the last epoch of an experience.
     fn finish_experience(&mut self) -> Result<()> {
+        self.fire(Event::AfterTrainingEpochs)?;
         self.method.after_experience(&mut self.state)?;
         self.fire(Event::AfterTrainingExp)?;
-        if self.periodic.after_experience(&self.state.clock) {
+        let requested = std::mem::take(&mut self.state.evaluation_requested);
+        if self.periodic.after_experience(&self.state.clock, requested) {
             self.evaluate_periodically()?;
         }
         self.state.clock.train_exp_counter += 1;
@@ -288,14 +300,16 @@ impl Strategy {
         self.state.loss_var = Some(loss);
         self.fire(Event::BeforeBackward)?;
         let loss = self.state.loss_var.unwrap_or(loss);
-        self.state.loss.total = self.state.tape.item(loss);
+        self.state.loss.total = self.state.tape.item(loss) + self.state.penalty();
         if !self.state.loss.total.is_finite() {
             return Err(self.diverged());
         }
         self.state.tape.backward(loss);
+        self.state.apply_penalty();
         self.fire(Event::AfterBackward)?;
         self.fire(Event::BeforeUpdate)?;
         self.state.optimizer.step(&mut self.state.tape);
+        self.method.after_iteration(&mut self.state);
         self.fire(Event::AfterUpdate)?;
         self.fire(Event::AfterTrainingIteration)?;
         if self.periodic.after_iteration(&self.state.clock) {
