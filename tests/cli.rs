@@ -114,6 +114,64 @@ fn without_arguments_it_trains_reports_and_leaves_a_folder_that_repeats_the_run(
 }
 
 #[test]
+fn loggers_leave_what_they_are_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let names = |run: &str| {
+        let entries = fs::read_dir(here.join(run)).unwrap();
+        let mut names: Vec<_> = (entries)
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names.join(" ")
+    };
+    let base = "checkpoint.safetensors config.toml metrics.jsonl model.safetensors report.html";
+    succeeds(here, "--n-experiences 2 --loggers none --out none --quiet");
+    assert_eq!(names("none"), base);
+    succeeds(here, "--n-experiences 2 --loggers text --out text --quiet");
+    let log = fs::read_to_string(here.join("text/log.txt")).unwrap();
+    assert!(
+        log.starts_with("-- >> Start of training phase << --\n"),
+        "{log}"
+    );
+    assert!(
+        log.contains("\tTop1_Acc_Stream/eval_phase/test_stream/Task000 = 0."),
+        "{log}"
+    );
+
+    assert_eq!(succeeds(here, "--n-experiences 2 --out both --quiet"), "");
+    assert_eq!(
+        names("both"),
+        "checkpoint.safetensors config.toml eval_results.csv metrics.csv metrics.jsonl \
+         model.safetensors report.html \
+         tensorboard training_results.csv"
+    );
+    let rows = |name: &str| {
+        let text = fs::read_to_string(here.join("both").join(name)).unwrap();
+        text.lines().map(str::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(rows("training_results.csv").len(), 1 + 2);
+    assert_eq!(rows("eval_results.csv").len(), 1 + 4);
+    let steps = rows("metrics.csv");
+    let losses: Vec<_> = steps
+        .iter()
+        .filter(|row| row.contains(",Loss_MB/"))
+        .collect();
+    assert_eq!(losses.len(), 60, "every tenth of 600 steps");
+    assert!(losses[1].starts_with("10,Loss_MB/train_phase/train_stream/Task000,"));
+    let first = records(&here.join("both"))[1]["loss"].as_f64().unwrap();
+    let written: f64 = losses[1].rsplit(',').next().unwrap().parse().unwrap();
+    assert!((written - first).abs() <= 1e-7 * first, "{written} {first}");
+    let events: Vec<_> = fs::read_dir(here.join("both/tensorboard"))
+        .unwrap()
+        .collect();
+    assert_eq!(events.len(), 1);
+    let weights = |run: &str| fs::read(here.join(run).join("model.safetensors")).unwrap();
+    assert!(weights("both") == weights("none"), "loggers change no bit");
+    fails(here, "--loggers none,csv", "--loggers");
+}
+
+#[test]
 fn options_go_before_the_file_and_the_file_before_the_defaults() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
@@ -141,6 +199,7 @@ fn every_strategy_trains() {
         ("replay", 4),
         ("er-ace", 4),
         ("mir", 4),
+        ("icarl", 4),
         ("gdumb", 4),
         ("agem --patterns-per-exp 50 --sample-size 20", 4),
         ("gem --patterns-per-exp 20 --memory-strength 0", 4),
@@ -323,4 +382,52 @@ fn it_says_what_it_is() {
         assert!(help.contains(option), "{option}");
     }
     assert!(succeeds(folder.path(), "data list").contains("fashion-mnist"));
+}
+
+/// Two images of each class in CIFAR-10's files.
+fn cifar10(dir: &Path) {
+    let records = |labels: &[u8]| {
+        let record = |&label: &u8| [vec![label], vec![20 * label; 3072]].concat();
+        labels.iter().flat_map(record).collect::<Vec<u8>>()
+    };
+    fs::create_dir_all(dir).unwrap();
+    for i in 0..5u8 {
+        let name = format!("data_batch_{}.bin", i + 1);
+        fs::write(
+            dir.join(name),
+            records(&[2 * i, 2 * i + 1, 2 * i, 2 * i + 1]),
+        )
+        .unwrap();
+    }
+    let all: Vec<u8> = (0..10).collect();
+    fs::write(dir.join("test_batch.bin"), records(&all)).unwrap();
+}
+
+#[test]
+fn other_data_sets_come_from_their_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    cifar10(&here.join("no-data/cifar10"));
+    assert!(succeeds(here, "data path cifar10").contains("cifar10"));
+    let line = "--benchmark split-cifar10 --hidden-size 4 --out run --train-mb-size 2";
+    assert!(succeeds(here, line).contains("experience 4"));
+    let config = fs::read_to_string(here.join("run/config.toml")).unwrap();
+    assert!(config.contains("data = \"full\""), "{config}");
+    fails(
+        here,
+        "--benchmark split-cifar10 --data embedded",
+        "full for split-cifar10",
+    );
+    fails(
+        here,
+        "--benchmark split-cifar100",
+        "unforget data get cifar100",
+    );
+    fails(
+        here,
+        "--benchmark split-tinyimagenet",
+        "unforget data get tiny-imagenet",
+    );
+    fails(here, "data get core50", "vlomonaco.github.io/core50");
+    assert!(succeeds(here, "data list").contains("not here; get it from"));
 }

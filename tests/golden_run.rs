@@ -1,7 +1,10 @@
 //! A whole small run whose every number is known from Avalanche: three experiences, two epochs each,
 //! momentum, replay from the second experience on.
 
+#[path = "common/devices.rs"]
+mod devices;
 #[path = "common/formula.rs"]
+#[expect(dead_code, reason = "shared with other tests")]
 mod formula;
 
 use formula::Record;
@@ -24,10 +27,16 @@ fn close(got: f64, want: f64, tolerance: f64, what: &str) {
 
 #[test]
 fn the_golden_run_comes_out() {
+    for device in devices::in_f32() {
+        golden_run(device);
+    }
+}
+
+fn golden_run(device: Device) {
     let benchmark = formula::benchmark(false);
     assert_eq!(benchmark.classes_order(), [2, 5, 3, 0, 1, 4]);
 
-    let (tape, model) = formula::model();
+    let (tape, model) = formula::model_on(device);
     let first = tape.parameter_value(tape.parameters()[0]);
     let row = [
         -0.16647391,

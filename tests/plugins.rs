@@ -273,7 +273,7 @@ impl Plugin for Interference {
         }
         let mut x = vec![0.0; 6 * old.len()];
         for (item, x) in old.iter().zip(x.chunks_exact_mut(6)) {
-            item.write_sample(unforget::data::Group::Train, x);
+            item.write_sample(unforget::data::Group::Train, None, x);
         }
         let labels: Vec<u32> = old.iter().map(|item| item.target).collect();
         let before = losses(s, &x, &labels);
@@ -438,7 +438,7 @@ fn der_stores_the_logits_of_the_best_model() {
         let buffer = s.storage_policy.as_ref().expect("DER's buffer");
         let item = buffer.item(0).clone();
         let mut x = vec![0.0; 6];
-        item.write_sample(unforget::data::Group::Eval, &mut x);
+        item.write_sample(unforget::data::Group::Eval, None, &mut x);
         let logits = s.tape.with_weights(&weights, |tape| {
             tape.begin(Mode::Eval);
             let x = tape.input(&[1, 6, 1, 1], &x);

@@ -195,6 +195,8 @@ fn so_do_the_other_strategies() {
         Naive::builder as Build,
         Cumulative::builder,
         Replay::builder,
+        PaperDer::builder,
+        PaperReplay::builder,
     ] {
         let lab = Lab::new(build);
         let whole = lab.whole();
@@ -208,7 +210,7 @@ fn so_do_the_other_strategies() {
 }
 
 /// Each plugin with state, alone or beside DER.
-const PLUGINS: [(&str, Build); 16] = [
+const PLUGINS: [(&str, Build); 17] = [
     ("ewc", |t, m, s| Ewc::new(5.0).builder(t, m, s)),
     ("ewc online", |t, m, s| {
         let online = EwcMode::Online { decay_factor: 0.5 };
@@ -254,6 +256,7 @@ const PLUGINS: [(&str, Build); 16] = [
     }),
     ("er-ace", ErAce::builder),
     ("mir", Mir::builder),
+    ("icarl", Icarl::builder),
 ];
 
 #[test]
@@ -341,13 +344,25 @@ fn killed_programs_are_resumed_without_a_trace() {
         child.wait().unwrap().success()
     });
     assert!(finished, "the run never came to its end");
-    for file in ["model.safetensors", "config.toml"] {
+    let tables = ["training_results.csv", "eval_results.csv", "metrics.csv"];
+    for file in tables
+        .into_iter()
+        .chain(["model.safetensors", "config.toml"])
+    {
         let read = |run: &str| {
             let text = fs::read(here.join(run).join(file)).unwrap();
             String::from_utf8_lossy(&text).replace("whole/", "cut/")
         };
         assert!(read("cut") == read("whole"), "{file} differs");
     }
+    // Times differ, but not the length of a record.
+    let events = |run: &str| -> Vec<u64> {
+        let files = fs::read_dir(here.join(run).join("tensorboard")).unwrap();
+        files
+            .map(|f| f.unwrap().metadata().unwrap().len())
+            .collect()
+    };
+    assert_eq!(events("cut"), events("whole"));
     let lines = |run: &str| -> Vec<String> {
         let text = fs::read_to_string(here.join(run).join("metrics.jsonl")).unwrap();
         text.lines()

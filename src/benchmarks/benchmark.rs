@@ -8,6 +8,7 @@ pub struct Benchmark {
     name: String,
     train: Stream,
     test: Stream,
+    valid: Option<Stream>,
     classes_order: Vec<u32>,
     original_classes_in_exp: Vec<Vec<u32>>,
 }
@@ -34,8 +35,35 @@ impl Benchmark {
             name: name.to_owned(),
             train,
             test,
+            valid: None,
             classes_order,
             original_classes_in_exp,
+        }
+    }
+
+    /// The same benchmark with another training stream, such as a
+    /// [cut one](super::split_online_stream); the lists of classes are those of the new stream.
+    pub fn with_train_stream(&self, train: Stream) -> Self {
+        let valid = self.valid.clone();
+        Benchmark {
+            valid,
+            ..Self::from_streams(&self.name, train, self.test.clone())
+        }
+    }
+
+    /// The same benchmark with a validation stream.
+    pub(super) fn with_valid_stream(mut self, valid: Stream) -> Self {
+        self.valid = Some(valid);
+        self
+    }
+
+    /// The same benchmark with each stream changed.
+    pub(super) fn map_streams(&self, change: impl Fn(&Stream) -> Stream) -> Self {
+        Benchmark {
+            train: change(&self.train),
+            test: change(&self.test),
+            valid: self.valid.as_ref().map(change),
+            ..self.clone()
         }
     }
 
@@ -52,6 +80,12 @@ impl Benchmark {
     /// The experiences to evaluate on.
     pub fn test_stream(&self) -> &Stream {
         &self.test
+    }
+
+    /// The experiences held out from training, if the benchmark
+    /// [was given some](super::benchmark_with_validation_stream).
+    pub fn valid_stream(&self) -> Option<&Stream> {
+        self.valid.as_ref()
     }
 
     /// The number of training experiences.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::{Index, Range};
 use std::sync::Arc;
 
+use super::SubExperience;
 use crate::data::ClassificationDataset;
 
 /// One piece of a stream: the data that is learned or evaluated at once. A clone shares everything.
@@ -22,6 +23,8 @@ struct Inner {
     previous: Vec<u32>,
     seen: Vec<u32>,
     future: Vec<u32>,
+    batches: Option<Arc<[Range<usize>]>>,
+    sub_experience: Option<SubExperience>,
 }
 
 impl Experience {
@@ -40,7 +43,67 @@ impl Experience {
             seen: classes.clone(),
             future: Vec::new(),
             classes,
+            batches: None,
+            sub_experience: None,
         }))
+    }
+
+    /// The same experience, to be learned in these mini-batches: `lengths` samples after one another,
+    /// in the order of the data, once.
+    ///
+    /// # Panics
+    /// If a length is zero or they do not add up to the number of samples.
+    #[track_caller]
+    pub fn with_batches(self, lengths: &[usize]) -> Self {
+        let mut inner = Arc::unwrap_or_clone(self.0);
+        let mut end = 0;
+        let batches = lengths.iter().map(|&length| {
+            end += length;
+            end - length..end
+        });
+        inner.batches = Some(batches.collect());
+        let n = inner.dataset.len();
+        assert!(
+            end == n && !lengths.contains(&0),
+            "with_batches: {} mini-batches of {end} samples for {n}",
+            lengths.len()
+        );
+        Experience(Arc::new(inner))
+    }
+
+    /// The mini-batches that the stream prescribes, as ranges of the data, to be learned in this order
+    /// and once; `None` (most streams) leaves order, size and number of epochs to the learner.
+    pub fn batches(&self) -> Option<&[Range<usize>]> {
+        self.0.batches.as_deref()
+    }
+
+    /// The same place in the same stream with other data; mini-batches that were prescribed are not.
+    pub(super) fn with_dataset(&self, dataset: ClassificationDataset) -> Self {
+        let mut other = Self::from_dataset(dataset, self.0.id, &self.0.stream_name);
+        if let Some(inner) = Arc::get_mut(&mut other.0) {
+            inner.sub_experience = self.0.sub_experience.clone();
+        }
+        other
+    }
+
+    /// The same experience as a piece of a larger one.
+    pub(super) fn into_piece_of(self, whole: SubExperience) -> Self {
+        let mut inner = Arc::unwrap_or_clone(self.0);
+        inner.sub_experience = Some(whole);
+        Experience(Arc::new(inner))
+    }
+
+    /// Where this piece of an [online stream](super::split_online_stream) lies in its experience, for
+    /// learners; `None` for other experiences, and if boundaries are not to be known.
+    pub fn sub_experience(&self) -> Option<&SubExperience> {
+        self.sub_experience_for_logging()
+            .filter(|whole| whole.access_task_boundaries())
+    }
+
+    /// As [`sub_experience`](Self::sub_experience), whether or not learners have access: for metrics
+    /// and logs (Avalanche's logging mode).
+    pub fn sub_experience_for_logging(&self) -> Option<&SubExperience> {
+        self.0.sub_experience.as_ref()
     }
 
     /// The data.

@@ -7,14 +7,33 @@
 //! same seed gives the experiences, sample for sample, that Avalanche gives.
 
 mod benchmark;
+mod core50;
 mod experience;
+mod generators;
+mod mnist360;
 mod nc;
+mod ni;
+mod online;
 mod pixel_maps;
+#[cfg(test)]
+mod properties;
+mod splits;
 
 pub use benchmark::Benchmark;
+pub use core50::Core50;
 pub use experience::{Experience, Stream};
-pub use nc::{NcBenchmark, SplitFmnist, SplitMnist};
+pub use generators::{
+    ClassOrder, ClassSplit, ValidationSize, ValidationSplit, benchmark_from_datasets,
+    benchmark_with_validation_stream, class_incremental_benchmark, data_incremental_benchmark,
+    task_incremental_benchmark,
+};
+pub use mnist360::{Mnist360, Mnist360Evaluation};
+pub use nc::NcBenchmark;
+pub use ni::NiBenchmark;
+pub use online::{OnlineOptions, SubExperience, split_online_stream};
 pub use pixel_maps::{PermutedMnist, RotatedMnist};
+pub use splits::{SplitCifar10, SplitCifar100, SplitCifar110};
+pub use splits::{SplitFmnist, SplitMnist, SplitTinyImageNet};
 
 use crate::data::{Dataset, TransformGroups};
 use crate::{Error, Result};
@@ -34,16 +53,7 @@ fn check_datasets(train: &Dataset, test: &Dataset, transforms: &TransformGroups)
             format!("{:?}", test.shape()),
         ));
     }
-    let channels = train.shape()[0];
-    for transform in [&transforms.train, &transforms.eval] {
-        if let Some(wanted) = transform.channels().filter(|&wanted| wanted != channels) {
-            return Err(Error::config(
-                "normalisation",
-                format!("constants for {channels} channels, as the images have"),
-                format!("{wanted} channels"),
-            ));
-        }
-    }
+    transforms.fit(train.shape())?;
     Ok(())
 }
 

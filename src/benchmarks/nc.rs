@@ -1,23 +1,16 @@
 //! New classes in every experience.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+mod plan;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Benchmark, Experience, Stream, check_datasets, check_n_experiences};
-use crate::data::embedded::mnist_tenth;
-use crate::data::locate::{Kind, load};
-use crate::data::{ClassificationDataset, Dataset, Transform, TransformGroups};
-use crate::rng::{TorchGenerator, python_set_order};
-use crate::{Error, Result};
+use plan::{Remapping, labels};
 
-/// How labels are renumbered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Remapping {
-    None,
-    FromFirstExperience,
-    InEachExperience,
-}
+use super::{Benchmark, Experience, Stream, check_datasets};
+use crate::data::{ClassificationDataset, Dataset, Transform, TransformGroups};
+use crate::rng::python_set_order;
+use crate::{Error, Result};
 
 /// Builds a benchmark in which each experience brings classes of its own.
 ///
@@ -42,8 +35,8 @@ enum Remapping {
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct NcBenchmark {
-    train: Dataset,
-    test: Dataset,
+    train: Vec<Dataset>,
+    test: Vec<Dataset>,
     transforms: TransformGroups,
     name: String,
     n_experiences: Option<usize>,
@@ -51,6 +44,9 @@ pub struct NcBenchmark {
     shuffle: bool,
     fixed_class_order: Option<Vec<u32>>,
     per_exp_classes: BTreeMap<usize, usize>,
+    half_classes_first: bool,
+    one_dataset_per_exp: bool,
+    uneven: bool,
     from_zero_in_each_exp: bool,
     from_zero_from_first_exp: bool,
     return_task_id: bool,
@@ -59,8 +55,20 @@ pub struct NcBenchmark {
 impl NcBenchmark {
     /// Starts from all training and test data.
     pub fn new(train: Dataset, test: Dataset, transforms: TransformGroups) -> Self {
+        Self::from_several(vec![train], vec![test], transforms)
+    }
+
+    /// Starts from the training and test data of several data sets: the classes of each are numbered
+    /// after those of the ones before, in ascending order. Test samples of classes without training
+    /// samples are left out.
+    pub fn from_several(
+        train: Vec<Dataset>,
+        test: Vec<Dataset>,
+        transforms: TransformGroups,
+    ) -> Self {
+        let names: Vec<&str> = train.iter().map(Dataset::name).collect();
         NcBenchmark {
-            name: train.name().to_owned(),
+            name: names.join("+"),
             train,
             test,
             transforms,
@@ -69,14 +77,17 @@ impl NcBenchmark {
             shuffle: true,
             fixed_class_order: None,
             per_exp_classes: BTreeMap::new(),
+            half_classes_first: false,
+            one_dataset_per_exp: false,
+            uneven: false,
             from_zero_in_each_exp: false,
             from_zero_from_first_exp: false,
             return_task_id: false,
         }
     }
 
-    /// The number of experiences. Must be given; unless [`NcBenchmark::per_exp_classes`] says
-    /// otherwise it must divide the number of classes.
+    /// The number of experiences. Must be given; unless [`NcBenchmark::per_exp_classes`] or
+    /// [`NcBenchmark::uneven`] say otherwise it must divide the number of classes.
     pub fn n_experiences(mut self, n: usize) -> Self {
         self.n_experiences = Some(n);
         self
@@ -104,6 +115,40 @@ impl NcBenchmark {
     /// divided equally over the others.
     pub fn per_exp_classes(mut self, counts: BTreeMap<usize, usize>) -> Self {
         self.per_exp_classes = counts;
+        self
+    }
+
+    /// Whether the first experience gets half of the classes (Avalanche's
+    /// `first_exp_with_half_classes`, for Fashion-MNIST `first_batch_with_half_classes`); the others
+    /// share the rest equally.
+    pub fn first_exp_with_half_classes(mut self, yes: bool) -> Self {
+        self.half_classes_first = yes;
+        self
+    }
+
+    /// Whether classes that do not divide equally are spread as evenly as can be, the first experiences
+    /// getting one more; otherwise, as in Avalanche, that is an error.
+    pub fn uneven(mut self, yes: bool) -> Self {
+        self.uneven = yes;
+        self
+    }
+
+    /// Whether each of [several](Self::from_several) data sets becomes an experience of its own; they
+    /// come in a drawn order unless [`shuffle`](Self::shuffle) is false.
+    pub fn one_dataset_per_exp(mut self, yes: bool) -> Self {
+        self.one_dataset_per_exp = yes;
+        self
+    }
+
+    /// The transform for training and for replayed samples, in place of the benchmark's own.
+    pub fn train_transform(mut self, transform: Transform) -> Self {
+        self.transforms.train = transform;
+        self
+    }
+
+    /// The transform for evaluation, in place of the benchmark's own.
+    pub fn eval_transform(mut self, transform: Transform) -> Self {
+        self.transforms.eval = transform;
         self
     }
 
@@ -136,33 +181,12 @@ impl NcBenchmark {
     /// # Errors
     /// [`Error::Config`] naming the option that does not fit the data or another option.
     pub fn build(self) -> Result<Benchmark> {
-        check_datasets(&self.train, &self.test, &self.transforms)?;
-        let remapping = match (self.from_zero_from_first_exp, self.from_zero_in_each_exp) {
-            (false, false) => Remapping::None,
-            (true, false) => Remapping::FromFirstExperience,
-            (false, true) => Remapping::InEachExperience,
-            (true, true) => {
-                return Err(Error::config(
-                    "class_ids_from_zero_in_each_exp",
-                    "false where class_ids_from_zero_from_first_exp is true",
-                    "both",
-                ));
-            }
-        };
-        let train = samples_by_class(&self.train);
-        let order = self.class_order(train.keys().copied().collect())?;
-        let mut rest = order.as_slice();
-        let mut classes = Vec::new();
-        for count in self.classes_per_experience(order.len())? {
-            let (these, others) = rest.split_at(count);
-            classes.push(these.to_vec());
-            rest = others;
-        }
+        let remapping = self.remapping()?;
+        let (train, test, by_dataset) = self.datasets()?;
+        let classes = self.plan(&by_dataset)?;
         let labels = labels(&classes, remapping);
-        let transforms = Arc::new(self.transforms.clone());
-        let stream = |name, data: &Dataset, by_class: &BTreeMap<u32, Vec<u32>>| {
-            let whole =
-                ClassificationDataset::with_shared_transforms(data.clone(), transforms.clone());
+        let stream = |name, whole: &ClassificationDataset| {
+            let by_class = samples_by_class(whole);
             let mut experiences = Vec::new();
             for (id, (classes, labels)) in classes.iter().zip(&labels).enumerate() {
                 let (mut indices, mut targets) = (Vec::new(), Vec::new());
@@ -173,7 +197,7 @@ impl NcBenchmark {
                 }
                 if indices.is_empty() {
                     return Err(Error::config(
-                        format!("{name} data set {}", data.name()),
+                        format!("{name} data set"),
                         format!("samples of the classes {classes:?} of experience {id}"),
                         "none",
                     ));
@@ -191,8 +215,8 @@ impl NcBenchmark {
         };
         Ok(Benchmark::with_classes(
             &self.name,
-            stream("train", &self.train, &train)?,
-            stream("test", &self.test, &samples_by_class(&self.test))?,
+            stream("train", &train)?,
+            stream("test", &test)?,
             classes
                 .iter()
                 .zip(&labels)
@@ -202,155 +226,64 @@ impl NcBenchmark {
         ))
     }
 
-    /// The original labels in the order in which they are met.
-    fn class_order(&self, classes: Vec<u32>) -> Result<Vec<u32>> {
-        if let Some(order) = &self.fixed_class_order {
-            let mut rest = classes.clone();
-            for class in order {
-                let Some(at) = rest.iter().position(|c| c == class) else {
-                    return Err(Error::config(
-                        "fixed_class_order",
-                        format!("each class of the training data ({classes:?}) at most once"),
-                        format!("{class} in {order:?}"),
-                    ));
-                };
-                rest.remove(at);
-            }
-            if order.is_empty() {
-                return Err(Error::config(
-                    "fixed_class_order",
-                    "at least one class",
-                    "none",
-                ));
-            }
-            return Ok(order.clone());
-        }
-        if !self.shuffle {
-            return Ok(classes);
-        }
-        let permutation = TorchGenerator::manual_seed(self.seed).randperm(classes.len());
-        Ok(permutation
-            .into_iter()
-            .map(|i| classes[i as usize])
-            .collect())
-    }
-
-    /// The number of classes of each experience.
-    fn classes_per_experience(&self, n_classes: usize) -> Result<Vec<usize>> {
-        let n = check_n_experiences(self.n_experiences)?;
-        if n > n_classes {
-            let expected = format!("at most the number of classes, {n_classes}");
-            return Err(Error::config("n_experiences", expected, n));
-        }
-        let fixed = &self.per_exp_classes;
-        let wrong = |expected: String| {
-            Err(Error::config(
-                "per_exp_classes",
-                expected,
-                format!("{fixed:?}"),
-            ))
-        };
-        if fixed.keys().any(|&id| id >= n) || fixed.values().any(|&count| count == 0) {
-            return wrong(format!("experiences 0 to {} with at least 1 class", n - 1));
-        }
-        let taken = fixed
-            .values()
-            .try_fold(0usize, |sum, &count| sum.checked_add(count));
-        let Some(rest) = taken.and_then(|taken| n_classes.checked_sub(taken)) else {
-            return wrong(format!("at most {n_classes} classes together"));
-        };
-        let others = n - fixed.len();
-        if others == 0 && rest != 0 {
-            return wrong(format!("all {n_classes} classes in the {n} experiences"));
-        }
-        if others != 0 && (!rest.is_multiple_of(others) || rest == 0) {
+    /// All training and all test samples, and the classes of each data set.
+    fn datasets(&self) -> Result<(ClassificationDataset, ClassificationDataset, Vec<Vec<u32>>)> {
+        if self.train.is_empty() || self.train.len() != self.test.len() {
             return Err(Error::config(
-                "n_experiences",
-                format!("a number of experiences that divides {rest} classes equally"),
-                if fixed.is_empty() {
-                    n.to_string()
-                } else {
-                    format!("{others} experiences left by per_exp_classes")
-                },
+                "data sets",
+                "at least one, as many for training as for testing",
+                format!("{} and {}", self.train.len(), self.test.len()),
             ));
         }
-        let equal = rest.checked_div(others).unwrap_or(0);
-        Ok((0..n)
-            .map(|id| fixed.get(&id).copied().unwrap_or(equal))
-            .collect())
+        for (train, test) in self.train.iter().zip(&self.test) {
+            check_datasets(train, test, &self.transforms)?;
+            check_datasets(&self.train[0], train, &self.transforms)?;
+        }
+        let transforms = Arc::new(self.transforms.clone());
+        let view = |data: &Dataset| {
+            ClassificationDataset::with_shared_transforms(data.clone(), transforms.clone())
+        };
+        let classes = |data: &Dataset| data.targets().iter().copied().collect::<BTreeSet<u32>>();
+        if let ([train], [test]) = (&self.train[..], &self.test[..]) {
+            return Ok((
+                view(train),
+                view(test),
+                vec![classes(train).into_iter().collect()],
+            ));
+        }
+        let (mut parts, mut test_parts, mut by_dataset) = (Vec::new(), Vec::new(), Vec::new());
+        let mut first = 0;
+        for (train, test) in self.train.iter().zip(&self.test) {
+            let known = classes(train);
+            let mapping: BTreeMap<u32, u32> = known.iter().copied().zip(first..).collect();
+            let numbered = |data: &Dataset| {
+                let kept = (0..)
+                    .zip(data.targets())
+                    .filter(|(_, class)| known.contains(class));
+                let (indices, targets): (Vec<u32>, Vec<u32>) =
+                    kept.map(|(i, class)| (i, mapping[class])).unzip();
+                view(data).subset(&indices).with_targets(&targets)
+            };
+            parts.push(numbered(train));
+            test_parts.push(numbered(test));
+            by_dataset.push(mapping.into_values().collect());
+            first += known.union(&classes(test)).count() as u32;
+        }
+        Ok((
+            ClassificationDataset::concat(&parts),
+            ClassificationDataset::concat(&test_parts),
+            by_dataset,
+        ))
     }
 }
 
 /// The places of each class's samples in `data`, ascending.
-fn samples_by_class(data: &Dataset) -> BTreeMap<u32, Vec<u32>> {
+fn samples_by_class(data: &ClassificationDataset) -> BTreeMap<u32, Vec<u32>> {
     let mut by_class = BTreeMap::<u32, Vec<u32>>::new();
-    for (index, &class) in (0..).zip(data.targets()) {
+    for (index, class) in (0..).zip(data.targets()) {
         by_class.entry(class).or_default().push(index);
     }
     by_class
-}
-
-/// For each experience, the label that the learner sees for each original class.
-fn labels(classes: &[Vec<u32>], remapping: Remapping) -> Vec<BTreeMap<u32, u32>> {
-    let mut first = 0;
-    let mut labels = Vec::with_capacity(classes.len());
-    for classes in classes {
-        labels.push(match remapping {
-            Remapping::None => classes.iter().map(|&class| (class, class)).collect(),
-            Remapping::FromFirstExperience => classes.iter().copied().zip(first..).collect(),
-            Remapping::InEachExperience => classes.iter().copied().zip(0..).collect(),
-        });
-        first += classes.len() as u32;
-    }
-    labels
-}
-
-/// MNIST's ten digits divided over experiences.
-pub struct SplitMnist;
-
-impl SplitMnist {
-    /// Normalised with MNIST's mean and standard deviation.
-    pub fn from_datasets(train: Dataset, test: Dataset) -> NcBenchmark {
-        let transforms = TransformGroups::same(Transform::mnist());
-        NcBenchmark::new(train, test, transforms).name("SplitMNIST")
-    }
-
-    /// The embedded tenth of MNIST: 6,000 training and 1,000 test images, as many of each digit.
-    pub fn embedded() -> NcBenchmark {
-        let (train, test) = mnist_tenth();
-        Self::from_datasets(train, test)
-    }
-
-    /// Full MNIST from `dir`, or, with `None`, from wherever it is found on this machine (see
-    /// [`locate`](crate::data::locate)).
-    ///
-    /// # Errors
-    /// [`Error::DataMissing`] with the places looked at, or what is wrong with the files.
-    pub fn full(dir: Option<&Path>) -> Result<NcBenchmark> {
-        let (train, test) = load(Kind::Mnist, dir)?;
-        Ok(Self::from_datasets(train, test))
-    }
-}
-
-/// Fashion-MNIST's ten articles divided over experiences.
-pub struct SplitFmnist;
-
-impl SplitFmnist {
-    /// Normalised with Fashion-MNIST's mean and standard deviation.
-    pub fn from_datasets(train: Dataset, test: Dataset) -> NcBenchmark {
-        let transforms = TransformGroups::same(Transform::fmnist());
-        NcBenchmark::new(train, test, transforms).name("SplitFMNIST")
-    }
-
-    /// Full Fashion-MNIST from `dir`, or, with `None`, from wherever it is found on this machine (see
-    /// [`locate`](crate::data::locate)).
-    ///
-    /// # Errors
-    /// [`Error::DataMissing`] with the places looked at, or what is wrong with the files.
-    pub fn full(dir: Option<&Path>) -> Result<NcBenchmark> {
-        let (train, test) = load(Kind::FashionMnist, dir)?;
-        Ok(Self::from_datasets(train, test))
-    }
 }
 
 #[cfg(test)]

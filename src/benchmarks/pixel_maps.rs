@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::{Benchmark, Experience, Stream, check_datasets, check_n_experiences};
-use crate::data::{ClassificationDataset, Dataset, OUTSIDE, Transform, TransformGroups};
+use crate::data::{
+    ClassificationDataset, Dataset, Transform, TransformGroups, pillow_rotation_map, rotation_map,
+};
 use crate::rng::{NumpyRandomState, python_set_order};
 use crate::{Error, Result};
 
@@ -13,6 +15,7 @@ struct Parts {
     name: &'static str,
     train: Dataset,
     test: Dataset,
+    transform: Transform,
     n_experiences: Option<usize>,
     seed: u64,
     return_task_id: bool,
@@ -24,9 +27,19 @@ impl Parts {
             name,
             train,
             test,
+            transform: Transform::mnist(),
             n_experiences: None,
             seed: 0,
             return_task_id: false,
+        }
+    }
+
+    /// As the paper of DER has it: 20 experiences of pixels from 0 to 1.
+    fn paper(self) -> Self {
+        Parts {
+            transform: Transform::default(),
+            n_experiences: Some(20),
+            ..self
         }
     }
 
@@ -37,9 +50,9 @@ impl Parts {
         Ok(NumpyRandomState::new(seed))
     }
 
-    /// One experience for each pixel map, normalised after it with MNIST's constants.
+    /// One experience for each pixel map, normalised after it.
     fn build(self, maps: Vec<Arc<[u32]>>) -> Result<Benchmark> {
-        let transforms = TransformGroups::same(Transform::mnist());
+        let transforms = TransformGroups::same(self.transform.clone());
         check_datasets(&self.train, &self.test, &transforms)?;
         let transforms = Arc::new(transforms);
         let stream = |name, data: Dataset| {
@@ -94,7 +107,16 @@ impl PermutedMnist {
         PermutedMnist(Parts::new("PermutedMNIST", train, test))
     }
 
-    /// The number of experiences; must be given.
+    /// P-MNIST of the paper of DER (P. Buzzega et al., NeurIPS 2020): 20 tasks, each under its own
+    /// permutation, the first too; pixels from 0 to 1, not normalised.
+    ///
+    /// The permutations are those of [`from_datasets`](Self::from_datasets); the authors drew theirs
+    /// from NumPy's global generator, mostly without a seed.
+    pub fn paper(train: Dataset, test: Dataset) -> Self {
+        PermutedMnist(Parts::new("P-MNIST", train, test).paper())
+    }
+
+    /// The number of experiences; must be given, except for the paper's 20.
     pub fn n_experiences(mut self, n: usize) -> Self {
         self.0.n_experiences = Some(n);
         self
@@ -138,6 +160,8 @@ impl PermutedMnist {
 pub struct RotatedMnist {
     parts: Parts,
     rotations_list: Option<Vec<f64>>,
+    draw: fn(&mut NumpyRandomState) -> f64,
+    turn: fn(usize, usize, f64) -> Vec<u32>,
 }
 
 impl RotatedMnist {
@@ -146,10 +170,24 @@ impl RotatedMnist {
         RotatedMnist {
             parts: Parts::new("RotatedMNIST", train, test),
             rotations_list: None,
+            draw: |generator| f64::from(generator.randint(-180, 181)),
+            turn: rotation_map,
         }
     }
 
-    /// The number of experiences; must be given.
+    /// R-MNIST of the paper of DER (P. Buzzega et al., NeurIPS 2020): 20 tasks, each turned
+    /// counter-clockwise by an angle uniform in [0, 180) degrees (`numpy.random.uniform(0, 180)` after
+    /// the seed), not ordered; nearest pixel as Pillow turns images, black outside; pixels from 0 to 1, not normalised.
+    pub fn paper(train: Dataset, test: Dataset) -> Self {
+        RotatedMnist {
+            parts: Parts::new("R-MNIST", train, test).paper(),
+            rotations_list: None,
+            draw: |generator| 180.0 * generator.random_sample(),
+            turn: pillow_rotation_map,
+        }
+    }
+
+    /// The number of experiences; must be given, except for the paper's 20.
     pub fn n_experiences(mut self, n: usize) -> Self {
         self.parts.n_experiences = Some(n);
         self
@@ -189,45 +227,17 @@ impl RotatedMnist {
                     format!("{angles:?}"),
                 ));
             }
-            None => drawn_angles(&mut self.parts.generator()?, n),
+            None => {
+                let mut generator = self.parts.generator()?;
+                (0..n).map(|_| (self.draw)(&mut generator)).collect()
+            }
         };
         let [_, height, width] = self.parts.train.shape();
         let maps = angles
             .iter()
-            .map(|&angle| rotation_map(height, width, angle).into());
+            .map(|&angle| (self.turn)(height, width, angle).into());
         self.parts.build(maps.collect())
     }
-}
-
-fn drawn_angles(generator: &mut NumpyRandomState, n: usize) -> Vec<f64> {
-    (0..n)
-        .map(|_| f64::from(generator.randint(-180, 181)))
-        .collect()
-}
-
-/// For each pixel of the rotated image, row by row, the pixel that it shows.
-///
-/// The centre of the image is the origin; the position of an output pixel is rotated back by
-/// -`degrees` and rounded, halves to even, to the nearest source pixel.
-fn rotation_map(height: usize, width: usize, degrees: f64) -> Vec<u32> {
-    let (sin, cos) = (-degrees.to_radians()).sin_cos();
-    let (half_height, half_width) = (height as f64 / 2.0, width as f64 / 2.0);
-    let mut map = Vec::with_capacity(height * width);
-    for y in 0..height {
-        for x in 0..width {
-            let dx = x as f64 - half_width + 0.5;
-            let dy = y as f64 - half_height + 0.5;
-            let sx = (cos * dx + sin * dy + half_width - 0.5).round_ties_even();
-            let sy = (-sin * dx + cos * dy + half_height - 0.5).round_ties_even();
-            let inside = (0.0..width as f64).contains(&sx) && (0.0..height as f64).contains(&sy);
-            map.push(if inside {
-                (sy as usize * width + sx as usize) as u32
-            } else {
-                OUTSIDE
-            });
-        }
-    }
-    map
 }
 
 #[cfg(test)]
@@ -293,32 +303,47 @@ mod tests {
 
     #[test]
     fn angles_are_avalanches() {
-        for (seed, want) in [
+        for (seed, angles) in [
             (0, [-8.0, -133.0, -63.0, 12.0, 143.0, 71.0]),
             (1, [-143.0, 55.0, -108.0, 75.0, 23.0, -47.0]),
             (42, [-78.0, 168.0, 90.0, -74.0, -109.0, 8.0]),
         ] {
-            assert_eq!(drawn_angles(&mut NumpyRandomState::new(seed), 6), want);
+            let rotated = || RotatedMnist::from_datasets(images(), images()).n_experiences(6);
+            let drawn = rotated().seed(seed).build().unwrap();
+            let listed = rotated().rotations_list(angles.to_vec()).build().unwrap();
+            for (a, b) in drawn.train_stream().iter().zip(listed.train_stream()) {
+                assert_eq!(a.dataset().raw(2), b.dataset().raw(2));
+            }
         }
-        let drawn = RotatedMnist::from_datasets(images(), images())
-            .n_experiences(1)
-            .seed(0);
-        let listed = RotatedMnist::from_datasets(images(), images()).n_experiences(1);
-        let listed = listed.rotations_list(vec![-8.0]).build().unwrap();
-        let view = |b: &Benchmark| b.train_stream()[0].dataset().clone();
-        assert_eq!(view(&drawn.build().unwrap()).raw(2), view(&listed).raw(2));
     }
 
+    /// `RandomState(3).uniform(0, 180, 3)` and permutations as above.
     #[test]
-    fn quarter_turns_go_counter_clockwise() {
-        let o = OUTSIDE;
-        assert_eq!(rotation_map(2, 2, 0.0), [0, 1, 2, 3]);
-        assert_eq!(rotation_map(2, 2, 90.0), [1, 3, 0, 2]);
-        assert_eq!(rotation_map(2, 2, 180.0), [3, 2, 1, 0]);
-        assert_eq!(rotation_map(3, 3, -90.0), [6, 3, 0, 7, 4, 1, 8, 5, 2]);
-        assert_eq!(rotation_map(1, 3, 90.0), [o, 1, o]);
-        let corners = rotation_map(28, 28, 45.0);
-        assert_eq!((corners[0], corners[783]), (o, o));
+    fn the_papers_streams_have_twenty_tasks_of_plain_pixels() {
+        let rotated = RotatedMnist::paper(images(), images()).seed(3);
+        let rotated = rotated.build().unwrap();
+        let listed = RotatedMnist::paper(images(), images()).n_experiences(3);
+        let listed = listed.rotations_list(vec![
+            99.143_622_463_423_6,
+            127.466_608_071_258_88,
+            52.362_853_004_329_98,
+        ]);
+        let listed = listed.build().unwrap();
+        for (a, b) in rotated.test_stream().iter().zip(listed.test_stream()) {
+            assert_eq!(a.dataset().raw(1), b.dataset().raw(1));
+        }
+        let permuted = PermutedMnist::paper(images(), images()).build().unwrap();
+        let view = permuted.train_stream()[0].dataset();
+        let want = [693, 85, 647, 392].map(|p: u32| (p % 251) as u8);
+        assert_eq!(pixels(view, 0)[..4], want, "the first task is permuted too");
+        for benchmark in [rotated, permuted] {
+            assert_eq!((benchmark.n_experiences(), benchmark.n_classes()), (20, 10));
+            let view = benchmark.train_stream()[0].dataset();
+            let image = view.images(Group::Train);
+            for (x, byte) in image.iter().zip(pixels(view, 0)) {
+                assert_eq!(*x, f32::from(byte) / 255.0);
+            }
+        }
     }
 
     #[test]

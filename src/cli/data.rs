@@ -1,6 +1,6 @@
 //! `unforget data`: which data sets there are, where they are, and how to get them.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
@@ -8,6 +8,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use unforget::Result;
 use unforget::data::download;
 use unforget::data::locate::{self, Kind};
+
+use super::say;
 
 /// What to do about data sets.
 #[derive(Subcommand)]
@@ -51,7 +53,7 @@ pub fn run(command: Command) -> Result<()> {
             ));
             for kind in Kind::ALL {
                 let place = locate::locate(kind, None).map_or_else(
-                    |_| format!("not here; `unforget data get {}` downloads it", kind.name()),
+                    |_| format!("not here; {}", kind.remedy()),
                     |dir| dir.display().to_string(),
                 );
                 say(format_args!("{:<14} {place}", kind.name()));
@@ -94,9 +96,4 @@ fn get(kind: Kind, dest: &Path, base_url: Option<&str>) -> Result<()> {
     });
     bar.finish_and_clear();
     done
-}
-
-/// Prints a line; a closed pipe is no error.
-fn say(line: impl std::fmt::Display) {
-    let _ = writeln!(std::io::stdout(), "{line}");
 }

@@ -7,7 +7,10 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use serde::Serialize;
-use unforget::experiment::{BenchmarkName, DataSource, ModelName, StrategyName};
+use unforget::experiment::{
+    BenchmarkName, DataSource, DeviceName, LoggerName, Mnist360Test, ModeName, ModelName,
+    PrecisionName, StrategyName,
+};
 
 /// The options of `unforget train`.
 #[derive(Args, Serialize)]
@@ -47,6 +50,10 @@ pub struct EvalOptions {
     #[arg(long = "model", value_name = "FILE|RUNDIR")]
     #[serde(skip)]
     pub model: PathBuf,
+    /// Also write the inputs, logits and labels of the test stream to this safetensors file
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub save_logits: Option<PathBuf>,
     /// The network that the weights belong to [default: mlp]
     #[arg(long = "network", value_parser = PossibleValuesParser::new(ModelName::NAMES))]
     #[serde(rename = "model")]
@@ -73,13 +80,13 @@ struct BenchmarkOptions {
     /// The stream of experiences [default: split-mnist]
     #[arg(long, value_parser = PossibleValuesParser::new(BenchmarkName::NAMES))]
     benchmark: Option<String>,
-    /// Where samples come from [default: full with --data-dir and for split-fmnist, else embedded]
+    /// Where samples come from [default: full with --data-dir and for all but MNIST, else embedded]
     #[arg(long, value_parser = PossibleValuesParser::new(DataSource::NAMES))]
     data: Option<String>,
     /// The folder with the data set's files; implies --data full
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Experiences in the stream [default: 5]
+    /// Experiences in the stream [default: the paper's for its benchmarks, else 5]
     #[arg(long, value_name = "N")]
     n_experiences: Option<i64>,
     /// Seeds class order, permutations and angles [default: the value of --seed]
@@ -103,6 +110,9 @@ struct BenchmarkOptions {
     /// The angles of rotated-mnist in degrees, with commas between [default: drawn]
     #[arg(long, value_name = "A,A,..", value_delimiter = ',')]
     rotations_list: Option<Vec<f64>>,
+    /// The test images of mnist-360 [default: every-image; the paper has random-batches]
+    #[arg(long, value_parser = PossibleValuesParser::new(Mnist360Test::NAMES))]
+    mnist360_test: Option<String>,
 }
 
 #[derive(Args, Serialize)]
@@ -141,6 +151,9 @@ struct StrategyOptions {
     /// How to learn [default: der]
     #[arg(long, value_parser = PossibleValuesParser::new(StrategyName::NAMES))]
     strategy: Option<String>,
+    /// Whose algorithm der and replay are [default: avalanche]
+    #[arg(long, value_parser = PossibleValuesParser::new(ModeName::NAMES))]
+    mode: Option<String>,
     /// Learning rate of SGD [default: 0.03]
     #[arg(long, value_name = "X")]
     lr: Option<f64>,
@@ -159,6 +172,9 @@ struct StrategyOptions {
     /// Samples in the replay buffer [default: 200]
     #[arg(long, value_name = "N")]
     mem_size: Option<i64>,
+    /// With --mode paper, replace stored samples of the class that has most [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    balanced_reservoir: Option<bool>,
     /// Replayed samples in a step [default: the value of --train-mb-size]
     #[arg(long, value_name = "N")]
     batch_size_mem: Option<i64>,
@@ -214,6 +230,10 @@ struct RunOptions {
     /// Write the losses of every N-th step [default: 10]
     #[arg(long, value_name = "N")]
     log_every: Option<i64>,
+    /// What to write besides metrics.jsonl, with commas between; or none [default: csv,tensorboard]
+    #[arg(long, value_name = "L,L,..", value_delimiter = ',',
+          value_parser = PossibleValuesParser::new(LoggerName::NAMES))]
+    loggers: Option<Vec<String>>,
     /// Write a checkpoint every so many steps [default: 0, every 30 seconds]
     #[arg(long, value_name = "N")]
     checkpoint_every: Option<i64>,
@@ -229,6 +249,13 @@ struct CommonOptions {
     /// Samples in a batch of the evaluation [default: 256]
     #[arg(long, value_name = "N")]
     eval_mb_size: Option<i64>,
+    /// Where to compute: cpu, cuda (the first NVIDIA GPU), cuda:N, or auto for a GPU if there is one
+    /// [default: cpu]
+    #[arg(long, value_name = "DEVICE", value_parser = device)]
+    device: Option<String>,
+    /// How products and convolutions multiply; tf32 and bf16 use a GPU's tensor cores [default: f32]
+    #[arg(long, value_parser = PossibleValuesParser::new(PrecisionName::NAMES))]
+    precision: Option<String>,
     /// Threads, 0 for one a core; never changes the result. Steps of an MLP are too small to be
     /// shared between threads [default: 1]
     #[arg(long, value_name = "N")]
@@ -250,6 +277,11 @@ impl EvalOptions {
     pub fn to_table(&self) -> toml::Table {
         table(self)
     }
+}
+
+/// The word as it is, if it names a device.
+fn device(word: &str) -> Result<String, String> {
+    DeviceName::try_from(word.to_string()).map(|_| word.to_string())
 }
 
 /// An option that was not given leaves no entry.

@@ -25,7 +25,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Source {
     /// The data set.
     pub kind: Kind,
-    /// What is downloaded.
+    /// What is downloaded; nothing for a data set that is only looked for.
     pub files: &'static [File],
     /// The folder inside the one file, a `.tar.gz`, that is unpacked; `None` for files that stay
     /// as they are.
@@ -54,6 +54,10 @@ const FASHION_MNIST: &[&str] = &[
     "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
 ];
 const CIFAR: &[&str] = &["https://www.cs.toronto.edu/~kriz/"];
+const TINY_IMAGENET: &[&str] = &[
+    "https://cs231n.stanford.edu/",
+    "http://cs231n.stanford.edu/",
+];
 
 const fn file(
     urls: &'static [&'static str],
@@ -135,11 +139,19 @@ pub fn source(kind: Kind) -> Source {
         168_513_733,
         "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
     )];
+    const TINY_IMAGENET_FILES: &[File] = &[file(
+        TINY_IMAGENET,
+        "tiny-imagenet-200.zip",
+        248_100_043,
+        "6198c8ae015e2b3e007c7841da39ec069199b9aa3bfa943a462022fe5e43c821",
+    )];
     let (files, unpack) = match kind {
         Kind::Mnist => (MNIST_FILES, None),
         Kind::FashionMnist => (FASHION_FILES, None),
         Kind::Cifar10 => (CIFAR10_FILES, Some("cifar-10-batches-bin")),
         Kind::Cifar100 => (CIFAR100_FILES, Some("cifar-100-binary")),
+        Kind::TinyImageNet => (TINY_IMAGENET_FILES, None),
+        Kind::Core50 => (&[] as &[File], None),
     };
     Source {
         kind,
@@ -149,14 +161,14 @@ pub fn source(kind: Kind) -> Source {
 }
 
 /// Downloads `kind` into the folder `dest`, which is made if need be; what is complete there is
-/// not downloaded again. CIFAR's archive is unpacked, then removed.
+/// not downloaded again. CIFAR's archive is unpacked, then removed; Tiny-ImageNet's is read as it is.
 ///
 /// `base_url` replaces the published addresses by one folder that holds the same files.
 /// `progress` is told the file, how many bytes of it are there, and how many there will be.
 ///
 /// # Errors
 /// [`Error::DataMissing`] if no address gave a file of the right size and checksum, with the reason
-/// of each; [`Error::Io`] if it cannot be stored; [`Error::Format`] if an archive cannot be
+/// of each, or if the data set is not downloaded by this program; [`Error::Io`] if it cannot be stored; [`Error::Format`] if an archive cannot be
 /// unpacked.
 pub fn get(
     kind: Kind,
@@ -181,6 +193,14 @@ fn get_source(
     base_url: Option<&str>,
     progress: &mut dyn FnMut(&str, u64, u64),
 ) -> Result<()> {
+    if source.files.is_empty() {
+        let name = source.kind.name();
+        let remedy = source.kind.remedy();
+        return Err(Error::DataMissing(format!(
+            "{name} has no checksum here to download it by; {remedy} and put it into {}",
+            dest.display()
+        )));
+    }
     fs::create_dir_all(dest).map_err(|error| Error::io("create the folder", dest, error))?;
     if source
         .unpack

@@ -312,6 +312,18 @@ fn a_complete_file_is_not_downloaded_again_and_a_damaged_one_is() {
 }
 
 #[test]
+fn a_data_set_without_addresses_says_where_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let dest = dir.path().join("core50");
+    let error = get(Kind::Core50, &dest, None, &mut |_, _, _| {}).unwrap_err();
+    assert!(
+        error.to_string().contains("vlomonaco.github.io/core50"),
+        "{error}"
+    );
+    assert!(!dest.exists());
+}
+
+#[test]
 fn the_published_files_are_described_sanely() {
     for kind in Kind::ALL {
         let source = source(kind);

@@ -3,6 +3,7 @@
 use super::Dataset;
 use crate::{Error, Result};
 use image::{DynamicImage, ImageReader};
+use std::io::{BufRead, Seek};
 use std::path::{Path, PathBuf};
 
 const REMEDY: &str = "give a folder with one sub-folder of PNG or JPEG pictures per class";
@@ -105,7 +106,15 @@ fn is_picture(path: &Path) -> bool {
 
 fn decode(path: &Path) -> Result<DynamicImage> {
     let reader = ImageReader::open(path).map_err(|error| Error::io("open", path, error))?;
-    // By content: a JPEG called .png is common. The decoder refuses pictures of absurd size.
+    decode_from(reader, path)
+}
+
+/// A picture of any format that is known, by its content: a JPEG called .png is common. The decoder
+/// refuses pictures of absurd size.
+pub(super) fn decode_from(
+    reader: ImageReader<impl BufRead + Seek>,
+    path: &Path,
+) -> Result<DynamicImage> {
     let reader = reader
         .with_guessed_format()
         .map_err(|error| Error::io("read", path, error))?;
@@ -120,7 +129,7 @@ fn decode(path: &Path) -> Result<DynamicImage> {
 }
 
 /// Appends the picture channel by channel.
-fn append(picture: &DynamicImage, channels: usize, pixels: &mut Vec<u8>) {
+pub(super) fn append(picture: &DynamicImage, channels: usize, pixels: &mut Vec<u8>) {
     if channels == 1 {
         pixels.extend_from_slice(picture.to_luma8().as_raw());
         return;

@@ -21,6 +21,12 @@ const FIRST_FILE: &str = "train-images-idx3-ubyte";
 const REMEDY: &str = "the file is damaged or another, download it again with `unforget data get \
                       mnist` (or fashion-mnist)";
 
+/// How the training labels of the two data sets begin whose files have the same names.
+const FIRST_LABELS: [(&str, [u32; 10]); 2] = [
+    ("mnist", [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]),
+    ("fashion-mnist", [9, 0, 0, 3, 0, 2, 7, 2, 5, 5]),
+];
+
 /// Images as an IDX file holds them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdxImages {
@@ -98,10 +104,12 @@ pub fn read_labels(path: &Path, n_classes: u32) -> Result<Vec<u32>> {
 ///
 /// # Errors
 /// [`Error::DataMissing`] if a file is in none of these; otherwise as [`read_images`] and
-/// [`read_labels`], and [`Error::Format`] if images and labels differ in number.
+/// [`read_labels`], and [`Error::Format`] if images and labels differ in number, or if `name` is
+/// "mnist" but the first labels are those of Fashion-MNIST, or the other way round.
 pub fn mnist_folder(dir: &Path, name: &str) -> Result<(Dataset, Dataset)> {
     let dir = folder_with_files(dir, name);
     let train = read_pair(&dir, name, "train")?;
+    check_identity(&dir, name, &train)?;
     let test = read_pair(&dir, name, "t10k")?;
     if train.shape() != test.shape() {
         let ([_, h, w], [_, test_h, test_w]) = (train.shape(), test.shape());
@@ -113,6 +121,25 @@ pub fn mnist_folder(dir: &Path, name: &str) -> Result<(Dataset, Dataset)> {
         ));
     }
     Ok((train, test))
+}
+
+/// Refuses the one of MNIST and Fashion-MNIST where the other was asked for.
+fn check_identity(dir: &Path, name: &str, train: &Dataset) -> Result<()> {
+    let is = |(known, labels): &&(&str, [u32; 10])| {
+        *known != name && train.targets().starts_with(labels)
+    };
+    let named = FIRST_LABELS.iter().any(|(known, _)| *known == name);
+    match FIRST_LABELS.iter().find(is).filter(|_| named) {
+        None => Ok(()),
+        Some((other, _)) => Err(Error::format(
+            find(dir, name, "train-labels-idx1-ubyte")?,
+            format!("the labels of {name}"),
+            format!("those of {other}"),
+            format!(
+                "ask for {other}, or give a folder of {name} (`unforget data get {name}` downloads it)"
+            ),
+        )),
+    }
 }
 
 /// Whether [`mnist_folder`] finds its first file in or under `dir`.
@@ -431,6 +458,31 @@ mod tests {
             )
             .unwrap();
             assert!(mnist_folder(dir.path(), "mnist").is_err(), "{claim:?}");
+        }
+    }
+
+    #[test]
+    fn mnist_and_its_double_are_told_apart() {
+        for (name, other) in [("mnist", "fashion-mnist"), ("fashion-mnist", "mnist")] {
+            let dir = folder();
+            let (_, first) = FIRST_LABELS
+                .iter()
+                .find(|(known, _)| *known == name)
+                .unwrap();
+            let first: Vec<u8> = first.iter().map(|&label| label as u8).collect();
+            std::fs::write(dir.path().join("train-images-idx3-ubyte"), images(10)).unwrap();
+            std::fs::write(dir.path().join("train-labels-idx1-ubyte"), labels(&first)).unwrap();
+            assert!(mnist_folder(dir.path(), name).is_ok());
+            assert!(mnist_folder(dir.path(), "another").is_ok());
+            let message = mnist_folder(dir.path(), other).unwrap_err().to_string();
+            for part in [
+                "train-labels-idx1-ubyte",
+                &format!("the labels of {other}, found those of {name}"),
+                &format!("ask for {name}"),
+                &format!("unforget data get {other}"),
+            ] {
+                assert!(message.contains(part), "{part:?} is not in {message:?}");
+            }
         }
     }
 }

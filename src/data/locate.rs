@@ -1,6 +1,6 @@
 //! Finding the published data sets on this machine.
 
-use super::{Dataset, cifar, idx};
+use super::{Dataset, cifar, core50, idx, tiny_imagenet};
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ pub const DATA_VARIABLE: &str = "UNFORGET_DATA";
 /// Where Debian's package `dataset-fashion-mnist` puts its files.
 const DEBIAN_FASHION_MNIST: &str = "/usr/share/datasets/fashion-mnist";
 
-/// A published data set that can be downloaded.
+/// A published data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// Handwritten digits, 1 x 28 x 28, 60,000 + 10,000.
@@ -21,15 +21,21 @@ pub enum Kind {
     Cifar10,
     /// Photographs of 100 classes, 3 x 32 x 32, 50,000 + 10,000.
     Cifar100,
+    /// Photographs of 200 classes, 3 x 64 x 64, 100,000 + 10,000.
+    TinyImageNet,
+    /// Videos of 50 objects, 3 x 128 x 128 or 3 x 32 x 32; found but not downloaded.
+    Core50,
 }
 
 impl Kind {
     /// Every data set.
-    pub const ALL: [Kind; 4] = [
+    pub const ALL: [Kind; 6] = [
         Kind::Mnist,
         Kind::FashionMnist,
         Kind::Cifar10,
         Kind::Cifar100,
+        Kind::TinyImageNet,
+        Kind::Core50,
     ];
 
     /// The name on the command line, in messages and of the folder in the cache.
@@ -39,6 +45,8 @@ impl Kind {
             Kind::FashionMnist => "fashion-mnist",
             Kind::Cifar10 => "cifar10",
             Kind::Cifar100 => "cifar100",
+            Kind::TinyImageNet => "tiny-imagenet",
+            Kind::Core50 => "core50",
         }
     }
 
@@ -52,12 +60,22 @@ impl Kind {
         Kind::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
+    /// How to get the data set, as the end of a message.
+    pub fn remedy(self) -> String {
+        match self {
+            Kind::Core50 => "get it from https://vlomonaco.github.io/core50".into(),
+            _ => format!("download it with `unforget data get {}`", self.name()),
+        }
+    }
+
     /// Whether `dir`, or a folder that is usual inside it, holds the data set.
     fn is_in(self, dir: &Path) -> bool {
         match self {
             Kind::Mnist | Kind::FashionMnist => idx::is_folder(dir, self.name()),
             Kind::Cifar10 => cifar::is_folder(dir, false),
             Kind::Cifar100 => cifar::is_folder(dir, true),
+            Kind::TinyImageNet => tiny_imagenet::is_folder(dir),
+            Kind::Core50 => core50::is_folder(dir),
         }
     }
 }
@@ -91,13 +109,20 @@ pub fn locate(kind: Kind, explicit: Option<&Path>) -> Result<PathBuf> {
 /// Finds the data set as [`locate`] does and reads it: (training images, test images).
 ///
 /// # Errors
-/// As [`locate`], and those of the reader of its files.
+/// As [`locate`], and those of the reader of its files; [`Error::Config`] for CORe50, which is read
+/// run by run ([`core50_run`](super::core50::core50_run)).
 pub fn load(kind: Kind, explicit: Option<&Path>) -> Result<(Dataset, Dataset)> {
     let dir = locate(kind, explicit)?;
     match kind {
         Kind::Mnist | Kind::FashionMnist => idx::mnist_folder(&dir, kind.name()),
         Kind::Cifar10 => cifar::cifar10_folder(&dir),
         Kind::Cifar100 => cifar::cifar100_folder(&dir),
+        Kind::TinyImageNet => tiny_imagenet::tiny_imagenet_folder(&dir),
+        Kind::Core50 => Err(Error::config(
+            "data set",
+            "one with a single split",
+            "core50",
+        )),
     }
 }
 
@@ -125,20 +150,29 @@ fn search(kind: Kind, explicit: Option<&Path>, places: &[PathBuf]) -> Result<Pat
             Ok(dir.to_path_buf())
         } else {
             Err(Error::DataMissing(format!(
-                "{}: expected a folder with {name}, found none; give an existing folder, or \
-                 download with `unforget data get {name}`",
-                dir.display()
+                "{}: expected a folder with {name}, found none; give an existing folder, or {}",
+                dir.display(),
+                kind.remedy()
             )))
         };
     }
-    places.iter().find(|dir| kind.is_in(dir)).cloned().ok_or_else(|| {
-        let places: Vec<String> = places.iter().map(|dir| dir.display().to_string()).collect();
-        let places = if places.is_empty() { "nowhere".into() } else { places.join(", ") };
-        Error::DataMissing(format!(
-            "{name} is not on this machine (looked in {places}); download it with `unforget data \
-             get {name}`, or name its folder with --data-dir or {DATA_VARIABLE}"
-        ))
-    })
+    places
+        .iter()
+        .find(|dir| kind.is_in(dir))
+        .cloned()
+        .ok_or_else(|| {
+            let places: Vec<String> = places.iter().map(|dir| dir.display().to_string()).collect();
+            let places = if places.is_empty() {
+                "nowhere".into()
+            } else {
+                places.join(", ")
+            };
+            Error::DataMissing(format!(
+                "{name} is not on this machine (looked in {places}); {}, or name its folder with \
+             --data-dir or {DATA_VARIABLE}",
+                kind.remedy()
+            ))
+        })
 }
 
 #[cfg(test)]
@@ -165,7 +199,12 @@ mod tests {
                 "FashionMNIST/raw/train-images-idx3-ubyte.gz",
             ),
             (Kind::Cifar10, "cifar-10-batches-bin/test_batch.bin"),
+            (Kind::Cifar10, "cifar-10-python.tar.gz"),
             (Kind::Cifar100, "test.bin"),
+            (Kind::Cifar100, "cifar-100-python/test"),
+            (Kind::TinyImageNet, "tiny-imagenet-200.zip"),
+            (Kind::TinyImageNet, "wnids.txt"),
+            (Kind::Core50, "core50_32x32/s1/o1/C_01_01_000.png"),
         ] {
             std::fs::create_dir_all(&places[0]).unwrap();
             touch(places[1].join(file));

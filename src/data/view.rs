@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use ndarray::Array4;
 
-use super::transform::pick;
+use super::gather::gather_rows;
+use super::transform::rearrange;
 use super::{Dataset, Group, Pixels, Transform, TransformGroups};
+use crate::rng::CounterKey;
 
 /// The entry of a pixel map for a position outside the source image: a zero pixel.
 pub const OUTSIDE: u32 = u32::MAX;
@@ -38,6 +40,8 @@ struct Source {
     pixel_map: Option<Arc<[u32]>>,
     task_label: u32,
     transforms: Arc<TransformGroups>,
+    /// Of an image after its transform.
+    shape: [usize; 3],
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +55,7 @@ impl ClassificationDataset {
     /// All samples of `dataset` in order, task label 0.
     ///
     /// # Panics
-    /// If a transform normalises another number of channels than the data has.
+    /// If the transforms do not fit the images: see [`TransformGroups::fit`], which tells before.
     #[track_caller]
     pub fn new(dataset: Dataset, transforms: TransformGroups) -> Self {
         Self::with_shared_transforms(dataset, Arc::new(transforms))
@@ -60,19 +64,15 @@ impl ClassificationDataset {
     /// As [`ClassificationDataset::new`], with transforms that other views use too.
     ///
     /// # Panics
-    /// If a transform normalises another number of channels than the data has.
+    /// As [`ClassificationDataset::new`].
     #[track_caller]
     pub fn with_shared_transforms(dataset: Dataset, transforms: Arc<TransformGroups>) -> Self {
-        let channels = dataset.shape()[0];
-        for transform in [&transforms.train, &transforms.eval] {
-            let wanted = transform.channels().unwrap_or(channels);
-            assert!(
-                wanted == channels,
-                "data set {}: normalisation of {wanted} channels for images of {:?}",
-                dataset.name(),
-                dataset.shape()
-            );
-        }
+        let (fitted, shape) = match transforms.fit(dataset.shape()) {
+            Ok(fitted) => fitted,
+            Err(error) => panic!("data set {}: {error}", dataset.name()),
+        };
+        let costly = transforms.train.is_costly() || transforms.eval.is_costly();
+        let transforms = if costly { Arc::new(fitted) } else { transforms };
         let targets = (0..).zip(dataset.targets());
         ClassificationDataset {
             samples: targets
@@ -88,6 +88,7 @@ impl ClassificationDataset {
                 pixel_map: None,
                 task_label: 0,
                 transforms,
+                shape,
             }]),
         }
     }
@@ -119,10 +120,12 @@ impl ClassificationDataset {
     #[track_caller]
     pub fn with_pixel_map(&self, map: impl Into<Arc<[u32]>>) -> Self {
         let map: Arc<[u32]> = map.into();
-        let [_, height, width] = self.shape();
+        let [_, height, width] = self.sources[0].dataset.shape();
         let plane = height * width;
         assert!(
-            map.len() == plane && map.iter().all(|&p| p == OUTSIDE || (p as usize) < plane),
+            map.len() == plane
+                && map.iter().all(|&p| p == OUTSIDE || (p as usize) < plane)
+                && (self.sources.iter()).all(|s| s.dataset.shape()[1..] == [height, width]),
             "with_pixel_map: {} entries, the largest {:?}, for images of {height} x {width}",
             map.len(),
             map.iter().filter(|&&p| p != OUTSIDE).max()
@@ -203,9 +206,9 @@ impl ClassificationDataset {
         self.samples.is_empty()
     }
 
-    /// Channels, height and width of every image.
+    /// Channels, height and width of every image after its transform.
     pub fn shape(&self) -> [usize; 3] {
-        self.sources[0].dataset.shape()
+        self.sources[0].shape
     }
 
     /// The number of classes that the labels are numbered for; every target is below it.
@@ -243,19 +246,40 @@ impl ClassificationDataset {
     }
 
     /// Writes the image of sample `i`, transformed for `group`, to `out` (channels x height x
-    /// width). Allocates nothing.
+    /// width); random steps rest. Allocates nothing once warm.
     ///
     /// # Panics
     /// If `i` is out of range or `out` has another length.
     #[track_caller]
     pub fn write_sample(&self, i: usize, group: Group, out: &mut [f32]) {
+        self.write(i, group, None, out);
+    }
+
+    /// Writes a mini-batch: the images of `samples`, row after row, transformed for `group`, to `out`.
+    ///
+    /// In training, random steps are drawn for row r from `key` with its sample moved on by r, so
+    /// that a row depends on neither the others nor on the threads that costly transforms run on.
+    /// In evaluation they rest.
+    ///
+    /// # Panics
+    /// If a sample is out of range or `out` has another length.
+    #[track_caller]
+    pub fn gather(&self, samples: &[usize], group: Group, key: CounterKey, out: &mut [f32]) {
+        let costly = (self.sources.iter()).any(|s| s.transforms.get(group).is_costly());
+        gather_rows(samples.len(), costly, group, key, out, |row, key, out| {
+            self.write(samples[row], group, key, out);
+        });
+    }
+
+    #[track_caller]
+    fn write(&self, i: usize, group: Group, key: Option<CounterKey>, out: &mut [f32]) {
         let source = self.source(i);
         let transform = source.transforms.get(group);
         let map = source.pixel_map.as_deref();
         let range = self.pixel_range(i);
         match source.dataset.pixels() {
-            Pixels::U8(pixels) => transform.write_u8(&pixels[range], map, out),
-            Pixels::F32(pixels) => transform.write_f32(&pixels[range], map, out),
+            Pixels::U8(pixels) => transform.write(&pixels[range], map, key, out),
+            Pixels::F32(pixels) => transform.write(&pixels[range], map, key, out),
         }
     }
 
@@ -292,7 +316,7 @@ impl ClassificationDataset {
     }
 
     fn pixel_range(&self, i: usize) -> std::ops::Range<usize> {
-        let size = self.shape().iter().product::<usize>();
+        let size = self.source(i).dataset.shape().iter().product::<usize>();
         let start = self.samples[i].index as usize * size;
         start..start + size
     }
@@ -306,13 +330,9 @@ impl ClassificationDataset {
 }
 
 fn rearranged<T: Copy + Default>(pixels: &[T], map: Option<&[u32]>) -> Box<[T]> {
-    match map {
-        None => pixels.into(),
-        Some(map) => pixels
-            .chunks_exact(map.len())
-            .flat_map(|channel| map.iter().map(|&p| pick(channel, p)))
-            .collect(),
-    }
+    let mut out = Vec::with_capacity(pixels.len());
+    rearrange(pixels, map, &mut out);
+    out.into()
 }
 
 /// One image in its stored form, owned: what a replay buffer keeps.
@@ -325,15 +345,15 @@ pub enum RawSample {
 }
 
 impl RawSample {
-    /// Writes the transformed image to `out`.
+    /// Writes the transformed image to `out`; random steps are drawn from `key`, or rest.
     ///
     /// # Panics
     /// If `out` has another length.
     #[track_caller]
-    pub fn write(&self, transform: &Transform, out: &mut [f32]) {
+    pub fn write(&self, transform: &Transform, key: Option<CounterKey>, out: &mut [f32]) {
         match self {
-            RawSample::U8(pixels) => transform.write_u8(pixels, None, out),
-            RawSample::F32(pixels) => transform.write_f32(pixels, None, out),
+            RawSample::U8(pixels) => transform.write(pixels, None, key, out),
+            RawSample::F32(pixels) => transform.write(pixels, None, key, out),
         }
     }
 }
@@ -351,7 +371,8 @@ mod tests {
         let mut out = vec![0.0; 4];
         view.write_sample(i, Group::Train, &mut out);
         let mut replayed = vec![0.0; 4];
-        view.raw(i).write(&view.transforms(i).train, &mut replayed);
+        view.raw(i)
+            .write(&view.transforms(i).train, None, &mut replayed);
         assert_eq!(out, replayed, "the stored form gives the same image");
         out
     }
@@ -382,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "normalisation of 1 channels for images of [2, 1, 2]")]
+    #[should_panic(expected = "a normalisation of 1, found images of [2, 1, 2]")]
     fn normalisation_of_other_channels_is_a_callers_bug() {
         ClassificationDataset::new(counting(1), TransformGroups::same(Transform::mnist()));
     }

@@ -6,12 +6,18 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::locate::Kind;
 use crate::{Error, Result};
 
 mod choices;
+mod device;
 mod strategy;
 
-pub use choices::{BenchmarkName, DataSource, ModelName, StrategyName};
+pub use choices::{
+    BenchmarkName, DataSource, LoggerName, Mnist360Test, ModeName, ModelName, PrecisionName,
+    StrategyName,
+};
+pub use device::DeviceName;
 
 /// A whole run. [`Config::default`] is the main job: DER++ on the embedded Split-MNIST.
 ///
@@ -27,13 +33,13 @@ pub use choices::{BenchmarkName, DataSource, ModelName, StrategyName};
 pub struct Config {
     /// Which stream of experiences to learn.
     pub benchmark: BenchmarkName,
-    /// Where the samples come from; unset: `full` with a `data_dir` and for Fashion-MNIST,
+    /// Where the samples come from; unset: `full` with a `data_dir` and for all but MNIST,
     /// otherwise `embedded`.
     pub data: Option<DataSource>,
     /// The folder with the data set's files; unset: where [`crate::data`] looks by itself.
     pub data_dir: Option<PathBuf>,
-    /// How many experiences the stream has.
-    pub n_experiences: usize,
+    /// How many experiences the stream has; unset: as many as the paper's benchmarks have, else 5.
+    pub n_experiences: Option<usize>,
     /// Seeds class order, permutations and angles; unset: `seed`.
     pub benchmark_seed: Option<u64>,
     /// Whether the class order is drawn (`true`) or ascending.
@@ -48,6 +54,8 @@ pub struct Config {
     pub return_task_id: bool,
     /// The angles of rotated MNIST in degrees, one an experience; unset: drawn.
     pub rotations_list: Option<Vec<f64>>,
+    /// Which test images of MNIST-360 are shown (`mnist-360`: every image).
+    pub mnist360_test: Option<Mnist360Test>,
 
     /// Which network learns.
     pub model: ModelName,
@@ -62,6 +70,8 @@ pub struct Config {
 
     /// How to learn.
     pub strategy: StrategyName,
+    /// Whose algorithm `der` and `replay` are.
+    pub mode: ModeName,
     /// Learning rate.
     pub lr: f64,
     /// Momentum of SGD.
@@ -74,6 +84,8 @@ pub struct Config {
     pub weight_decay: f64,
     /// Samples in the replay buffer.
     pub mem_size: usize,
+    /// Whether the paper's buffer replaces samples of the class that has most.
+    pub balanced_reservoir: bool,
     /// Replayed samples a step; unset: `train_mb_size`.
     pub batch_size_mem: Option<usize>,
     /// Weight of the replayed logits.
@@ -105,10 +117,16 @@ pub struct Config {
 
     /// Seeds the initial weights, the order of the samples and the buffer.
     pub seed: u64,
+    /// Where to compute. A GPU rounds differently from a processor.
+    pub device: DeviceName,
+    /// How products and convolutions multiply; other than `f32` on a GPU only.
+    pub precision: PrecisionName,
     /// Threads; 0 is one for each core. The result does not depend on it.
     pub threads: usize,
     /// Losses are written every so many steps.
     pub log_every: usize,
+    /// What is written besides `metrics.jsonl`.
+    pub loggers: Vec<LoggerName>,
     /// A checkpoint is written every so many steps; 0: every 30 seconds. (And at the end, and when
     /// the run is interrupted.)
     pub checkpoint_every: usize,
@@ -126,7 +144,7 @@ impl Default for Config {
             benchmark: BenchmarkName::SplitMnist,
             data: None,
             data_dir: None,
-            n_experiences: 5,
+            n_experiences: None,
             benchmark_seed: None,
             shuffle: true,
             fixed_class_order: None,
@@ -134,18 +152,21 @@ impl Default for Config {
             class_ids_from_zero_from_first_exp: false,
             return_task_id: false,
             rotations_list: None,
+            mnist360_test: None,
             model: ModelName::Mlp,
             hidden_size: None,
             hidden_layers: None,
             drop_rate: None,
             xavier: false,
             strategy: StrategyName::Der,
+            mode: ModeName::Avalanche,
             lr: 0.03,
             momentum: 0.0,
             dampening: 0.0,
             nesterov: false,
             weight_decay: 0.0,
             mem_size: 200,
+            balanced_reservoir: false,
             batch_size_mem: None,
             alpha: 0.2,
             beta: 0.5,
@@ -161,8 +182,11 @@ impl Default for Config {
             train_epochs: 1,
             eval_mb_size: 256,
             seed: 0,
+            device: DeviceName::Cpu,
+            precision: PrecisionName::F32,
             threads: 1,
             log_every: 10,
+            loggers: vec![LoggerName::Csv, LoggerName::TensorBoard],
             checkpoint_every: 0,
             out: None,
             quiet: false,
@@ -227,26 +251,28 @@ impl Config {
         self.resolve_model()?;
         self.resolve_strategy()?;
         self.check_training()?;
+        self.device = self.device.settled();
         Ok(self)
     }
 
     fn resolve_benchmark(&mut self) -> Result<()> {
-        let fashion = self.benchmark == BenchmarkName::SplitFmnist;
-        let implied = if fashion || self.data_dir.is_some() {
+        let name = self.benchmark.name();
+        let only_files = self.benchmark.kind() != Kind::Mnist;
+        let implied = if only_files || self.data_dir.is_some() {
             DataSource::Full
         } else {
             DataSource::Embedded
         };
         let data = *self.data.get_or_insert(implied);
         if data == DataSource::Embedded && implied == DataSource::Full {
-            let why = if fashion {
-                "for split-fmnist"
+            let why = if only_files {
+                format!("for {name}")
             } else {
-                "together with --data-dir"
+                "together with --data-dir".into()
             };
             return Err(Error::config("--data", format!("full {why}"), "embedded"));
         }
-        at_least("--n-experiences", self.n_experiences, 1)?;
+        let n_experiences = self.resolve_n_experiences()?;
         self.benchmark_seed.get_or_insert(self.seed);
         if self.class_ids_from_zero_in_each_exp && self.class_ids_from_zero_from_first_exp {
             return Err(Error::config(
@@ -255,11 +281,7 @@ impl Config {
                 "both",
             ));
         }
-        let split = matches!(
-            self.benchmark,
-            BenchmarkName::SplitMnist | BenchmarkName::SplitFmnist
-        );
-        let name = self.benchmark.name();
+        let split = self.benchmark.is_split();
         let only_split = [
             ("--fixed-class-order", self.fixed_class_order.is_some()),
             (
@@ -275,15 +297,15 @@ impl Config {
             return Err(Error::config(option, "a split benchmark with it", name));
         }
         if let Some(angles) = &self.rotations_list {
-            if self.benchmark != BenchmarkName::RotatedMnist {
-                return Err(Error::config(
-                    "--rotations-list",
-                    "rotated-mnist with it",
-                    name,
-                ));
+            if !matches!(
+                self.benchmark,
+                BenchmarkName::RotatedMnist | BenchmarkName::RMnist
+            ) {
+                let wanted = "rotated-mnist or r-mnist with it";
+                return Err(Error::config("--rotations-list", wanted, name));
             }
-            if angles.len() != self.n_experiences {
-                let wanted = format!("{} angles, one an experience", self.n_experiences);
+            if angles.len() != n_experiences {
+                let wanted = format!("{n_experiences} angles, one an experience");
                 return Err(Error::config("--rotations-list", wanted, angles.len()));
             }
             for &angle in angles {
@@ -291,6 +313,30 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    fn resolve_n_experiences(&mut self) -> Result<usize> {
+        let stream = self.benchmark == BenchmarkName::Mnist360;
+        let implied = match self.benchmark {
+            BenchmarkName::PMnist | BenchmarkName::RMnist => 20,
+            BenchmarkName::SCifar100 | BenchmarkName::STinyImageNet => 10,
+            BenchmarkName::Mnist360 => 1,
+            _ => 5,
+        };
+        let n = *self.n_experiences.get_or_insert(implied);
+        at_least("--n-experiences", n, 1)?;
+        if stream && n != 1 {
+            let wanted = "1 with mnist-360, which is one stream without tasks";
+            return Err(Error::config("--n-experiences", wanted, n));
+        }
+        if self.mnist360_test.is_some() && !stream {
+            let found = self.benchmark.name();
+            return Err(Error::config("--mnist360-test", "mnist-360 with it", found));
+        }
+        if stream {
+            self.mnist360_test.get_or_insert(Mnist360Test::EveryImage);
+        }
+        Ok(n)
     }
 
     fn resolve_model(&mut self) -> Result<()> {
@@ -356,6 +402,10 @@ impl Config {
                 found,
             ));
         }
+        if self.balanced_reservoir && self.mode != ModeName::Paper {
+            let name = self.mode.name();
+            return Err(Error::config("--balanced-reservoir", "--mode paper", name));
+        }
         at_least("--mem-size", self.mem_size, 1)?;
         at_most("--mem-size", self.mem_size, u32::MAX as usize)?;
         for (option, size) in [
@@ -370,6 +420,11 @@ impl Config {
         }
         at_least("--train-epochs", self.train_epochs, 1)?;
         at_least("--log-every", self.log_every, 1)?;
+        if self.loggers.contains(&LoggerName::Nothing) && self.loggers.len() > 1 {
+            let found = self.loggers.iter().map(|l| l.name()).collect::<Vec<_>>();
+            let found = found.join(",");
+            return Err(Error::config("--loggers", "none alone, or loggers", found));
+        }
         at_most("--threads", self.threads, 1024)
     }
 }

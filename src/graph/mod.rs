@@ -5,11 +5,13 @@
 //! and the backward pass is one loop from the last node to the first.
 
 mod arena;
+mod macs;
 mod masks;
 mod node;
 mod params;
 
 pub(crate) use arena::{Arena, Block, Lent};
+pub use macs::MultiplyAdds;
 pub use masks::MaskId;
 pub(crate) use masks::Masks;
 pub(crate) use node::{Node, Op, Order};

@@ -59,6 +59,9 @@ pub(crate) enum Op {
         mean: Block,
         inv_std: Block,
         train: bool,
+        /// Added before the ReLU.
+        residual: Option<Var>,
+        relu: bool,
     },
     Relu(Var),
     Tanh(Var),

@@ -75,7 +75,8 @@ pub trait Module: Send {
 
     /// Makes room for what an experience brings: new classes, a new task. Called between steps,
     /// before each experience that is trained or evaluated (Avalanche's model adaptation), once for
-    /// each of its task labels. Most models do nothing.
+    /// each of its task labels. A second time, with the same classes, task and purpose, must change
+    /// nothing. Most models do nothing.
     fn adapt(&mut self, tape: &mut Tape, adaptation: &Adaptation<'_>) {
         let _ = (tape, adaptation);
     }

@@ -1,5 +1,6 @@
 //! Capacity divided over classes or over experiences.
 
+use super::global::GlobalReservoir;
 use super::reservoir::{Item, Reservoir};
 use crate::data::ClassificationDataset;
 use crate::rng::{TorchGenerator, python_set_order};
@@ -136,18 +137,19 @@ pub enum Buffer {
     ClassBalanced(ClassBalancedBuffer),
     /// Divided over experiences.
     ExperienceBalanced(ExperienceBalancedBuffer),
+    /// Not divided: the paper's.
+    Global(GlobalReservoir),
 }
 
 impl Buffer {
     fn slices(&self) -> impl Iterator<Item = &[Item]> {
-        let (classes, experiences) = match self {
-            Buffer::ClassBalanced(b) => (Some(b.groups().map(|(_, items)| items)), None),
-            Buffer::ExperienceBalanced(b) => (None, Some(b.groups())),
+        let (classes, experiences, all) = match self {
+            Buffer::ClassBalanced(b) => (Some(b.groups().map(|(_, items)| items)), None, None),
+            Buffer::ExperienceBalanced(b) => (None, Some(b.groups()), None),
+            Buffer::Global(b) => (None, None, Some(b.items())),
         };
-        classes
-            .into_iter()
-            .flatten()
-            .chain(experiences.into_iter().flatten())
+        let groups = experiences.into_iter().flatten();
+        classes.into_iter().flatten().chain(groups).chain(all)
     }
 
     /// How many samples the buffer may hold.
@@ -155,6 +157,7 @@ impl Buffer {
         match self {
             Buffer::ClassBalanced(b) => b.mem_size,
             Buffer::ExperienceBalanced(b) => b.mem_size,
+            Buffer::Global(b) => b.mem_size(),
         }
     }
 

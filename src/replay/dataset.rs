@@ -7,11 +7,15 @@ use crate::data::{ClassificationDataset, Dataset, RawSample};
 use crate::rng::TorchGenerator;
 
 impl Buffer {
-    /// Takes the samples of an experience without logits, one random key for each.
+    /// Takes the samples of an experience without logits, with random draws for each.
     pub fn update(&mut self, dataset: &ClassificationDataset, generator: &mut TorchGenerator) {
         match self {
             Buffer::ClassBalanced(buffer) => buffer.update(dataset, None, generator),
             Buffer::ExperienceBalanced(buffer) => buffer.update(dataset, None, generator),
+            Buffer::Global(buffer) => {
+                let all: Vec<u32> = (0..dataset.len() as u32).collect();
+                buffer.update(dataset, &all, None, generator);
+            }
         }
     }
 
@@ -74,26 +78,29 @@ mod tests {
             let pixels = (start..start + 6).collect();
             let targets = (0..6).map(|i| i % 3).collect();
             let data = Dataset::from_u8("dots", [1, 1, 1], pixels, targets, 3).unwrap();
-            ClassificationDataset::new(data, TransformGroups::same(transforms))
+            ClassificationDataset::with_shared_transforms(data, Arc::clone(transforms))
                 .with_task_label(task)
         };
-        let first = experience(0, 0, Transform::default());
-        let second = experience(100, 5, Transform::mnist());
-        let mut buffer = ExperienceBalancedBuffer::new(8);
+        let other = Arc::new(TransformGroups::same(Transform::default()));
+        let first = experience(0, 0, &other);
+        let second = experience(100, 5, &shared);
+        let third = experience(200, 6, &shared);
+        let mut buffer = ExperienceBalancedBuffer::new(12);
         let mut generator = TorchGenerator::manual_seed(1);
         buffer.update(&first, None, &mut generator);
         buffer.update(&second, None, &mut generator);
+        buffer.update(&third, None, &mut generator);
         let buffer = Buffer::ExperienceBalanced(buffer);
 
         let data = buffer.dataset([1, 1, 1], |item| item.target != 1).unwrap();
         let kept: Vec<&Item> = buffer.iter().filter(|item| item.target != 1).collect();
-        assert!(!kept.is_empty() && kept.len() < 8);
+        assert!(!kept.is_empty() && kept.len() < 12);
         assert_eq!(data.len(), kept.len());
         for (i, item) in kept.into_iter().enumerate() {
-            let own = if item.task_label == 5 {
-                &second
-            } else {
-                &first
+            let own = match item.task_label {
+                0 => &first,
+                5 => &second,
+                _ => &third,
             };
             let (mut got, mut want) = ([0.0], [0.0]);
             data.write_sample(i, Group::Train, &mut got);

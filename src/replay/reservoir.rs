@@ -1,7 +1,7 @@
 //! A uniform sample of a stream of samples, with random keys.
 
 use crate::data::{ClassificationDataset, Group, RawSample, TransformGroups};
-use crate::rng::TorchGenerator;
+use crate::rng::{CounterKey, TorchGenerator};
 use std::sync::Arc;
 
 /// A stored sample.
@@ -17,7 +17,7 @@ pub struct Item {
     /// The logits that the network gave when the sample was stored, as wide as its head was then;
     /// NaN where a unit was masked. Empty if none are kept.
     pub logits: Box<[f32]>,
-    /// The random key, in [0, 1): the largest are kept.
+    /// The random key, in [0, 1): the largest are kept. 0 in a buffer that draws none.
     pub key: f32,
     /// Where the sample stands in the base data set.
     pub source_index: u32,
@@ -26,13 +26,10 @@ pub struct Item {
 }
 
 impl Item {
-    /// Writes the sample as the model sees it (CHW, transformed) into `out`.
-    pub fn write_sample(&self, group: Group, out: &mut [f32]) {
-        let transform = self.transforms.get(group);
-        match &self.raw {
-            RawSample::U8(bytes) => transform.write_u8(bytes, None, out),
-            RawSample::F32(values) => transform.write_f32(values, None, out),
-        }
+    /// Writes the sample as the model sees it (CHW, transformed) into `out`; random steps are drawn
+    /// from `key`, or rest.
+    pub fn write_sample(&self, group: Group, key: Option<CounterKey>, out: &mut [f32]) {
+        self.raw.write(self.transforms.get(group), key, out);
     }
 }
 

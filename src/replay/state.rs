@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::reservoir::Item;
-use super::{Buffer, ClassBalancedBuffer, ExperienceBalancedBuffer, Reservoir};
+use super::{Buffer, ClassBalancedBuffer, ExperienceBalancedBuffer, GlobalReservoir, Reservoir};
 use crate::benchmarks::Experience;
 use crate::data::{RawSample, TransformGroups};
 use crate::error::{Error, Result};
@@ -49,7 +49,15 @@ enum Layout {
         /// Capacity, samples.
         groups: Vec<(usize, usize)>,
     },
+    Global {
+        mem_size: usize,
+        balanced: bool,
+        offered: u64,
+    },
 }
+
+/// A damaged file must not ask for a list of four billion classes.
+const MAX_CLASSES: u32 = 1 << 24;
 
 /// What an item has besides pixels and logits.
 #[derive(Serialize, Deserialize)]
@@ -78,6 +86,11 @@ impl Buffer {
                     .map(|r| (r.capacity(), r.items().len()))
                     .collect(),
             },
+            Buffer::Global(b) => Layout::Global {
+                mem_size: b.mem_size(),
+                balanced: b.is_balanced(),
+                offered: b.offered(),
+            },
         };
         out.put("layout", &layout);
         save_items(self.iter(), out, table);
@@ -105,6 +118,14 @@ impl Buffer {
                         .map(|(capacity, len)| fill(capacity, len))
                         .collect(),
                 })
+            }
+            Layout::Global {
+                mem_size,
+                balanced,
+                offered,
+            } => {
+                let reservoir = GlobalReservoir::new(mem_size).balanced(balanced);
+                Buffer::Global(reservoir.holding(items.collect(), offered))
             }
         })
     }
@@ -161,7 +182,9 @@ fn load_items(from: &Snapshot, table: &TransformTable) -> Result<Vec<Item>> {
         }
     };
     let mut logits = from.f32s("logits")?;
-    if pixels.len() != labels.len()
+    let fits = |label: &Label| label.target < MAX_CLASSES;
+    if !labels.iter().all(fits)
+        || pixels.len() != labels.len()
         || logits.len() != labels.iter().map(|l| l.logits).sum::<usize>()
     {
         return Err(bad());

@@ -5,7 +5,8 @@
 //! * **Sequential, compatible**: [`TorchGenerator`] and [`NumpyRandomState`] run the Mersenne
 //!   Twister ([`Mt19937`]) with PyTorch's and NumPy's own recipes, so a seed gives the class order,
 //!   pixel permutations, initial weights, batches and replay buffer that the same seed gives in
-//!   Python. [`python_set_order`] adds the one other source of order in an Avalanche run.
+//!   Python. [`PythonRandom`] and [`python_set_order`] add the other sources of order in an
+//!   Avalanche run.
 //! * **Addressed**: [`CounterRng`] computes the numbers of (seed, purpose, step, sample) directly,
 //!   in any order and on any thread or device. Per-sample randomness comes from here, so results
 //!   never depend on how work was divided.
@@ -17,6 +18,7 @@ mod counter;
 mod mt19937;
 mod normal;
 mod numpy;
+mod python_random;
 mod python_set;
 mod torch;
 
@@ -24,5 +26,6 @@ pub(crate) use counter::philox4x32_10;
 pub use counter::{CounterKey, CounterRng, Purpose};
 pub use mt19937::Mt19937;
 pub use numpy::NumpyRandomState;
+pub use python_random::PythonRandom;
 pub use python_set::python_set_order;
 pub use torch::{MAX_RANDPERM, TorchGenerator};

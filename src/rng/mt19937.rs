@@ -47,6 +47,36 @@ impl Mt19937 {
         Mt19937 { state, position: N }
     }
 
+    /// The engine after `init_by_array(key)`, which Python seeds with.
+    pub(super) fn from_array(key: &[u32]) -> Self {
+        let mut engine = Mt19937::new(19_650_218);
+        let state = &mut engine.state;
+        let mixed = |state: &[u32; N], i: usize, factor: u32| {
+            let previous = state[i - 1];
+            state[i] ^ (previous ^ (previous >> 30)).wrapping_mul(factor)
+        };
+        let (mut i, mut j) = (1, 0);
+        let next = |state: &mut [u32; N], i: &mut usize| {
+            *i += 1;
+            if *i >= N {
+                state[0] = state[N - 1];
+                *i = 1;
+            }
+        };
+        for _ in 0..N.max(key.len()) {
+            let word = mixed(state, i, 1_664_525);
+            state[i] = word.wrapping_add(key[j]).wrapping_add(j as u32);
+            next(state, &mut i);
+            j = (j + 1) % key.len();
+        }
+        for _ in 1..N {
+            state[i] = mixed(state, i, 1_566_083_941).wrapping_sub(i as u32);
+            next(state, &mut i);
+        }
+        state[0] = 0x8000_0000;
+        engine
+    }
+
     /// The next 32 random bits.
     #[inline]
     pub fn next_u32(&mut self) -> u32 {

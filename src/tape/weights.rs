@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::{ParamLayout, Tape, narrow, wide};
+use super::{ParamLayout, Tape};
+use crate::backend::Elem;
 use crate::error::{Error, Result};
 use crate::shape::Shape;
 use crate::snapshot::{Snapshot, Tensor};
@@ -32,14 +33,12 @@ impl Tape {
     /// # Ok::<(), unforget::Error>(())
     /// ```
     pub fn parameters_flat(&self, out: &mut Vec<f32>) {
-        match self {
-            Tape::Cpu(g) => g.params.read_flat(&g.backend, out),
-            Tape::Reference(g) => {
-                let mut values = Vec::new();
-                g.params.read_flat(&g.backend, &mut values);
-                *out = narrow(&values);
-            }
-        }
+        on!(self, g => {
+            let mut values = Vec::new();
+            g.params.read_flat(&g.backend, &mut values);
+            out.clear();
+            out.extend_from_slice(&Elem::to_f32s(&values));
+        });
     }
 
     /// The name of each parameter and its place in the flat vectors.
@@ -60,23 +59,18 @@ impl Tape {
     /// If it has another length than the parameters.
     #[track_caller]
     pub fn set_parameters_flat(&mut self, values: &[f32]) {
-        match self {
-            Tape::Cpu(g) => g.params.write_flat(&g.backend, values),
-            Tape::Reference(g) => g.params.write_flat(&g.backend, &wide(values)),
-        }
+        on!(self, g => g.params.write_flat(&g.backend, &Elem::from_f32s(values)));
     }
 
     /// Copies the gradients of this step into `out`, which is cleared first, as a flat vector;
     /// zeros for parameters without a gradient.
     pub fn gradients(&self, out: &mut Vec<f32>) {
-        match self {
-            Tape::Cpu(g) => g.params.read_flat_grads(&g.backend, out),
-            Tape::Reference(g) => {
-                let mut values = Vec::new();
-                g.params.read_flat_grads(&g.backend, &mut values);
-                *out = narrow(&values);
-            }
-        }
+        on!(self, g => {
+            let mut values = Vec::new();
+            g.params.read_flat_grads(&g.backend, &mut values);
+            out.clear();
+            out.extend_from_slice(&Elem::to_f32s(&values));
+        });
     }
 
     /// Overwrites the gradients of this step. A parameter that has none keeps none, so that the
@@ -86,10 +80,7 @@ impl Tape {
     /// If `gradients` has another length than the parameters.
     #[track_caller]
     pub fn set_gradients(&mut self, gradients: &[f32]) {
-        match self {
-            Tape::Cpu(g) => g.params.write_flat_grads(&g.backend, gradients),
-            Tape::Reference(g) => g.params.write_flat_grads(&g.backend, &wide(gradients)),
-        }
+        on!(self, g => g.params.write_flat_grads(&g.backend, &Elem::from_f32s(gradients)));
     }
 
     /// Adds a flat vector to the gradients of this step: the gradient of a penalty. Frozen
@@ -99,10 +90,7 @@ impl Tape {
     /// If `gradients` has another length than the parameters.
     #[track_caller]
     pub fn add_gradients(&mut self, gradients: &[f32]) {
-        match self {
-            Tape::Cpu(g) => g.params.add_flat_grads(&g.backend, gradients),
-            Tape::Reference(g) => g.params.add_flat_grads(&g.backend, &wide(gradients)),
-        }
+        on!(self, g => g.params.add_flat_grads(&g.backend, &Elem::from_f32s(gradients)));
     }
 
     /// Forgets the parameter gradients of this step (PyTorch's `zero_grad`); its values stay.
@@ -123,7 +111,7 @@ impl Tape {
             let values = g.params.read_running(&g.backend, id);
             running.push(Running {
                 name: name.to_string(),
-                values: values.into_iter().map(crate::backend::Elem::to_f32).collect(),
+                values: values.into_iter().map(Elem::to_f32).collect(),
                 batches,
             });
         });
@@ -140,7 +128,7 @@ impl Tape {
         now.take_over(weights);
         self.set_parameters_flat(&now.parameters.values);
         on!(self, g => for (id, own) in g.params.buffer_ids().zip(&now.running) {
-            let values: Vec<_> = own.values.iter().map(|&x| crate::backend::Elem::from_f32(x)).collect();
+            let values: Vec<_> = own.values.iter().map(|&x| Elem::from_f32(x)).collect();
             g.params.write_running(&g.backend, id, &values, own.batches);
         });
     }
@@ -157,12 +145,10 @@ impl Tape {
             .flat_map(|r| r.values.iter().copied())
             .collect();
         let values = &other.parameters.values;
-        match self {
-            Tape::Cpu(g) => g.params.other_weights(&g.backend, values, &running),
-            Tape::Reference(g) => {
-                (g.params).other_weights(&g.backend, &wide(values), &wide(&running));
-            }
-        }
+        on!(self, g => {
+            let (values, running) = (Elem::from_f32s(values), Elem::from_f32s(&running));
+            g.params.other_weights(&g.backend, &values, &running);
+        });
         // Running out of memory unwinds: the own weights come back then, too.
         let work = std::panic::AssertUnwindSafe(|| work(self));
         let result = std::panic::catch_unwind(work);

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::ClassificationDataset;
 use crate::error::{Error, Result};
 use crate::rng::{TorchGenerator, python_set_order};
+use std::ops::Range;
 
 /// How the training data is gone through (the keyword arguments of Avalanche's
 /// `make_train_dataloader`).
@@ -118,6 +119,8 @@ pub(crate) struct TaskBalanced {
     groups: Vec<Group>,
     main: usize,
     options: LoaderOptions,
+    /// The mini-batches that the stream prescribes; empty: none.
+    prescribed: Vec<Range<usize>>,
     batch: Vec<u32>,
 }
 
@@ -134,6 +137,7 @@ impl TaskBalanced {
     ) -> Result<()> {
         self.options = options;
         self.groups.clear();
+        self.prescribed.clear();
         let mut tasks: Vec<u32> = Vec::new();
         for i in 0..dataset.len() {
             let task = dataset.task_label(i);
@@ -175,8 +179,28 @@ impl TaskBalanced {
         Ok(())
     }
 
+    /// Prepares epochs over `n` samples in their order, in these mini-batches.
+    pub fn prescribe(&mut self, n: usize, batches: &[Range<usize>]) {
+        self.options = LoaderOptions {
+            shuffle: false,
+            drop_last: false,
+        };
+        self.groups.clear();
+        self.groups.push(Group {
+            samples: (0..n as u32).collect(),
+            batch_size: 1,
+            ..Group::default()
+        });
+        self.main = 0;
+        self.prescribed.clear();
+        self.prescribed.extend_from_slice(batches);
+    }
+
     /// Mini-batches in an epoch.
     pub fn len(&self) -> usize {
+        if !self.prescribed.is_empty() {
+            return self.prescribed.len();
+        }
         self.groups
             .get(self.main)
             .map_or(0, |g| g.batches(self.options))
@@ -227,6 +251,11 @@ impl TaskBalanced {
     /// The next mini-batch; empty at the end of the epoch.
     pub fn batch(&mut self, generator: &mut TorchGenerator) -> &[u32] {
         self.batch.clear();
+        if let (false, Some(group)) = (self.prescribed.is_empty(), self.groups.first_mut()) {
+            let next = if group.started { group.pass.next } else { 0 };
+            let at = self.prescribed.partition_point(|range| range.start < next);
+            group.batch_size = self.prescribed.get(at).map_or(1, Range::len);
+        }
         let others = (0..self.groups.len()).filter(|&i| i != self.main);
         for i in std::iter::once(self.main).chain(others) {
             let Some(group) = self.groups.get_mut(i) else {
@@ -334,6 +363,24 @@ mod tests {
         found.extend(epoch(&mut loader, generator));
         assert_eq!(found, recorded);
         assert!(loader.prepare(&data, 1, LoaderOptions::default()).is_err());
+    }
+
+    #[test]
+    fn prescribed_batches_come_as_they_are_in_every_epoch() {
+        let mut loader = TaskBalanced::default();
+        loader.prescribe(6, &[0..3, 3..4, 4..6]);
+        let generator = &mut TorchGenerator::manual_seed(1);
+        let batches: [&[u32]; 3] = [&[0, 1, 2], &[3], &[4, 5]];
+        for _ in 0..2 {
+            assert_eq!(epoch(&mut loader, generator), batches);
+        }
+        assert_eq!(loader.len(), 3);
+        let options = LoaderOptions {
+            shuffle: false,
+            ..LoaderOptions::default()
+        };
+        loader.prepare(&dataset(&[(0, 3)]), 2, options).unwrap();
+        assert_eq!(epoch(&mut loader, generator), [&[0, 1][..], &[2]]);
     }
 
     #[test]

@@ -77,7 +77,7 @@ events! {
     before_training_iteration = BeforeTrainingIteration,
     /// Before replay is added to the mini-batch and the forward pass runs.
     before_forward = BeforeForward,
-    /// With the logits in `mb_output`; the mini-batch now begins with the replay rows.
+    /// With the logits in `mb_output`; the mini-batch now holds the replay rows.
     after_forward = AfterForward,
     /// With the loss in `loss_var`, to which a term may be added; see also [`State::add_penalty`].
     before_backward = BeforeBackward,

@@ -4,16 +4,18 @@ use super::loader::Endless;
 use super::passes::Penalty;
 use super::{Clock, Criterion, LoaderOptions, MetricData};
 use crate::benchmarks::Experience;
-use crate::data::{ClassificationDataset, Group};
+use crate::data::{ClassificationDataset, Group, gather_rows};
 use crate::error::{Error, Result};
 use crate::nn::{Adaptation, Module};
 use crate::optim::Sgd;
 use crate::replay::Buffer;
+use crate::rng::{CounterKey, Purpose};
 use crate::snapshot::Snapshot;
-use crate::tape::{DerLoss, LossRows, Mode, Tape, Var};
+use crate::tape::{LossRows, Mode, Tape, Var};
 use ndarray::{ArrayView2, ArrayView4};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 /// The loss of a mini-batch and its terms, each with its weight: the terms add up to the total, but
 /// for what plugins add to it.
@@ -64,10 +66,22 @@ struct Kept {
     seen: Vec<Seen>,
 }
 
+/// Which rows of a mini-batch each term of the loss of Dark Experience Replay is a mean of.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct DarkRows {
+    /// The cross-entropy of the current data.
+    pub current: Range<usize>,
+    /// The mean squared error of the stored logits.
+    pub logits: Range<usize>,
+    /// The cross-entropy of the replayed labels.
+    pub labels: Range<usize>,
+}
+
 /// The state of a strategy, under Avalanche's names.
 ///
 /// A mini-batch holds `n` samples; after the forward pass of a training iteration with replay the
-/// first [`replay_rows`](Self::replay_rows) of them come from the buffer.
+/// first [`replay_rows`](Self::replay_rows) of them come from the buffer (in the paper's methods the
+/// last).
 pub struct State {
     /// The engine, with the model's parameters and the run's generator.
     pub tape: Tape,
@@ -109,7 +123,7 @@ pub struct State {
     pub mb_y: Vec<u32>,
     /// Task labels of the mini-batch.
     pub mb_task_id: Vec<u32>,
-    /// How many rows of the mini-batch come from the replay buffer; they are the first.
+    /// How many rows of the mini-batch come from the replay buffer.
     pub replay_rows: usize,
     /// True from the start of `train` to its end.
     pub is_training: bool,
@@ -123,7 +137,13 @@ pub struct State {
     pub(crate) stop: bool,
     pub(crate) evaluation_requested: bool,
     pub(super) penalty: Penalty,
-    scratch: Vec<f32>,
+    /// The samples of the adapted data set that were put into the mini-batch.
+    pub(crate) mb_samples: Vec<u32>,
+    /// Sizes of the groups of rows that batch normalisation treats apart; none: all together.
+    pub(crate) mb_groups: Vec<usize>,
+    pub(super) scratch: Vec<f32>,
+    /// The samples being gathered.
+    picked: Vec<usize>,
     /// The different experiences that the model was adapted to, in order.
     seen: Vec<Seen>,
 }
@@ -160,7 +180,10 @@ impl State {
             stop: false,
             evaluation_requested: false,
             penalty: Penalty::default(),
+            mb_samples: Vec::new(),
+            mb_groups: Vec::new(),
             scratch: Vec::new(),
+            picked: Vec::new(),
             seen: Vec::new(),
         }
     }
@@ -218,6 +241,12 @@ impl State {
         self.evaluation_requested = true;
     }
 
+    /// Forgets the momentum of every parameter, as `train(..., reset_optimizer_state=True)` does in
+    /// Avalanche. Otherwise it is carried on from experience to experience.
+    pub fn reset_optimizer_state(&mut self) {
+        self.tape.reset_momentum();
+    }
+
     /// The opposite of [`is_training`](Self::is_training).
     pub fn is_eval(&self) -> bool {
         !self.is_training
@@ -243,6 +272,8 @@ impl State {
         self.mb_task_id.clear();
         self.mb_logits_stored.clear();
         self.mb_logit_widths.clear();
+        self.mb_samples.clear();
+        self.mb_groups.clear();
         self.replay_rows = 0;
         self.penalty.clear();
         self.mb_output = None;
@@ -258,44 +289,77 @@ impl State {
     ) {
         self.shape = dataset.shape();
         let size = self.shape.iter().product::<usize>();
-        for i in samples {
-            let start = self.mb_x.len();
-            self.mb_x.resize(start + size, 0.0);
-            dataset.write_sample(i, group, &mut self.mb_x[start..]);
+        let key = self.augmentation_key();
+        let start = self.mb_x.len();
+        self.picked.clear();
+        self.picked.extend(samples);
+        self.mb_x.resize(start + self.picked.len() * size, 0.0);
+        dataset.gather(&self.picked, group, key, &mut self.mb_x[start..]);
+        for &i in &self.picked {
             self.mb_y.push(dataset.target(i));
             self.mb_task_id.push(dataset.task_label(i));
+            self.mb_samples.push(i as u32);
+        }
+    }
+
+    /// The address of the random numbers that vary the next row of the mini-batch: seed of the run,
+    /// training iteration, row in the order in which the rows were gathered.
+    fn augmentation_key(&mut self) -> CounterKey {
+        CounterKey {
+            seed: self.tape.generator().seed(),
+            purpose: Purpose::Augmentation,
+            step: self.clock.train_iterations,
+            sample: self.mb_y.len() as u32,
         }
     }
 
     /// Puts up to `count` samples of the buffer in front of the mini-batch.
     pub(crate) fn prepend_replay(&mut self, loader: &mut Endless, count: usize) {
-        let Some(buffer) = &self.storage_policy else {
+        let stored = self.storage_policy.as_ref().map_or(0, Buffer::len);
+        if stored == 0 {
             return;
-        };
-        let count = count.min(buffer.len());
-        let batch = loader.batch(buffer.len(), count, self.tape.generator());
-        let size = self.shape.iter().product::<usize>();
-        let current = self.mb_x.len();
-        self.mb_x.resize(current + batch.len() * size, 0.0);
-        for (row, &i) in batch.iter().enumerate() {
-            let item = buffer.item(i as usize);
-            let start = current + row * size;
-            item.write_sample(Group::Train, &mut self.mb_x[start..start + size]);
-            self.mb_y.push(item.target);
-            self.mb_task_id.push(item.task_label);
-            self.mb_logits_stored.extend_from_slice(&item.logits);
-            self.mb_logit_widths.push(item.logits.len() as u32);
         }
+        let batch = loader.batch(stored, count.min(stored), self.tape.generator());
+        self.append_items(batch, true);
+        let size = self.shape.iter().product::<usize>();
         self.mb_x.rotate_right(batch.len() * size);
         self.mb_y.rotate_right(batch.len());
         self.mb_task_id.rotate_right(batch.len());
-        self.replay_rows = batch.len();
+    }
+
+    /// Appends the samples `slots` of the buffer to the mini-batch, with their stored logits if
+    /// `logits`.
+    pub(super) fn append_items(&mut self, slots: &[u32], logits: bool) {
+        let key = self.augmentation_key();
+        let Some(buffer) = &self.storage_policy else {
+            return;
+        };
+        let item = |row: usize| buffer.item(slots[row] as usize);
+        let size = self.shape.iter().product::<usize>();
+        let start = self.mb_x.len();
+        self.mb_x.resize(start + slots.len() * size, 0.0);
+        let costly = (0..slots.len()).any(|row| item(row).transforms.train.is_costly());
+        let (rows, train) = (&mut self.mb_x[start..], Group::Train);
+        gather_rows(slots.len(), costly, train, key, rows, |row, key, out| {
+            item(row).write_sample(train, key, out);
+        });
+        for row in 0..slots.len() {
+            let item = item(row);
+            self.mb_y.push(item.target);
+            self.mb_task_id.push(item.task_label);
+            if logits {
+                self.mb_logits_stored.extend_from_slice(&item.logits);
+                self.mb_logit_widths.push(item.logits.len() as u32);
+            }
+        }
+        self.replay_rows += slots.len();
     }
 
     /// Runs the model on the mini-batch in a new step of the tape.
     pub(crate) fn forward(&mut self, mode: Mode) -> Var {
         let [c, h, w] = self.shape;
         self.tape.begin(mode);
+        self.tape.set_groups(&self.mb_groups);
         let x = self.tape.input(&[self.mb_y.len(), c, h, w], &self.mb_x);
         let (tape, tasks) = (&mut self.tape, &self.mb_task_id);
         let logits = self.model.forward_tasks(tape, x, tasks);
@@ -334,56 +398,67 @@ impl State {
         }
     }
 
-    /// Records the loss of Dark Experience Replay over the mini-batch, replay rows first:
-    /// `criterion(current) + alpha·MSE(logits, stored logits) + beta·criterion(replay)`. Without
-    /// replay rows it is the criterion alone. A term of weight 0 is not evaluated.
-    pub fn dark_loss(&mut self, logits: Var, alpha: f32, beta: f32) -> Var {
-        let replay = self.replay_rows;
+    /// Records the loss of Dark Experience Replay over the mini-batch:
+    /// `criterion(current) + alpha·MSE(logits, stored logits) + beta·criterion(labels)`, each over
+    /// its rows; the stored logits are those of the rows of the second term. Without replayed rows it
+    /// is the criterion of the current ones alone. A term of weight 0 is not evaluated.
+    pub(crate) fn dark_loss(&mut self, logits: Var, rows: &DarkRows, alpha: f32, beta: f32) -> Var {
+        let width = self.tape.shape(logits).dim(1);
+        // A mean over the rows and over the columns that are compared.
+        let alpha_row = f64::from(alpha) / rows.logits.len().max(1) as f64;
+        let alpha_each = |columns: usize| alpha_row / columns.max(1) as f64;
         let Some(criterion) = &self.criterion else {
-            let loss = DerLoss {
+            let new_each = 1.0 / rows.current.len().max(1) as f64;
+            let beta_each = f64::from(beta) / rows.labels.len().max(1) as f64;
+            let targets = LossRows {
                 labels: &self.mb_y,
+                current: rows.current.clone(),
                 targets: &self.mb_logits_stored,
+                first_target: rows.logits.start,
                 widths: &self.mb_logit_widths,
-                replay,
-                alpha,
-                beta,
             };
-            let loss = self.tape.der_loss(logits, &loss);
+            let each = |range: &Range<usize>, row, weight| {
+                if range.contains(&row) { weight } else { 0.0 }
+            };
+            let mut compared = targets.compared(width);
+            let loss = self.tape.row_loss(logits, &targets, |row| {
+                let ce = each(&rows.current, row, new_each) + each(&rows.labels, row, beta_each);
+                if !rows.logits.contains(&row) {
+                    return (ce, 0.0);
+                }
+                (ce, alpha_each(compared.next().unwrap_or(width)))
+            });
+            drop(compared);
             self.note_terms(loss);
             return loss;
         };
-        if replay == 0 {
-            return self.criterion_loss(logits);
-        }
         let tape = &mut self.tape;
-        let (old, new) = self.mb_y.split_at(replay);
-        let width = tape.shape(logits).dim(1);
-        let rows = tape.slice(logits, replay..self.mb_y.len());
-        let current = criterion.loss(tape, rows, new);
+        let part = tape.slice(logits, rows.current.clone());
+        let current = criterion.loss(tape, part, &self.mb_y[rows.current.clone()]);
         let mut terms = LossTerms {
             current: tape.item(current),
             ..LossTerms::default()
         };
         let mut loss = current;
-        let rows = tape.slice(logits, 0..replay);
-        if alpha != 0.0 {
+        if alpha != 0.0 && !rows.logits.is_empty() {
             let targets = LossRows {
-                labels: old,
+                labels: &self.mb_y[rows.logits.clone()],
                 current: 0..0,
                 targets: &self.mb_logits_stored,
                 first_target: 0,
                 widths: &self.mb_logit_widths,
             };
+            let part = tape.slice(logits, rows.logits.clone());
             let mut compared = targets.compared(width);
-            let term = tape.row_loss(rows, &targets, |_| {
-                let columns = compared.next().unwrap_or(width).max(1);
-                (0.0, f64::from(alpha) / (replay * columns) as f64)
+            let term = tape.row_loss(part, &targets, |_| {
+                (0.0, alpha_each(compared.next().unwrap_or(width)))
             });
             terms.logits = tape.item(term);
             loss = tape.add(loss, term);
         }
-        if beta != 0.0 {
-            let term = criterion.loss(tape, rows, old);
+        if beta != 0.0 && !rows.labels.is_empty() {
+            let part = tape.slice(logits, rows.labels.clone());
+            let term = criterion.loss(tape, part, &self.mb_y[rows.labels.clone()]);
             let term = tape.scale(term, beta);
             terms.replay = tape.item(term);
             loss = tape.add(loss, term);

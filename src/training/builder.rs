@@ -33,6 +33,7 @@ pub struct StrategyBuilder {
     pub(super) mem_size: usize,
     pub(super) alpha: f32,
     pub(super) beta: f32,
+    pub(super) balanced_reservoir: bool,
     pub(super) buffer: Option<Buffer>,
 }
 
@@ -57,6 +58,7 @@ impl StrategyBuilder {
             mem_size: 200,
             alpha: 0.1,
             beta: 0.5,
+            balanced_reservoir: false,
             buffer: None,
         }
     }
@@ -82,6 +84,15 @@ impl StrategyBuilder {
     /// Weight of the cross-entropy of replayed labels (default 0.5); 0 is DER, more is DER++.
     pub fn beta(self, beta: f32) -> Self {
         StrategyBuilder { beta, ..self }
+    }
+
+    /// Whether the paper's buffer replaces samples of the class that has most (default: no). See
+    /// [`GlobalReservoir::balanced`](crate::replay::GlobalReservoir::balanced).
+    pub fn balanced_reservoir(self, balanced_reservoir: bool) -> Self {
+        StrategyBuilder {
+            balanced_reservoir,
+            ..self
+        }
     }
 
     /// Samples of current data in a mini-batch (default 1), also used for computing logits.
@@ -150,6 +161,15 @@ impl StrategyBuilder {
     /// mini-batch that is not full.
     pub fn loader(self, loader: LoaderOptions) -> Self {
         StrategyBuilder { loader, ..self }
+    }
+
+    pub(super) fn check_dark_weights(&self) -> Result<()> {
+        for (name, value) in [("alpha", self.alpha), ("beta", self.beta)] {
+            if !(value >= 0.0 && value.is_finite()) {
+                return Err(Error::config(name, "a finite number of at least 0", value));
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn resolved_batch_size_mem(&self) -> Result<usize> {

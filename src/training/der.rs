@@ -9,13 +9,13 @@
 
 use super::{Method, StrategyBuilder};
 use crate::benchmarks::Experience;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::nn::Module;
 use crate::optim::Sgd;
 use crate::replay::{Buffer, ClassBalancedBuffer};
 use crate::snapshot::Snapshot;
 use crate::tape::{Tape, Var};
-use crate::template::{Endless, State};
+use crate::template::{DarkRows, Endless, State};
 
 /// Avalanche's `DER`: DER++ with its defaults (`mem_size` 200, `alpha` 0.1, `beta` 0.5), DER with
 /// `beta` 0.
@@ -47,11 +47,7 @@ impl Der {
     /// ```
     pub fn builder(tape: Tape, model: impl Module + 'static, sgd: Sgd) -> StrategyBuilder {
         StrategyBuilder::new(tape, Box::new(model), sgd, |b| {
-            for (name, value) in [("alpha", b.alpha), ("beta", b.beta)] {
-                if !(value >= 0.0 && value.is_finite()) {
-                    return Err(Error::config(name, "a finite number of at least 0", value));
-                }
-            }
+            b.check_dark_weights()?;
             b.buffer = Some(Buffer::ClassBalanced(ClassBalancedBuffer::new(b.mem_size)));
             Ok(Box::new(Der {
                 alpha: b.alpha,
@@ -91,7 +87,13 @@ impl Method for Der {
     }
 
     fn loss(&mut self, state: &mut State, logits: Var) -> Var {
-        state.dark_loss(logits, self.alpha, self.beta)
+        let replay = 0..state.replay_rows;
+        let rows = DarkRows {
+            current: replay.end..state.mb_y.len(),
+            logits: replay.clone(),
+            labels: replay,
+        };
+        state.dark_loss(logits, &rows, self.alpha, self.beta)
     }
 
     fn after_experience(&mut self, state: &mut State) -> Result<()> {

@@ -30,7 +30,7 @@ pub trait Method: Send {
         let _ = state;
     }
 
-    /// After the plugins' `before_forward`: add replay rows in front of the mini-batch.
+    /// After the plugins' `before_forward`: add replay rows to the mini-batch.
     fn add_replay(&mut self, state: &mut State) {
         let _ = state;
     }
@@ -44,6 +44,11 @@ pub trait Method: Send {
     fn eval_output(&mut self, state: &mut State, logits: Var) -> Var {
         let _ = state;
         logits
+    }
+
+    /// After the step of the optimizer, before the plugins' `after_update`: update the buffer.
+    fn after_iteration(&mut self, state: &mut State) {
+        let _ = state;
     }
 
     /// After the last epoch, before the plugins' `after_training_exp`: update the buffer.

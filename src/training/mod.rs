@@ -15,6 +15,9 @@ mod icarl;
 mod method;
 mod mir;
 mod naive;
+mod paper;
+#[cfg(test)]
+mod paper_tests;
 mod periodic;
 mod plugins;
 mod replay;
@@ -34,6 +37,7 @@ pub use icarl::Icarl;
 pub use method::Method;
 pub use mir::Mir;
 pub use naive::Naive;
+pub use paper::{PaperDer, PaperReplay};
 pub use periodic::PevalMode;
 pub use plugins::*;
 pub use replay::Replay;

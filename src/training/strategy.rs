@@ -188,7 +188,7 @@ impl Strategy {
         self.state.adapt_model(experience);
         let dataset = self.adapted();
         self.check_labels(&dataset)?;
-        self.prepare_loader(&dataset)?;
+        self.prepare_loader(experience, &dataset)?;
         self.state.clock.start_experience();
         self.periodic.epoch_evaluated = false;
         self.fire(Event::BeforeTrainingExp)?;
@@ -216,14 +216,24 @@ impl Strategy {
             call(plugin.as_mut(), event, &mut self.state)?;
         }
         let dataset = self.adapted();
-        self.prepare_loader(&dataset)?;
+        self.prepare_loader(experience, &dataset)?;
         self.loader.seek(position)?;
         Ok(dataset)
     }
 
-    fn prepare_loader(&mut self, dataset: &ClassificationDataset) -> Result<()> {
+    fn prepare_loader(
+        &mut self,
+        experience: &Experience,
+        dataset: &ClassificationDataset,
+    ) -> Result<()> {
         let (size, options) = (self.state.train_mb_size, self.state.loader);
-        self.loader.prepare(dataset, size, options)?;
+        // Joint training has no order to keep, nor has data adapted to another length.
+        let keeps_order =
+            !self.method.joins_experiences() && dataset.len() == experience.dataset().len();
+        match experience.batches().filter(|_| keeps_order) {
+            Some(batches) => self.loader.prescribe(dataset.len(), batches),
+            None => self.loader.prepare(dataset, size, options)?,
+        }
         self.state.iterations_per_epoch = self.loader.len();
         Ok(())
     }
@@ -299,6 +309,7 @@ impl Strategy {
         self.fire(Event::AfterBackward)?;
         self.fire(Event::BeforeUpdate)?;
         self.state.optimizer.step(&mut self.state.tape);
+        self.method.after_iteration(&mut self.state);
         self.fire(Event::AfterUpdate)?;
         self.fire(Event::AfterTrainingIteration)?;
         if self.periodic.after_iteration(&self.state.clock) {

@@ -42,7 +42,12 @@ pub fn ascending() -> Benchmark {
 
 /// The perceptron 6-8-6 with the weights of seed 123.
 pub fn model() -> (Tape, SimpleMlp) {
-    let mut tape = Tape::new(Device::Cpu).unwrap();
+    model_on(Device::Cpu)
+}
+
+/// The same on any device.
+pub fn model_on(device: Device) -> (Tape, SimpleMlp) {
+    let mut tape = Tape::new(device).unwrap();
     tape.manual_seed(123);
     let model = SimpleMlp::new(&mut tape, 6, 6, 8, 1, 0.0);
     (tape, model)

@@ -1,4 +1,5 @@
 use super::*;
+use crate::benchmarks::SplitMnist;
 use crate::data::Group;
 
 /// `n` samples of one pixel, sample i of class i modulo `classes`.
@@ -220,4 +221,143 @@ fn options_that_do_not_fit_are_refused() {
         let message = builder.build().unwrap_err().to_string();
         assert!(message.contains(want), "{message}");
     }
+}
+
+#[test]
+fn the_papers_split_mnist_is_ascending_and_plain() {
+    let images = || {
+        let pixels = (0..20).map(|i| 12 * i as u8).collect();
+        Dataset::from_u8(
+            "d",
+            [1, 1, 1],
+            pixels,
+            (0..20).map(|i| i % 10).collect(),
+            10,
+        )
+        .unwrap()
+    };
+    let benchmark = SplitMnist::paper(images(), images())
+        .seed(3)
+        .build()
+        .unwrap();
+    let pairs: Vec<Vec<u32>> = (0..5).map(|i| vec![2 * i, 2 * i + 1]).collect();
+    assert_eq!(benchmark.original_classes_in_exp(), pairs);
+    let image = benchmark.train_stream()[0].dataset().images(Group::Train);
+    assert_eq!(image[[1, 0, 0, 0]], 120.0 / 255.0);
+}
+
+/// Classes 0 and 2; 1 and 3, of which the test data also holds 0 and the training data no 5.
+fn two() -> NcBenchmark {
+    let data = |targets: &[u32]| {
+        let pixels = vec![0; targets.len()];
+        Dataset::from_u8("part", [1, 1, 1], pixels, targets.to_vec(), 6).unwrap()
+    };
+    let train = vec![data(&[2, 0, 2]), data(&[3, 1])];
+    let test = vec![data(&[0, 2, 5]), data(&[1, 0, 3])];
+    NcBenchmark::from_several(train, test, TransformGroups::default())
+}
+
+#[test]
+fn several_data_sets_are_numbered_after_each_other() {
+    let benchmark = two().n_experiences(2).shuffle(false).build().unwrap();
+    // The first has three classes in all, so the second begins at 3.
+    assert_eq!(benchmark.original_classes_in_exp(), [[0, 1], [3, 4]]);
+    let stream = benchmark.train_stream();
+    assert_eq!(stream[0].dataset().targets(), [0, 1, 1]);
+    assert_eq!(sources(&stream[0]), [1, 0, 2]);
+    assert_eq!(stream[1].dataset().targets(), [3, 4]);
+    assert_eq!(sources(&benchmark.test_stream()[1]), [0, 2]);
+    assert_eq!(benchmark.test_stream()[0].dataset().targets(), [0, 1]);
+    assert_eq!(benchmark.name(), "part+part");
+}
+
+#[test]
+fn a_data_set_can_be_an_experience() {
+    // torch.manual_seed(s); torch.randperm(2) is [0, 1] for 0 and [1, 0] for 1.
+    let benchmark = two().one_dataset_per_exp(true).seed(0).build().unwrap();
+    assert_eq!(benchmark.original_classes_in_exp(), [[0, 1], [3, 4]]);
+    let benchmark = two().one_dataset_per_exp(true).seed(1).build().unwrap();
+    assert_eq!(benchmark.original_classes_in_exp(), [[3, 4], [0, 1]]);
+    let both = two().one_dataset_per_exp(true);
+    for (builder, want) in [
+        (
+            both.clone().n_experiences(3),
+            "2, one for each data set, found 3",
+        ),
+        (
+            both.clone().fixed_class_order(vec![0]),
+            "fixed_class_order: expected not given",
+        ),
+        (
+            both.first_exp_with_half_classes(true),
+            "first_exp_with_half_classes",
+        ),
+        (
+            NcBenchmark::from_several(vec![cyclic(4, 2)], vec![], TransformGroups::default()),
+            "found 1 and 0",
+        ),
+    ] {
+        let message = builder.build().unwrap_err().to_string();
+        assert!(message.contains(want), "{message}");
+    }
+}
+
+#[test]
+fn half_of_the_classes_can_come_first() {
+    let build = |n| ten().first_exp_with_half_classes(true).n_experiences(n);
+    assert_eq!(
+        build(6).build().unwrap().n_classes_per_exp(),
+        [5, 1, 1, 1, 1, 1]
+    );
+    assert_eq!(
+        build(2).seed(1).build().unwrap().original_classes_in_exp()[0],
+        [5, 6, 1, 2, 0]
+    );
+    for (builder, want) in [
+        (
+            build(3),
+            "divides 5 classes equally, found 2 experiences after the first",
+        ),
+        (
+            build(2).per_exp_classes([(0, 3)].into()),
+            "per_exp_classes: expected not given",
+        ),
+    ] {
+        let message = builder.build().unwrap_err().to_string();
+        assert!(message.contains(want), "{message}");
+    }
+}
+
+#[test]
+fn transforms_can_be_replaced() {
+    let benchmark = ten().train_transform(Transform::normalize(&[1.0], &[2.0]));
+    let benchmark = benchmark.shuffle(false).build().unwrap();
+    let view = benchmark.train_stream()[0].dataset();
+    assert_eq!(view.images(Group::Train)[[1, 0, 0, 0]], 4.5);
+    assert_eq!(view.images(Group::Eval)[[1, 0, 0, 0]], 10.0);
+    let benchmark = ten().eval_transform(Transform::default().center_crop(2, 2));
+    let message = benchmark.build().unwrap_err().to_string();
+    assert!(
+        message.contains("as the training transform gives"),
+        "{message}"
+    );
+}
+
+#[test]
+fn classes_can_be_divided_unevenly() {
+    let build = |n| ten().n_experiences(n).uneven(true);
+    assert_eq!(build(4).build().unwrap().n_classes_per_exp(), [3, 3, 2, 2]);
+    assert_eq!(build(5).build().unwrap().n_classes_per_exp(), [2; 5]);
+    let given = build(4).per_exp_classes([(1, 5)].into());
+    assert_eq!(given.build().unwrap().n_classes_per_exp(), [2, 5, 2, 1]);
+    let first = build(4).first_exp_with_half_classes(true);
+    assert_eq!(first.build().unwrap().n_classes_per_exp(), [5, 2, 2, 1]);
+    let message = build(4)
+        .per_exp_classes([(0, 8)].into())
+        .build()
+        .unwrap_err();
+    assert!(
+        message.to_string().contains("3 experiences left"),
+        "{message}"
+    );
 }
