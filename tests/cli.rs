@@ -202,6 +202,7 @@ fn every_strategy_trains() {
         ("replay", 4),
         ("er-ace", 4),
         ("mir", 4),
+        ("icarl", 4),
         ("gdumb", 4),
         ("agem --patterns-per-exp 50 --sample-size 20", 4),
         ("gem --patterns-per-exp 20 --memory-strength 0", 4),

@@ -226,7 +226,7 @@ fn so_do_the_other_strategies() {
 }
 
 /// Each plugin with state, alone or beside DER.
-const PLUGINS: [(&str, Build); 16] = [
+const PLUGINS: [(&str, Build); 17] = [
     ("ewc", |t, m, s| Ewc::new(5.0).builder(t, m, s)),
     ("ewc online", |t, m, s| {
         let online = EwcMode::Online { decay_factor: 0.5 };
@@ -272,6 +272,7 @@ const PLUGINS: [(&str, Build); 16] = [
     }),
     ("er-ace", ErAce::builder),
     ("mir", Mir::builder),
+    ("icarl", Icarl::builder),
 ];
 
 #[test]

@@ -14,8 +14,8 @@ use crate::nn::models::{self, ModelOptions};
 use crate::optim::Sgd;
 use crate::tape::{Precision, Tape};
 use crate::training::{
-    Agem, Cumulative, Der, ErAce, Ewc, EwcMode, FromScratchTraining, GDumb, Gem, Joint, Lwf, Mas,
-    Mir, Naive, PaperDer, PaperReplay, Replay, StrategyBuilder, SynapticIntelligence,
+    Agem, Cumulative, Der, ErAce, Ewc, EwcMode, FromScratchTraining, GDumb, Gem, Icarl, Joint, Lwf,
+    Mas, Mir, Naive, PaperDer, PaperReplay, Replay, StrategyBuilder, SynapticIntelligence,
 };
 
 use super::config::{
@@ -134,6 +134,7 @@ pub(super) fn strategy(config: &Config, benchmark: &Benchmark) -> Result<Strateg
         (StrategyName::Replay, ModeName::Paper) => PaperReplay::builder(tape, model, sgd),
         (StrategyName::ErAce, _) => ErAce::builder(tape, model, sgd),
         (StrategyName::Mir, _) => Mir::builder(tape, model, sgd),
+        (StrategyName::Icarl, _) => Icarl::builder(tape, model, sgd),
         _ => with_plugin(config, tape, model, sgd),
     }
     .mem_size(config.mem_size)

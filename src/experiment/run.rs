@@ -364,6 +364,7 @@ impl<'a> Run<'a> {
             StrategyName::Replay => "experience replay",
             StrategyName::ErAce => "ER-ACE",
             StrategyName::Mir => "MIR",
+            StrategyName::Icarl => "iCaRL",
             StrategyName::GDumb => "GDumb",
             StrategyName::Agem => "A-GEM",
             StrategyName::Gem => "GEM",

@@ -81,23 +81,26 @@ mod tests {
             ClassificationDataset::with_shared_transforms(data, Arc::clone(transforms))
                 .with_task_label(task)
         };
-        let first = experience(0, 0, &Arc::default());
+        let other = Arc::new(TransformGroups::same(Transform::default()));
+        let first = experience(0, 0, &other);
         let second = experience(100, 5, &shared);
-        let mut buffer = ExperienceBalancedBuffer::new(8);
+        let third = experience(200, 6, &shared);
+        let mut buffer = ExperienceBalancedBuffer::new(12);
         let mut generator = TorchGenerator::manual_seed(1);
         buffer.update(&first, None, &mut generator);
         buffer.update(&second, None, &mut generator);
+        buffer.update(&third, None, &mut generator);
         let buffer = Buffer::ExperienceBalanced(buffer);
 
         let data = buffer.dataset([1, 1, 1], |item| item.target != 1).unwrap();
         let kept: Vec<&Item> = buffer.iter().filter(|item| item.target != 1).collect();
-        assert!(!kept.is_empty() && kept.len() < 8);
+        assert!(!kept.is_empty() && kept.len() < 12);
         assert_eq!(data.len(), kept.len());
         for (i, item) in kept.into_iter().enumerate() {
-            let own = if item.task_label == 5 {
-                &second
-            } else {
-                &first
+            let own = match item.task_label {
+                0 => &first,
+                5 => &second,
+                _ => &third,
             };
             let (mut got, mut want) = ([0.0], [0.0]);
             data.write_sample(i, Group::Train, &mut got);

@@ -153,6 +153,7 @@ impl State {
         self.mb_x.truncate(n * self.shape.iter().product::<usize>());
         self.mb_y.truncate(n);
         self.mb_task_id.truncate(n);
+        self.mb_samples.truncate(n);
     }
 
     /// The features of the mini-batch within the running step, with the width of a row.
@@ -201,12 +202,15 @@ impl State {
         let tasks = std::mem::take(&mut self.mb_task_id);
         let stored = std::mem::take(&mut self.mb_logits_stored);
         let widths = std::mem::take(&mut self.mb_logit_widths);
+        let samples = std::mem::take(&mut self.mb_samples);
+        let groups = std::mem::take(&mut self.mb_groups);
         let (loss, rows, shape) = (self.loss, self.replay_rows, self.shape);
         self.clear_batch();
         let result = work(self);
         self.clear_batch();
         (self.mb_x, self.mb_y, self.mb_task_id) = (x, y, tasks);
         (self.mb_logits_stored, self.mb_logit_widths) = (stored, widths);
+        (self.mb_samples, self.mb_groups) = (samples, groups);
         (self.loss, self.replay_rows, self.shape) = (loss, rows, shape);
         result
     }

@@ -105,6 +105,8 @@ choice! {
         ErAce = "er-ace",
         /// Replay of what the current mini-batch would harm most.
         Mir = "mir",
+        /// Exemplars chosen by herding, distillation, and the nearest class mean.
+        Icarl = "icarl",
         /// Training from the initial weights on a class-balanced buffer alone.
         GDumb = "gdumb",
         /// Gradients that harm no earlier experience's memory on average.

@@ -184,3 +184,25 @@ fn positive(name: &str, value: u64) -> Result<()> {
     }
     Err(Error::config(name, "at least 1", value))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A loss that never falls: after the first step two more are put up with, then the rate falls,
+    /// and two steps of cooling are not counted. (`ReduceLROnPlateau(factor=0.5, patience=1,
+    /// cooldown=2)` falls at the same steps.)
+    #[test]
+    fn a_plateau_waits_cools_and_waits_again() {
+        let schedule = Schedule::Plateau(Plateau {
+            cooldown: 2,
+            ..Plateau::new(0.5, 1)
+        });
+        let (mut seen, mut lr, mut rates) = (Seen::default(), 1.0, Vec::new());
+        for n in 1..=8 {
+            lr = schedule.step(&mut seen, n, lr, 1.0, 0.7);
+            rates.push(lr);
+        }
+        assert_eq!(rates, [1.0, 1.0, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25]);
+    }
+}
