@@ -7,6 +7,7 @@ pub mod data;
 pub mod error;
 pub mod evaluation;
 pub mod experiment;
+pub mod figure;
 pub mod graph;
 pub mod logging;
 pub mod nn;
@@ -21,17 +22,23 @@ pub mod tape;
 pub mod template;
 pub mod training;
 
+#[doc = include_str!("../docs/avalanche.md")]
+pub mod avalanche {}
+
 pub use error::{Error, Result};
 pub use ndarray;
 
 /// What most programs need.
 pub mod prelude {
     pub use crate::benchmarks::{
-        Benchmark, Experience, NcBenchmark, PermutedMnist, RotatedMnist, SplitFmnist, SplitMnist,
-        Stream,
+        Benchmark, Experience, Mnist360, NcBenchmark, NiBenchmark, PermutedMnist, RotatedMnist,
+        SplitCifar10, SplitCifar100, SplitFmnist, SplitMnist, SplitTinyImageNet, Stream,
     };
-    pub use crate::data::{ClassificationDataset, Dataset};
+    pub use crate::data::{ClassificationDataset, Dataset, Transform, TransformGroups};
     pub use crate::error::{Error, Result};
+    pub use crate::logging::{
+        CsvLogger, InteractiveLogger, TensorBoardLogger, TextLogger, default_evaluator,
+    };
     pub use crate::nn::{
         Adaptation, BatchNorm, Conv2d, Head, IncrementalClassifier, LeNet5, Linear, Mlp, Module,
         MultiHeadClassifier, ResNet18, ResNet32, SimpleCnn, SimpleMlp, as_multitask,

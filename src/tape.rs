@@ -1,16 +1,22 @@
 //! The one door to the engine: everything below this module is generic over the backend, nothing
 //! above it is.
 
-use crate::backend::SgdStep;
 use crate::backend::cpu::Cpu;
+#[cfg(feature = "cuda")]
+use crate::backend::cuda::{self, Cuda};
 use crate::backend::reference::Reference;
+use crate::backend::{Elem, SgdStep};
 use crate::error::{Error, Result};
 use crate::rng::TorchGenerator;
 use crate::shape::{Shape, Window};
 use ndarray::{ArrayD, CowArray, IxDyn};
+use std::borrow::Cow;
 use std::ops::Range;
 
-pub use crate::graph::{BufferId, Graph, MaskId, Mode, Norm, ParamId, ParamLayout, Var};
+pub use crate::backend::Precision;
+pub use crate::graph::{
+    BufferId, Graph, MaskId, Mode, MultiplyAdds, Norm, ParamId, ParamLayout, Var,
+};
 pub use crate::ops::{DerLoss, LossRows};
 
 /// Where a tape computes.
@@ -21,6 +27,19 @@ pub enum Device {
     Cpu,
     /// Plain loops in f64: slow, and obviously right. For checking a model's gradients.
     Reference,
+    /// The NVIDIA GPU of this number, in f32. Needs the crate's feature `cuda`.
+    Cuda(usize),
+}
+
+impl Device {
+    /// The first GPU if there is one that this build can use, otherwise the processor.
+    pub fn fastest() -> Device {
+        #[cfg(feature = "cuda")]
+        if cuda::available() {
+            return Device::Cuda(0);
+        }
+        Device::Cpu
+    }
 }
 
 /// A tape records operations, runs them, and differentiates them. It owns the parameters of the
@@ -42,11 +61,21 @@ pub enum Device {
 /// assert_eq!(tape.item(loss), 8.0); // (0² + 4²) / 2
 /// # Ok::<(), unforget::Error>(())
 /// ```
+#[cfg_attr(
+    feature = "cuda",
+    expect(
+        clippy::large_enum_variant,
+        reason = "a run has one tape, which is hardly ever moved"
+    )
+)]
 pub enum Tape {
     /// On the processor.
     Cpu(Graph<Cpu>),
     /// On the oracle.
     Reference(Graph<Reference<f64>>),
+    /// On a GPU.
+    #[cfg(feature = "cuda")]
+    Cuda(Graph<Cuda>),
 }
 
 macro_rules! on {
@@ -54,20 +83,17 @@ macro_rules! on {
         match $tape {
             Tape::Cpu($graph) => $call,
             Tape::Reference($graph) => $call,
+            #[cfg(feature = "cuda")]
+            Tape::Cuda($graph) => $call,
         }
     };
 }
 
 mod parameters;
 mod state;
+mod weights;
 
-fn wide(values: &[f32]) -> Vec<f64> {
-    values.iter().map(|&x| f64::from(x)).collect()
-}
-
-fn narrow(values: &[f64]) -> Vec<f32> {
-    values.iter().map(|&x| x as f32).collect()
-}
+pub use weights::{Flat, Weights};
 
 impl Tape {
     /// A tape on `device`, its generator seeded with 0.
@@ -78,7 +104,35 @@ impl Tape {
         Ok(match device {
             Device::Cpu => Tape::Cpu(Graph::new(Cpu)?),
             Device::Reference => Tape::Reference(Graph::new(Reference::default())?),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(ordinal) => Tape::Cuda(Graph::new(Cuda::new(ordinal)?)?),
+            #[cfg(not(feature = "cuda"))]
+            Device::Cuda(_) => {
+                return Err(Error::Device(
+                    "this unforget was built without CUDA: build it with `cargo build --release \
+                     --features cuda`, or use --device cpu"
+                        .into(),
+                ));
+            }
         })
+    }
+
+    /// How matrix products and convolutions multiply from now on.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the device has no such precision: only a GPU has another one than its own.
+    pub fn set_precision(&mut self, precision: Precision) -> Result<()> {
+        match self {
+            #[cfg(feature = "cuda")]
+            Tape::Cuda(g) => g.backend.set_precision(precision),
+            _ if precision == Precision::Full => {}
+            _ => {
+                return Err(Error::Device(format!(
+                    "a precision of {precision:?} needs a GPU: use --device cuda, or --precision f32"
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Seeds the generator of the run, as `torch.manual_seed`.
@@ -137,10 +191,7 @@ impl Tape {
     #[track_caller]
     fn leaf(&mut self, dims: &[usize], values: &[f32], grad: bool) -> Var {
         let shape = Shape::new(dims);
-        match self {
-            Tape::Cpu(g) => g.input(shape, values, grad),
-            Tape::Reference(g) => g.input(shape, &wide(values), grad),
-        }
+        on!(self, g => g.input(shape, &Elem::from_f32s(values), grad))
     }
 
     /// Computes all gradients of `loss`. See [`Graph::backward`].
@@ -190,6 +241,18 @@ impl Tape {
     #[track_caller]
     pub fn batch_norm(&mut self, x: Var, norm: Norm, frozen: bool) -> Var {
         on!(self, g => g.batch_norm(x, norm, frozen))
+    }
+
+    /// See [`Graph::batch_norm_relu`].
+    #[track_caller]
+    pub fn batch_norm_relu(
+        &mut self,
+        x: Var,
+        norm: Norm,
+        frozen: bool,
+        residual: Option<Var>,
+    ) -> Var {
+        on!(self, g => g.batch_norm_relu(x, norm, frozen, residual))
     }
 
     /// See [`Graph::relu`].
@@ -288,6 +351,28 @@ impl Tape {
         on!(self, g => g.mse(x, target))
     }
 
+    /// A loss that `loss` computes outside of the engine, with its derivative. See
+    /// [`Graph::host_loss`].
+    ///
+    /// ```
+    /// use unforget::tape::{Device, Mode, Tape};
+    ///
+    /// let mut tape = Tape::new(Device::Cpu)?;
+    /// tape.begin(Mode::Train);
+    /// let x = tape.variable(&[1, 2], &[3.0, -4.0]);
+    /// let loss = tape.host_loss(x, |x, gradient| {
+    ///     gradient.copy_from_slice(x);
+    ///     x.iter().map(|x| x * x / 2.0).sum()
+    /// });
+    /// tape.backward(loss);
+    /// assert_eq!((tape.item(loss), tape.grad(x).unwrap()[[0, 1]]), (12.5, -4.0));
+    /// # Ok::<(), unforget::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn host_loss(&mut self, x: Var, loss: impl FnOnce(&[f64], &mut [f64]) -> f64) -> Var {
+        on!(self, g => g.host_loss(x, loss))
+    }
+
     /// See [`Graph::der_loss`].
     #[track_caller]
     pub fn der_loss(&mut self, logits: Var, loss: &DerLoss<'_>) -> Var {
@@ -311,6 +396,12 @@ impl Tape {
         on!(self, g => g.loss_terms(loss))
     }
 
+    /// See [`Graph::multiply_adds`].
+    #[track_caller]
+    pub fn multiply_adds(&self, output: Var) -> MultiplyAdds {
+        on!(self, g => g.multiply_adds(output))
+    }
+
     // --- values ------------------------------------------------------------------------------
 
     /// The shape of a value.
@@ -323,46 +414,35 @@ impl Tape {
     #[track_caller]
     pub fn value(&self, v: Var) -> CowArray<'_, f32, IxDyn> {
         let dims = self.dims(v);
-        match self {
-            Tape::Cpu(g) => match g.host(v) {
-                Some(values) => ndarray::ArrayViewD::from_shape(dims, values)
-                    .expect("fits")
-                    .into(),
-                None => array(dims, g.read(v)).into(),
-            },
-            Tape::Reference(g) => array(dims, narrow(&g.read(v))).into(),
-        }
+        on!(self, g => match g.host(v).map(Elem::to_f32s) {
+            Some(Cow::Borrowed(values)) => ndarray::ArrayViewD::from_shape(dims, values)
+                .expect("fits")
+                .into(),
+            Some(Cow::Owned(values)) => array(dims, values).into(),
+            None => array(dims, narrow(&g.read(v))).into(),
+        })
     }
 
     /// The first number of `v`: the value of a loss.
     #[track_caller]
     pub fn item(&self, v: Var) -> f32 {
-        match self {
-            Tape::Cpu(g) => g.read_raw::<1>(v)[0],
-            Tape::Reference(g) => g.read_raw::<1>(v)[0] as f32,
-        }
+        on!(self, g => g.read_raw::<1>(v)[0].to_f32())
     }
 
     /// Copies the values of `v`, in PyTorch's order, into `out`, which is cleared first.
     #[track_caller]
     pub fn copy_into(&self, v: Var, out: &mut Vec<f32>) {
         out.clear();
-        match self {
-            Tape::Cpu(g) => match g.host(v) {
-                Some(values) => out.extend_from_slice(values),
-                None => out.extend(g.read(v)),
-            },
-            Tape::Reference(g) => out.extend(narrow(&g.read(v))),
-        }
+        on!(self, g => match g.host(v) {
+            Some(values) => out.extend_from_slice(&Elem::to_f32s(values)),
+            None => out.extend_from_slice(&Elem::to_f32s(&g.read(v))),
+        });
     }
 
     /// The gradient of a [`variable`](Self::variable) after the backward pass.
     #[track_caller]
     pub fn grad(&self, v: Var) -> Option<ArrayD<f32>> {
-        let values = match self {
-            Tape::Cpu(g) => g.read_grad(v),
-            Tape::Reference(g) => g.read_grad(v).map(|x| narrow(&x)),
-        };
+        let values = on!(self, g => g.read_grad(v).map(|x| narrow(&x)));
         values.map(|values| array(self.dims(v), values))
     }
 
@@ -370,6 +450,10 @@ impl Tape {
         let shape = self.shape(v);
         shape.dims()[..shape.rank()].to_vec()
     }
+}
+
+fn narrow<E: Elem>(values: &[E]) -> Vec<f32> {
+    E::to_f32s(values).into_owned()
 }
 
 fn array(dims: Vec<usize>, values: Vec<f32>) -> ArrayD<f32> {

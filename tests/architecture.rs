@@ -9,6 +9,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("shape", &["error"]),
     ("rng", &["error"]),
     ("snapshot", &["error"]),
+    ("figure", &["error"]),
     ("backend", &["error", "shape", "rng"]),
     ("graph", &["error", "shape", "rng", "backend"]),
     ("ops", &["error", "shape", "rng", "backend", "graph"]),
@@ -40,6 +41,7 @@ const UP_TO_5: &[&str] = &[
     "shape",
     "rng",
     "snapshot",
+    "figure",
     "tape",
     "nn",
     "optim",
@@ -54,6 +56,7 @@ const UP_TO_6: &[&str] = &[
     "shape",
     "rng",
     "snapshot",
+    "figure",
     "tape",
     "nn",
     "optim",
@@ -69,6 +72,7 @@ const UP_TO_7: &[&str] = &[
     "shape",
     "rng",
     "snapshot",
+    "figure",
     "tape",
     "nn",
     "optim",
@@ -88,16 +92,25 @@ const UP_TO_7: &[&str] = &[
 const EXCEPTIONS: &[(&str, &str)] = &[
     // SGD runs in the backend on all parameters at once; `optim` fills in its constants.
     ("optim.rs", "backend::SgdStep"),
+    // A product is measured on the kernels themselves, and against what they could do at most.
+    (
+        "experiment/bench/product.rs",
+        "backend::cpu::probe::Kernels",
+    ),
 ];
 
 /// The program, which may use everything.
 const PROGRAM: [&str; 3] = ["main", "cli", "lib"];
 
 /// Files that may allow `unsafe`, with the folder of the instruction sets.
-const UNSAFE: [&str; 3] = [
+const UNSAFE: [&str; 6] = [
     "backend/cpu/tiles.rs",
     "backend/cpu/dispatch.rs",
     "backend/cpu/isa/",
+    // Calls of the driver that compute, that look for it, and loading the kernels' compiler.
+    "backend/cuda/driver.rs",
+    "backend/cuda/probe.rs",
+    "backend/cuda/nvrtc.rs",
 ];
 
 /// The longest file.

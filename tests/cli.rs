@@ -114,6 +114,67 @@ fn without_arguments_it_trains_reports_and_leaves_a_folder_that_repeats_the_run(
 }
 
 #[test]
+fn loggers_leave_what_they_are_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let names = |run: &str| {
+        let entries = fs::read_dir(here.join(run)).unwrap();
+        let mut names: Vec<_> = (entries)
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names.join(" ")
+    };
+    let base = "checkpoint.safetensors config.toml metrics.jsonl model.safetensors report.html";
+    succeeds(here, "--n-experiences 2 --loggers none --out none --quiet");
+    assert_eq!(names("none"), base);
+    succeeds(here, "--n-experiences 2 --loggers text --out text --quiet");
+    let log = fs::read_to_string(here.join("text/log.txt")).unwrap();
+    assert!(
+        log.starts_with("-- >> Start of training phase << --\n"),
+        "{log}"
+    );
+    assert!(
+        log.contains("\tTop1_Acc_Stream/eval_phase/test_stream/Task000 = 0."),
+        "{log}"
+    );
+
+    assert_eq!(succeeds(here, "--n-experiences 2 --out both --quiet"), "");
+    assert_eq!(
+        names("both"),
+        "checkpoint.safetensors config.toml eval_results.csv metrics.csv metrics.jsonl \
+         model.safetensors report.html \
+         tensorboard training_results.csv"
+    );
+    let rows = |name: &str| {
+        let text = fs::read_to_string(here.join("both").join(name)).unwrap();
+        text.lines().map(str::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(rows("training_results.csv").len(), 1 + 2);
+    let evaluations = rows("eval_results.csv");
+    assert_eq!(evaluations.len(), 1 + 4);
+    let forgetting: f64 = evaluations[3].rsplit(',').next().unwrap().parse().unwrap();
+    assert!(forgetting > 0.0, "{evaluations:?}");
+    let steps = rows("metrics.csv");
+    let losses: Vec<_> = steps
+        .iter()
+        .filter(|row| row.contains(",Loss_MB/"))
+        .collect();
+    assert_eq!(losses.len(), 60, "every tenth of 600 steps");
+    assert!(losses[1].starts_with("10,Loss_MB/train_phase/train_stream/Task000,"));
+    let first = records(&here.join("both"))[1]["loss"].as_f64().unwrap();
+    let written: f64 = losses[1].rsplit(',').next().unwrap().parse().unwrap();
+    assert!((written - first).abs() <= 1e-7 * first, "{written} {first}");
+    let events: Vec<_> = fs::read_dir(here.join("both/tensorboard"))
+        .unwrap()
+        .collect();
+    assert_eq!(events.len(), 1);
+    let weights = |run: &str| fs::read(here.join(run).join("model.safetensors")).unwrap();
+    assert!(weights("both") == weights("none"), "loggers change no bit");
+    fails(here, "--loggers none,csv", "--loggers");
+}
+
+#[test]
 fn options_go_before_the_file_and_the_file_before_the_defaults() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
@@ -135,10 +196,27 @@ fn options_go_before_the_file_and_the_file_before_the_defaults() {
 #[test]
 fn every_strategy_trains() {
     let folder = tempfile::tempdir().unwrap();
-    for (strategy, evaluations) in [("cumulative", 4), ("joint", 2), ("replay", 4)] {
-        let line = format!("--strategy {strategy} --n-experiences 2 --out {strategy} --quiet");
+    for (strategy, evaluations) in [
+        ("cumulative", 4),
+        ("joint", 2),
+        ("replay", 4),
+        ("er-ace", 4),
+        ("mir", 4),
+        ("gdumb", 4),
+        ("agem --patterns-per-exp 50 --sample-size 20", 4),
+        ("gem --patterns-per-exp 20 --memory-strength 0", 4),
+        ("ewc --ewc-lambda 5", 4),
+        ("ewc --decay-factor 0.5", 4),
+        ("si", 4),
+        ("mas --alpha 0.5", 4),
+        ("lwf --alpha 1 --temperature 1.5", 4),
+        ("from-scratch", 4),
+    ] {
+        let options = format!("--strategy {strategy} --n-experiences 2 --quiet");
+        let strategy = strategy.replace(' ', "");
+        let line = format!("{options} --out {strategy}");
         succeeds(folder.path(), &line);
-        let lines = records(&folder.path().join(strategy));
+        let lines = records(&folder.path().join(&strategy));
         let count = lines.iter().filter(|l| l["type"] == "eval").count();
         assert_eq!(count, evaluations, "{strategy}");
         assert_eq!(

@@ -277,7 +277,7 @@ fn online_streams_are_avalanches_but_mark_every_last_piece() {
             assert_eq!(Value::from(whole.sub_stream_length()), case["lengths"][i]);
             let last = place == whole.sub_stream_length();
             assert_eq!(whole.is_last_subexp(), last, "{case}");
-            if Value::from(last) != case["last"][i] {
+            if case["last"][i] != last {
                 let origin = whole.origin_experience().dataset().len();
                 assert!(
                     last && origin.is_multiple_of(options.experience_size),

@@ -1,8 +1,10 @@
-//! Every operation, SGD and every model against PyTorch's numbers, on both devices. What the files
+//! Every operation, SGD and every model against PyTorch's numbers, on every device. What the files
 //! hold is documented in `tests/golden/README.md`.
 
 #[path = "common/golden.rs"]
 mod common;
+#[path = "common/devices.rs"]
+mod devices;
 
 use common::{Golden, bytes, check, check_number, flat, fnv1a64};
 use serde_json::Value;
@@ -13,7 +15,12 @@ use unforget::optim::Sgd;
 use unforget::shape::{Shape, Window};
 use unforget::tape::{DerLoss, Device, Mode, Norm, ParamId, ParamLayout, Tape, Var};
 
-const DEVICES: [Device; 2] = [Device::Cpu, Device::Reference];
+/// Every device there is here.
+fn all_devices() -> Vec<Device> {
+    let mut all = devices::in_f32();
+    all.push(Device::Reference);
+    all
+}
 
 /// One case of `ops.safetensors` on one device.
 struct Case<'a> {
@@ -285,7 +292,7 @@ fn number(value: &Value) -> usize {
     value.as_u64().expect("a whole number") as usize
 }
 
-/// Runs every case whose name `wanted` accepts on both devices, and demands that there are `count`.
+/// Runs every case whose name `wanted` accepts on every device, and demands that there are `count`.
 fn cases(count: usize, wanted: impl Fn(&str) -> bool, run: impl Fn(&mut Case<'_>)) {
     let bytes = bytes("ops.safetensors");
     let golden = Golden::new(&bytes);
@@ -295,7 +302,7 @@ fn cases(count: usize, wanted: impl Fn(&str) -> bool, run: impl Fn(&mut Case<'_>
         .collect();
     assert_eq!(names.len(), count, "cases in the file: {names:?}");
     for name in &names {
-        for device in DEVICES {
+        for device in all_devices() {
             run(&mut Case {
                 golden: &golden,
                 name,
@@ -429,7 +436,7 @@ fn initial_weights_are_pytorchs_bit_for_bit() {
 /// of thousands of ReLU inputs a few lie so close to 0 that rounding decides their sign, and the
 /// gradient jumps there: with this input the gradients of `resnet18` are 1.5% off, in other runs as
 /// close as the logits. In f64, on the reference, the strict tolerance holds, and each operation's
-/// gradient is held strictly on both devices.
+/// gradient is held strictly on every device.
 const KINKS: f64 = 0.005;
 
 /// Eval logits, then one training step without an update, as `make_models.py` does.
@@ -450,7 +457,7 @@ fn check_model(golden: &Golden<'_>, name: &str, seed: u64, device: Device) {
         let want = golden.get(&format!("{prefix}{key}"));
         let kind = key.split('/').next().expect("a kind");
         let off = match (kind, device) {
-            ("grad", Device::Cpu) if name.contains("resnet") => KINKS,
+            ("grad", Device::Cpu | Device::Cuda(_)) if name.contains("resnet") => KINKS,
             _ => deviation(kind),
         };
         check(&format!("{prefix}{key} on {device:?}"), got, &want, off);
@@ -507,14 +514,16 @@ const SMALL: [&str; 6] = [
 
 #[test]
 fn small_models_are_pytorchs() {
-    for device in DEVICES {
+    for device in all_devices() {
         check_models(&SMALL, &[0, 1], device);
     }
 }
 
 #[test]
 fn resnets_are_pytorchs() {
-    check_models(&["slim-resnet18", "resnet18"], &[0, 1], Device::Cpu);
+    for device in devices::in_f32() {
+        check_models(&["slim-resnet18", "resnet18"], &[0, 1], device);
+    }
 }
 
 #[test]

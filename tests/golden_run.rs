@@ -1,7 +1,13 @@
 //! A whole small run whose every number is known from Avalanche: three experiences, two epochs each,
 //! momentum, replay from the second experience on.
 
-use unforget::data::{Dataset, Transform, TransformGroups};
+#[path = "common/devices.rs"]
+mod devices;
+#[path = "common/formula.rs"]
+#[expect(dead_code, reason = "shared with other tests")]
+mod formula;
+
+use formula::Record;
 use unforget::prelude::*;
 use unforget::replay::Buffer;
 
@@ -10,28 +16,6 @@ const LOSSES: [f64; 24] = [
     3.32025075, 3.43642402, 3.28797269, 3.17182446, 2.88514566, 2.61059451, 2.58039904, 2.30714345,
     3.73933029, 3.93256187, 3.64610434, 3.66565943, 3.38597679, 3.39003229, 3.21889591, 2.93215990,
 ];
-
-/// Features and labels by formula, computed in f64 and stored in f32.
-fn samples(n: usize, offset: usize) -> Dataset {
-    let mut x = Vec::new();
-    for i in 0..n {
-        for j in 0..6 {
-            let wave = (((i + offset) * 7 + 13 * j) % 17) as f64 / 17.0 - 0.5;
-            x.push((wave + if j == i % 6 { 0.5 } else { 0.0 }) as f32);
-        }
-    }
-    let y = (0..n).map(|i| (i % 6) as u32).collect();
-    Dataset::from_f32("formula", [6, 1, 1], x, y, 6).unwrap()
-}
-
-struct Record(std::sync::Arc<std::sync::Mutex<Vec<f32>>>);
-
-impl Plugin for Record {
-    fn after_training_iteration(&mut self, s: &mut State) -> Result<()> {
-        self.0.lock().unwrap().push(s.loss.total);
-        Ok(())
-    }
-}
 
 fn close(got: f64, want: f64, tolerance: f64, what: &str) {
     let error = (got - want).abs();
@@ -43,17 +27,16 @@ fn close(got: f64, want: f64, tolerance: f64, what: &str) {
 
 #[test]
 fn the_golden_run_comes_out() {
-    let transforms = TransformGroups::same(Transform::default());
-    let benchmark = NcBenchmark::new(samples(60, 0), samples(24, 5), transforms)
-        .n_experiences(3)
-        .seed(0)
-        .build()
-        .unwrap();
+    for device in devices::in_f32() {
+        golden_run(device);
+    }
+}
+
+fn golden_run(device: Device) {
+    let benchmark = formula::benchmark(false);
     assert_eq!(benchmark.classes_order(), [2, 5, 3, 0, 1, 4]);
 
-    let mut tape = Tape::new(Device::Cpu).unwrap();
-    tape.manual_seed(123);
-    let model = SimpleMlp::new(&mut tape, 6, 6, 8, 1, 0.0);
+    let (tape, model) = formula::model_on(device);
     let first = tape.parameter_value(tape.parameters()[0]);
     let row = [
         -0.16647391,
@@ -67,7 +50,7 @@ fn the_golden_run_comes_out() {
         close(f64::from(*got), want, 5e-9, "initial weight");
     }
 
-    let losses = std::sync::Arc::default();
+    let losses = Record::default();
     let mut strategy = Der::builder(tape, model, Sgd::new(0.1).momentum(0.9))
         .mem_size(10)
         .batch_size_mem(4)
@@ -76,7 +59,7 @@ fn the_golden_run_comes_out() {
         .alpha(0.2)
         .beta(0.5)
         .eval_mb_size(8)
-        .plugin(Record(std::sync::Arc::clone(&losses)))
+        .plugin(losses.clone())
         .build()
         .unwrap();
 
@@ -96,9 +79,9 @@ fn the_golden_run_comes_out() {
         assert_eq!(found, by_experience);
     }
 
-    let losses = losses.lock().unwrap();
+    let losses = losses.get();
     assert_eq!(losses.len(), 24);
-    for (i, (got, want)) in losses.iter().zip(LOSSES).enumerate() {
+    for (i, ((got, _), want)) in losses.iter().zip(LOSSES).enumerate() {
         close(
             f64::from(*got),
             want,

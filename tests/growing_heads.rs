@@ -6,6 +6,7 @@ mod common;
 
 use common::{Golden, bytes, check};
 use std::sync::{Arc, Mutex};
+use unforget::checkpoint::{maybe_load_checkpoint, save_checkpoint};
 use unforget::data::{Dataset, Transform, TransformGroups};
 use unforget::ndarray::ArrayD;
 use unforget::nn::Backbone;
@@ -301,6 +302,59 @@ fn evaluating_new_classes_grows_the_head() {
     let active = state.model.active_units(&state.tape, 0).unwrap();
     let active: Vec<u32> = (0..10).filter(|&j| active[j as usize]).collect();
     assert_eq!(active, classes);
+}
+
+/// A checkpoint holds masks, stored logits with holes and the momentum of what has not grown; a newly
+/// built model gets the shape of the one that was saved.
+#[test]
+fn a_run_with_growing_heads_is_resumed_bit_for_bit() {
+    type Build = fn(&mut Tape) -> SimpleMlp;
+    let models: [(bool, Build); 2] = [
+        (false, |tape| growing(tape, true)),
+        (true, |tape| SimpleMlp::multi_task(tape, 784, 16, 0.0)),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("checkpoint.safetensors");
+    for (task_labels, build) in models {
+        let benchmark = split_mnist(task_labels);
+        let strategy = |losses: &Arc<Mutex<Vec<f32>>>| {
+            let mut tape = Tape::new(Device::Cpu).unwrap();
+            tape.manual_seed(3);
+            let model = build(&mut tape);
+            Der::builder(tape, model, Sgd::new(0.01).momentum(0.9))
+                .mem_size(40)
+                .train_mb_size(32)
+                .eval_mb_size(64)
+                .plugin(Losses(Arc::clone(losses)))
+                .build()
+                .unwrap()
+        };
+        let whole = Arc::default();
+        let mut uninterrupted = strategy(&whole);
+        let cut = Arc::default();
+        for (i, experience) in benchmark.train_stream().iter().enumerate().take(4) {
+            uninterrupted.train(experience).unwrap();
+            if i == 1 {
+                // An evaluation of everything grows the heads further.
+                uninterrupted.eval(benchmark.test_stream()).unwrap();
+                save_checkpoint(&path, &uninterrupted).unwrap();
+            }
+        }
+        let mut resumed = strategy(&cut);
+        let stream = benchmark.train_stream();
+        assert_eq!(
+            maybe_load_checkpoint(&path, &mut resumed, stream).unwrap(),
+            2
+        );
+        resumed.train(&stream.slice(2..4)).unwrap();
+        let (whole, cut) = (whole.lock().unwrap(), cut.lock().unwrap());
+        assert!(cut.len() > 50, "{} steps", cut.len());
+        assert_eq!(whole[whole.len() - cut.len()..], cut[..]);
+        assert_eq!(
+            uninterrupted.state().tape.state_dict(),
+            resumed.state().tape.state_dict()
+        );
+    }
 }
 
 /// What is stored and then replayed through the head of its task is what that head says.

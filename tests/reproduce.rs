@@ -151,7 +151,7 @@ fn mistakes_are_one_line() {
         ("reproduce r-mnist/dre", "r-mnist/dre"),
         (
             "reproduce s-tiny-imagenet --seeds 1",
-            "unforget data get tiny-imagenet",
+            "unforget data get tiny",
         ),
         ("reproduce s-mnist/sgd --shard 3/2", "--shard"),
         ("reproduce s-mnist/sgd --seeds 1", "unforget data get mnist"),

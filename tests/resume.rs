@@ -11,15 +11,15 @@ use unforget::evaluation::{At, EvaluationPlugin, accuracy_metrics, loss_metrics}
 use unforget::nn::with_incremental_head;
 use unforget::prelude::*;
 use unforget::snapshot::Snapshot;
-use unforget::training::{Keeper, PaperDer, PaperReplay, PevalMode};
+use unforget::training::*;
 
 /// Lowers the learning rate a little after every iteration, and keeps count of it.
 #[derive(Default)]
-struct Schedule {
+struct Fading {
     steps: u32,
 }
 
-impl Plugin for Schedule {
+impl Plugin for Fading {
     fn after_training_iteration(&mut self, s: &mut State) -> Result<()> {
         self.steps += 1;
         s.optimizer.lr = 0.05 / (1.0 + 0.01 * self.steps as f32);
@@ -30,7 +30,7 @@ impl Plugin for Schedule {
         out.put("steps", &self.steps);
     }
 
-    fn load(&mut self, from: &Snapshot) -> Result<()> {
+    fn load(&mut self, from: &Snapshot, _: &[Experience]) -> Result<()> {
         self.steps = from.get("steps")?;
         Ok(())
     }
@@ -117,7 +117,7 @@ impl Lab {
             .eval_every(1)
             .peval_mode(PevalMode::Epoch)
             .evaluator(evaluator)
-            .plugin(Schedule::default())
+            .plugin(Fading::default())
             .plugin(Losses(Arc::clone(losses)));
         match keeper {
             Some(keeper) => builder.keeper(keeper),
@@ -209,6 +209,69 @@ fn so_do_the_other_strategies() {
     }
 }
 
+/// Each plugin with state, alone or beside DER.
+const PLUGINS: [(&str, Build); 16] = [
+    ("ewc", |t, m, s| Ewc::new(5.0).builder(t, m, s)),
+    ("ewc online", |t, m, s| {
+        let online = EwcMode::Online { decay_factor: 0.5 };
+        Der::builder(t, m, s).plugin(Ewc::new(5.0).mode(online))
+    }),
+    ("lwf", |t, m, s| {
+        Der::builder(t, m, s).plugin(Lwf::default())
+    }),
+    ("mas", |t, m, s| Mas::new(0.1, 0.5).builder(t, m, s)),
+    ("si", |t, m, s| {
+        Der::builder(t, m, s).plugin(SynapticIntelligence::new(50.0))
+    }),
+    ("a-gem", |t, m, s| Agem::new(9, 8).builder(t, m, s)),
+    ("gem", |t, m, s| {
+        Der::builder(t, m, s).plugin(Gem::new(5, 0.5))
+    }),
+    ("gdumb", |t, m, s| GDumb::new(25).builder(t, m, s)),
+    ("from scratch", |t, m, s| {
+        FromScratchTraining::default().builder(t, m, s)
+    }),
+    ("replay", |t, m, s| {
+        Der::builder(t, m, s).plugin(ReplayPlugin::new(20).batch_size_mem(4))
+    }),
+    ("clipping", |t, m, s| {
+        Der::builder(t, m, s).plugin(GradientClipping::norm(0.5))
+    }),
+    ("cosine", |t, m, s| {
+        let cosine = LrScheduler::new(Schedule::Cosine {
+            t_max: 4,
+            eta_min: 0.01,
+        });
+        Naive::builder(t, m, s).plugin(cosine.step_granularity(StepGranularity::Iteration))
+    }),
+    ("plateau", |t, m, s| {
+        let plateau = LrScheduler::new(Schedule::Plateau(Plateau::new(0.5, 0)));
+        Naive::builder(t, m, s).plugin(plateau.metric(SchedulerMetric::ValLoss).reset_lr(false))
+    }),
+    ("early stopping", |t, m, s| {
+        let early = EarlyStopping::new(2, "test").metric("Loss_Stream");
+        Der::builder(t, m, s)
+            .plugin(early.minimize())
+            .train_epochs(4)
+    }),
+    ("er-ace", ErAce::builder),
+    ("mir", Mir::builder),
+];
+
+#[test]
+fn so_do_all_plugins() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, build) in PLUGINS {
+        let lab = Lab::new(build);
+        let whole = lab.whole();
+        let n = whole.losses.len() as u64;
+        for steps in (1..n).step_by(7).chain([10, 20, n]) {
+            let cut = lab.cut(steps, folder.path());
+            assert!(cut == whole, "{name}: cut after step {steps} of {n}");
+        }
+    }
+}
+
 #[test]
 fn so_do_heads_that_grow() {
     let folder = tempfile::tempdir().unwrap();
@@ -280,13 +343,25 @@ fn killed_programs_are_resumed_without_a_trace() {
         child.wait().unwrap().success()
     });
     assert!(finished, "the run never came to its end");
-    for file in ["model.safetensors", "config.toml"] {
+    let tables = ["training_results.csv", "eval_results.csv", "metrics.csv"];
+    for file in tables
+        .into_iter()
+        .chain(["model.safetensors", "config.toml"])
+    {
         let read = |run: &str| {
             let text = fs::read(here.join(run).join(file)).unwrap();
             String::from_utf8_lossy(&text).replace("whole/", "cut/")
         };
         assert!(read("cut") == read("whole"), "{file} differs");
     }
+    // Times differ, but not the length of a record.
+    let events = |run: &str| -> Vec<u64> {
+        let files = fs::read_dir(here.join(run).join("tensorboard")).unwrap();
+        files
+            .map(|f| f.unwrap().metadata().unwrap().len())
+            .collect()
+    };
+    assert_eq!(events("cut"), events("whole"));
     let lines = |run: &str| -> Vec<String> {
         let text = fs::read_to_string(here.join(run).join("metrics.jsonl")).unwrap();
         text.lines()

@@ -22,6 +22,8 @@
 //! anything, NaN included.
 
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod dropout;
 pub mod reference;
 
@@ -30,6 +32,7 @@ mod conformance;
 
 use crate::error::Result;
 use crate::shape::{Conv, Images, Pool};
+use std::borrow::Cow;
 use std::fmt::Debug;
 
 /// A number type of a backend.
@@ -48,6 +51,14 @@ pub trait Elem:
     fn to_f32(self) -> f32 {
         self.to_f64() as f32
     }
+    /// The nearest values to `numbers`, which are borrowed where they are of this type.
+    fn from_f32s(numbers: &[f32]) -> Cow<'_, [Self]> {
+        numbers.iter().map(|&x| Self::from_f32(x)).collect()
+    }
+    /// The values rounded to f32; borrowed where they are f32.
+    fn to_f32s(numbers: &[Self]) -> Cow<'_, [f32]> {
+        numbers.iter().map(|&x| x.to_f32()).collect()
+    }
 }
 
 impl Elem for f32 {
@@ -63,6 +74,12 @@ impl Elem for f32 {
     fn to_f32(self) -> f32 {
         self
     }
+    fn from_f32s(numbers: &[f32]) -> Cow<'_, [f32]> {
+        numbers.into()
+    }
+    fn to_f32s(numbers: &[f32]) -> Cow<'_, [f32]> {
+        numbers.into()
+    }
 }
 
 impl Elem for f64 {
@@ -72,6 +89,20 @@ impl Elem for f64 {
     fn to_f64(self) -> f64 {
         self
     }
+}
+
+/// How exactly a device multiplies in matrix products and convolutions. Sums, and everything else, are of
+/// the backend's own type.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Precision {
+    /// As the backend's numbers are.
+    #[default]
+    Full,
+    /// Factors rounded to TF32, with 10 bits of fraction (what PyTorch lets convolutions use on a GPU
+    /// unless told otherwise).
+    Tf32,
+    /// Factors rounded to bfloat16, with 7 bits of fraction.
+    Bf16,
 }
 
 /// Whether a primitive overwrites its destination or adds to it.
@@ -191,6 +222,10 @@ pub struct BatchNorm<'a, Buf> {
     pub gamma: View<'a, Buf>,
     /// Shift, `c`.
     pub beta: View<'a, Buf>,
+    /// Added to the result, `rows x c`.
+    pub residual: Option<View<'a, Buf>>,
+    /// The result goes through a ReLU at the end, after the residual was added.
+    pub relu: bool,
 }
 
 /// The arguments of the backward pass of batch normalisation.
@@ -209,6 +244,10 @@ pub struct BatchNormBackward<'a, Buf> {
     pub mean: View<'a, Buf>,
     /// `1 / sqrt(variance + eps)` of each group as saved, `groups x c`.
     pub inv_std: View<'a, Buf>,
+    /// Output of the forward pass if that had a ReLU: where it is not above 0, `dy` counts as 0.
+    pub y: Option<View<'a, Buf>>,
+    /// Gradient of the residual, if there was one and it is wanted: `dy` with what the ReLU leaves of it.
+    pub dresidual: Option<(ViewMut<'a, Buf>, Write)>,
 }
 
 /// The random numbers of one dropout: element `i` of sample `s` depends on these and nothing else,
@@ -372,7 +411,9 @@ pub trait Backend: Send {
     /// variance; then for each group in order `running = (1 - momentum)·running + momentum·batch`
     /// with the unbiased variance. A group with a single value per channel has no variance: its
     /// output is `beta` and it leaves the running statistics alone; so does an empty group, whose saved
-    /// mean is 0. `x`, `y` spatial.
+    /// mean is 0. Then [`BatchNorm::residual`] is added and [`BatchNorm::relu`] applied, with the same
+    /// numbers as by [`scale_add`](Self::scale_add) and [`relu`](Self::relu). `x`, `y` and the residual
+    /// spatial.
     fn batch_norm(
         &self,
         args: BatchNorm<'_, Self::Buf>,

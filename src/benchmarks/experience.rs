@@ -87,7 +87,7 @@ impl Experience {
     }
 
     /// The same experience as a piece of a larger one.
-    pub(super) fn as_piece_of(self, whole: SubExperience) -> Self {
+    pub(super) fn into_piece_of(self, whole: SubExperience) -> Self {
         let mut inner = Arc::unwrap_or_clone(self.0);
         inner.sub_experience = Some(whole);
         Experience(Arc::new(inner))

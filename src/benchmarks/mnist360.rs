@@ -1,7 +1,11 @@
 //! MNIST-360: digits that turn while they come and go.
 
+use rayon::prelude::*;
+
 use super::{Benchmark, Experience, Stream, check_datasets};
-use crate::data::{ClassificationDataset, Dataset, OUTSIDE, Pixels, TransformGroups, rotation_map};
+use crate::data::{
+    ClassificationDataset, Dataset, OUTSIDE, Pixels, TransformGroups, pillow_rotation_map,
+};
 use crate::rng::TorchGenerator;
 use crate::{Error, Result};
 
@@ -35,7 +39,7 @@ pub enum Mnist360Evaluation {
 /// first digit's samples first, and a pair ends when either chunk is used up; what the other has left
 /// is never shown. Each sample is drawn from its whole chunk, so images repeat: of about 54,050 draws
 /// on full MNIST 63 % are different images. The k-th draw of digit j, which has n images, is turned
-/// counter-clockwise by (j - 1)·60 + k·360/n degrees. Pixels are from 0 to 1, not normalised.
+/// counter-clockwise by (j - 1)·60 + k·360/n degrees, as Pillow turns images. Pixels are from 0 to 1, not normalised.
 ///
 /// The stream prescribes its mini-batches: the training stream is a single experience whose
 /// [`batches`](Experience::batches) are to be learned in order, once.
@@ -243,24 +247,28 @@ fn turned(data: &Dataset, draws: &[Draw]) -> Result<Dataset> {
     }
 }
 
-fn turned_pixels<T: Copy + Default>(
+/// Images do not depend on one another, so it does not matter which thread turns which.
+fn turned_pixels<T: Copy + Default + Send + Sync>(
     pixels: &[T],
     [channels, height, width]: [usize; 3],
     draws: &[Draw],
 ) -> Vec<T> {
     let plane = height * width;
     let size = channels * plane;
-    let mut out = Vec::with_capacity(draws.len() * size);
-    for draw in draws {
+    let mut out = vec![T::default(); draws.len() * size];
+    let images = out.par_chunks_exact_mut(size).zip(draws);
+    images.for_each(|(out, draw)| {
         let image = &pixels[draw.index as usize * size..][..size];
-        let map = rotation_map(height, width, draw.degrees);
-        for channel in image.chunks_exact(plane) {
-            out.extend(map.iter().map(|&p| match p {
-                OUTSIDE => T::default(),
-                p => channel[p as usize],
-            }));
+        let map = pillow_rotation_map(height, width, draw.degrees);
+        let channels = out.chunks_exact_mut(plane).zip(image.chunks_exact(plane));
+        for (out, channel) in channels {
+            for (pixel, &place) in out.iter_mut().zip(&map) {
+                if place != OUTSIDE {
+                    *pixel = channel[place as usize];
+                }
+            }
         }
-    }
+    });
     out
 }
 

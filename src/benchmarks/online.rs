@@ -113,7 +113,7 @@ pub fn split_online_stream(stream: &Stream, options: OnlineOptions) -> Result<St
                 access_task_boundaries: options.access_task_boundaries,
             };
             let piece = Experience::from_dataset(data.subset(piece), pieces.len(), &name);
-            pieces.push(piece.as_piece_of(whole));
+            pieces.push(piece.into_piece_of(whole));
         }
     }
     Ok(Stream::new(&name, pieces))

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::{Benchmark, Experience, Stream, check_datasets, check_n_experiences};
-use crate::data::{ClassificationDataset, Dataset, Transform, TransformGroups, rotation_map};
+use crate::data::{
+    ClassificationDataset, Dataset, Transform, TransformGroups, pillow_rotation_map, rotation_map,
+};
 use crate::rng::{NumpyRandomState, python_set_order};
 use crate::{Error, Result};
 
@@ -159,6 +161,7 @@ pub struct RotatedMnist {
     parts: Parts,
     rotations_list: Option<Vec<f64>>,
     draw: fn(&mut NumpyRandomState) -> f64,
+    turn: fn(usize, usize, f64) -> Vec<u32>,
 }
 
 impl RotatedMnist {
@@ -168,17 +171,19 @@ impl RotatedMnist {
             parts: Parts::new("RotatedMNIST", train, test),
             rotations_list: None,
             draw: |generator| f64::from(generator.randint(-180, 181)),
+            turn: rotation_map,
         }
     }
 
     /// R-MNIST of the paper of DER (P. Buzzega et al., NeurIPS 2020): 20 tasks, each turned
     /// counter-clockwise by an angle uniform in [0, 180) degrees (`numpy.random.uniform(0, 180)` after
-    /// the seed), not ordered; nearest pixel, black outside; pixels from 0 to 1, not normalised.
+    /// the seed), not ordered; nearest pixel as Pillow turns images, black outside; pixels from 0 to 1, not normalised.
     pub fn paper(train: Dataset, test: Dataset) -> Self {
         RotatedMnist {
             parts: Parts::new("R-MNIST", train, test).paper(),
             rotations_list: None,
             draw: |generator| 180.0 * generator.random_sample(),
+            turn: pillow_rotation_map,
         }
     }
 
@@ -230,7 +235,7 @@ impl RotatedMnist {
         let [_, height, width] = self.parts.train.shape();
         let maps = angles
             .iter()
-            .map(|&angle| rotation_map(height, width, angle).into());
+            .map(|&angle| (self.turn)(height, width, angle).into());
         self.parts.build(maps.collect())
     }
 }

@@ -1,10 +1,11 @@
 //! `unforget` and its commands.
 
+mod bench;
 mod data;
 mod grid;
 mod options;
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -60,6 +61,8 @@ enum Command {
     Reproduce(grid::ReproduceArgs),
     /// Run a grid of configurations
     Sweep(grid::SweepArgs),
+    /// Measure the engine's speed on this machine
+    Bench(bench::BenchOptions),
     /// List, find or download data sets
     Data {
         #[command(subcommand)]
@@ -76,6 +79,7 @@ pub fn main() -> ExitCode {
         Some(Command::Eval(options)) => eval(&options),
         Some(Command::Reproduce(args)) => grid::reproduce(&args),
         Some(Command::Sweep(args)) => grid::sweep(&args),
+        Some(Command::Bench(options)) => bench::run(&options),
         Some(Command::Data { command }) => data::run(command),
     };
     match done {
@@ -135,7 +139,8 @@ fn eval(options: &EvalOptions) -> Result<()> {
     }
     layers.extend(file(options.config.as_deref())?);
     layers.push(options.to_table());
-    experiment::evaluate(&Config::from_layers(layers)?, &model)?;
+    let config = Config::from_layers(layers)?;
+    experiment::evaluate(&config, &model, options.save_logits.as_deref())?;
     Ok(())
 }
 
@@ -155,6 +160,10 @@ fn interrupt() -> Result<Arc<AtomicBool>> {
     ctrlc::set_handler(move || {
         if raised.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
+        }
+        if std::io::stderr().is_terminal() {
+            // Over the progress bar and the echo of the key.
+            eprint!("\r\x1b[2K");
         }
         eprintln!("stopping after this step; Ctrl-C again to stop at once");
     })

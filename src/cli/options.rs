@@ -8,7 +8,8 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use serde::Serialize;
 use unforget::experiment::{
-    BenchmarkName, DataSource, Mnist360Test, ModeName, ModelName, StrategyName,
+    BenchmarkName, DataSource, DeviceName, LoggerName, Mnist360Test, ModeName, ModelName,
+    PrecisionName, StrategyName,
 };
 
 /// The options of `unforget train`.
@@ -49,6 +50,10 @@ pub struct EvalOptions {
     #[arg(long = "model", value_name = "FILE|RUNDIR")]
     #[serde(skip)]
     pub model: PathBuf,
+    /// Also write the inputs, logits and labels of the test stream to this safetensors file
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub save_logits: Option<PathBuf>,
     /// The network that the weights belong to [default: mlp]
     #[arg(long = "network", value_parser = PossibleValuesParser::new(ModelName::NAMES))]
     #[serde(rename = "model")]
@@ -173,12 +178,37 @@ struct StrategyOptions {
     /// Replayed samples in a step [default: the value of --train-mb-size]
     #[arg(long, value_name = "N")]
     batch_size_mem: Option<i64>,
-    /// Weight of the replayed logits [default: 0.2]
+    /// Weight of the replayed logits, or of LwF's distillation; for MAS the share of the earlier
+    /// importance [default: 0.2]
     #[arg(long, value_name = "X")]
     alpha: Option<f64>,
     /// Weight of the replayed labels; 0 is DER, above is DER++ [default: 0.5]
     #[arg(long, value_name = "X")]
     beta: Option<f64>,
+    /// Weight of EWC's penalty [default: 1]
+    #[arg(long, value_name = "X")]
+    ewc_lambda: Option<f64>,
+    /// Online EWC: how much of the earlier importance stays [default: a penalty an experience]
+    #[arg(long, value_name = "X")]
+    decay_factor: Option<f64>,
+    /// Temperature of LwF's distillation [default: 2]
+    #[arg(long, value_name = "X")]
+    temperature: Option<f64>,
+    /// Weight of Synaptic Intelligence's penalty [default: 1]
+    #[arg(long, value_name = "X")]
+    si_lambda: Option<f64>,
+    /// Weight of MAS's penalty [default: 1]
+    #[arg(long, value_name = "X")]
+    lambda_reg: Option<f64>,
+    /// Samples of each experience in the memory of gem and agem [default: 256]
+    #[arg(long, value_name = "N")]
+    patterns_per_exp: Option<i64>,
+    /// Samples for each of A-GEM's reference gradients [default: 256]
+    #[arg(long, value_name = "N")]
+    sample_size: Option<i64>,
+    /// How much GEM favours earlier experiences [default: 0.5]
+    #[arg(long, value_name = "X")]
+    memory_strength: Option<f64>,
     /// Current samples in a step [default: 10]
     #[arg(long, value_name = "N")]
     train_mb_size: Option<i64>,
@@ -200,6 +230,10 @@ struct RunOptions {
     /// Write the losses of every N-th step [default: 10]
     #[arg(long, value_name = "N")]
     log_every: Option<i64>,
+    /// What to write besides metrics.jsonl, with commas between; or none [default: csv,tensorboard]
+    #[arg(long, value_name = "L,L,..", value_delimiter = ',',
+          value_parser = PossibleValuesParser::new(LoggerName::NAMES))]
+    loggers: Option<Vec<String>>,
     /// Write a checkpoint every so many steps [default: 0, every 30 seconds]
     #[arg(long, value_name = "N")]
     checkpoint_every: Option<i64>,
@@ -215,6 +249,13 @@ struct CommonOptions {
     /// Samples in a batch of the evaluation [default: 256]
     #[arg(long, value_name = "N")]
     eval_mb_size: Option<i64>,
+    /// Where to compute: cpu, cuda (the first NVIDIA GPU), cuda:N, or auto for a GPU if there is one
+    /// [default: cpu]
+    #[arg(long, value_name = "DEVICE", value_parser = device)]
+    device: Option<String>,
+    /// How products and convolutions multiply; tf32 and bf16 use a GPU's tensor cores [default: f32]
+    #[arg(long, value_parser = PossibleValuesParser::new(PrecisionName::NAMES))]
+    precision: Option<String>,
     /// Threads, 0 for one a core; never changes the result. Steps of an MLP are too small to be
     /// shared between threads [default: 1]
     #[arg(long, value_name = "N")]
@@ -236,6 +277,11 @@ impl EvalOptions {
     pub fn to_table(&self) -> toml::Table {
         table(self)
     }
+}
+
+/// The word as it is, if it names a device.
+fn device(word: &str) -> Result<String, String> {
+    DeviceName::try_from(word.to_string()).map(|_| word.to_string())
 }
 
 /// An option that was not given leaves no entry.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::resize::{Axis, Pixel, resize};
-use super::rotation::rotated;
+use super::rotation::pillow_rotated;
 use crate::rng::CounterRng;
 
 /// One change, on pixels as they are stored.
@@ -121,7 +121,7 @@ impl Stage {
                 let Some(rng) = rng else { return false };
                 let degrees = low + uniform(rng) * (high - low);
                 for plane in image.chunks_exact(height * width) {
-                    rotated(height, width, degrees, |source| {
+                    pillow_rotated(height, width, degrees, |source| {
                         out.push(source.map_or(T::default(), |p| plane[p]));
                     });
                 }

@@ -26,6 +26,6 @@ mod view;
 
 pub use dataset::{Dataset, Pixels};
 pub use gather::gather_rows;
-pub use rotation::rotation_map;
+pub use rotation::{pillow_rotation_map, rotation_map};
 pub use transform::{Group, Transform, TransformGroups};
 pub use view::{ClassificationDataset, OUTSIDE, RawSample};

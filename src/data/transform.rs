@@ -158,8 +158,8 @@ impl Transform {
         self.step(Step::RandomHorizontalFlip(p))
     }
 
-    /// Adds torchvision's `RandomRotation((low, high))`: counter-clockwise by an angle uniform between
-    /// `low` and `high` degrees, nearest pixel, same size, zeros outside.
+    /// Adds torchvision's `RandomRotation((low, high))` on images: counter-clockwise by an angle uniform
+    /// between `low` and `high` degrees, nearest pixel, same size, zeros outside.
     ///
     /// # Panics
     /// If the angles are not finite or `low` exceeds `high`.

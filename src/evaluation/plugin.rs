@@ -11,7 +11,9 @@ use crate::template::{Event, MetricData, MetricValue, State};
 pub type History = (Vec<u64>, Vec<MetricData>);
 
 /// Avalanche's `EvaluationPlugin`: calls every metric at every point of the loop, publishes the
-/// values in [`State::last_metrics`], keeps them all if asked to, and hands them to the loggers.
+/// values in [`State::last_metrics`] (which may be cleared: `reset_last_metrics` there), keeps them
+/// all if asked to, and hands them to the loggers. Its `strict_checks` (is a whole stream evaluated?)
+/// is left out, because an experience does not know how long its stream is.
 ///
 /// ```
 /// use unforget::evaluation::{At, EvaluationPlugin, accuracy_metrics, loss_metrics};

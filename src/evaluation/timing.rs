@@ -1,139 +1,127 @@
-//! Over which stretch of the loop a metric runs, and means over such a stretch.
+//! How long it takes.
+
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Metric, metric_name};
+use super::name::{emit, metric_name};
+use super::{At, Metric, Span, only};
 use crate::Result;
 use crate::snapshot::Snapshot;
 use crate::template::{Event, MetricData, MetricValue, State};
 
-/// The stretch of the loop that a metric is taken over (the flags of Avalanche's helper functions,
-/// such as `accuracy_metrics(epoch=True)`).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum At {
-    /// Each training mini-batch.
-    Minibatch,
-    /// Each training epoch.
-    Epoch,
-    /// Each training epoch, with a value after every iteration.
-    EpochRunning,
-    /// Each evaluated experience.
-    Experience,
-    /// Each call of `eval`.
-    Stream,
-    /// Each call of `eval`, over the experiences trained on so far.
-    TrainedExperience,
+/// Avalanche's `timing_metrics`, in seconds of a monotonic clock: a training iteration (`Time_MB`,
+/// from `before_training_iteration` to `after_training_iteration`), an epoch up to its last
+/// iteration (`Time_Epoch`), the mean iteration of the epoch so far (`RunningTime_Epoch`), the
+/// evaluation of an experience (`Time_Exp`) and of a stream (`Time_Stream`) up to its last
+/// iteration. Evaluations in the middle of an epoch count for the epoch, not for the iteration.
+///
+/// Avalanche's running value is the time of the first iteration divided by their number, because
+/// its clock is not started again; here it is the mean that its documentation promises.
+///
+/// # Panics
+/// For [`At::TrainedExperience`].
+#[track_caller]
+pub fn timing_metrics(at: &[At]) -> Vec<Box<dyn Metric>> {
+    let may = [
+        At::Minibatch,
+        At::Epoch,
+        At::EpochRunning,
+        At::Experience,
+        At::Stream,
+    ];
+    only("timing_metrics", at, &may);
+    (at.iter())
+        .map(|&at| {
+            Box::new(Timing {
+                name: at.named("", "Time"),
+                span: Span::new(at),
+                watch: Stopwatch::start(),
+                times: Times::default(),
+            }) as Box<dyn Metric>
+        })
+        .collect()
 }
 
-impl At {
-    /// Whether the stretch begins at `event`.
-    pub fn begins(self, event: Event) -> bool {
-        event
-            == match self {
-                At::Minibatch => Event::BeforeTrainingIteration,
-                At::Epoch | At::EpochRunning => Event::BeforeTrainingEpoch,
-                At::Experience => Event::BeforeEvalExp,
-                At::Stream | At::TrainedExperience => Event::BeforeEval,
-            }
+/// Seconds since its start, over interruptions of the run.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stopwatch {
+    before: f64,
+    since: Instant,
+}
+
+impl Stopwatch {
+    /// Begins at 0.
+    pub fn start() -> Self {
+        Self::resume(0.0)
     }
 
-    /// Whether a mini-batch counts that ends with `event`.
-    pub fn counts(self, event: Event, s: &State) -> bool {
-        match self {
-            At::Minibatch | At::Epoch | At::EpochRunning => event == Event::AfterTrainingIteration,
-            At::Experience | At::Stream => event == Event::AfterEvalIteration,
-            At::TrainedExperience => {
-                let id = s.experience.as_ref().map_or(0, |e| e.current_experience());
-                event == Event::AfterEvalIteration && id < s.clock.train_exp_counter.max(1) as usize
-            }
+    /// Goes on from what [`seconds`](Self::seconds) was.
+    pub fn resume(seconds: f64) -> Self {
+        Stopwatch {
+            before: seconds,
+            since: Instant::now(),
         }
     }
 
-    /// Whether the value is emitted at `event`.
-    pub fn emits(self, event: Event) -> bool {
-        event
-            == match self {
-                At::Minibatch | At::EpochRunning => Event::AfterTrainingIteration,
-                At::Epoch => Event::AfterTrainingEpoch,
-                At::Experience => Event::AfterEvalExp,
-                At::Stream | At::TrainedExperience => Event::AfterEval,
-            }
-    }
-
-    /// Whether the value is one experience's own.
-    pub fn of_experience(self) -> bool {
-        self == At::Experience
+    /// The seconds so far.
+    pub fn seconds(&self) -> f64 {
+        self.before + self.since.elapsed().as_secs_f64()
     }
 }
 
-/// A weighted mean under way; 0 of nothing, as in Avalanche.
-#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
-pub struct Mean {
-    sum: f64,
-    weight: f64,
-}
-
-impl Mean {
-    /// Takes in a value.
-    pub fn add(&mut self, value: f64, weight: f64) {
-        self.sum += value * weight;
-        self.weight += weight;
-    }
-
-    /// The mean so far.
-    pub fn value(&self) -> f64 {
-        if self.weight == 0.0 {
-            0.0
-        } else {
-            self.sum / self.weight
-        }
-    }
-}
-
-/// A metric that is a mean over mini-batches: `measure` gives a mini-batch's value and weight.
-pub struct MeanMetric {
+struct Timing {
     name: String,
-    at: At,
-    measure: fn(&State) -> (f64, f64),
-    mean: Mean,
+    span: Span,
+    watch: Stopwatch,
+    times: Times,
 }
 
-impl MeanMetric {
-    /// The metric called `name`.
-    pub fn new(name: &str, at: At, measure: fn(&State) -> (f64, f64)) -> Self {
-        MeanMetric {
-            name: name.to_string(),
-            at,
-            measure,
-            mean: Mean::default(),
-        }
-    }
+/// What was measured up to the last iteration that counts.
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
+struct Times {
+    until: f64,
+    iterations: u64,
+    in_iterations: f64,
+    began: f64,
 }
 
-impl Metric for MeanMetric {
+impl Metric for Timing {
     fn on(&mut self, event: Event, s: &State, out: &mut Vec<MetricValue>) {
-        if self.at.begins(event) {
-            self.mean = Mean::default();
+        let now = self.span.on(event, s);
+        let times = &mut self.times;
+        if now.begins {
+            self.watch = Stopwatch::start();
+            *times = Times::default();
         }
-        if self.at.counts(event, s) {
-            let (value, weight) = (self.measure)(s);
-            self.mean.add(value, weight);
+        if event == Event::BeforeTrainingIteration {
+            times.began = self.watch.seconds();
         }
-        if self.at.emits(event) {
-            out.push(MetricValue {
-                name: metric_name(&self.name, s, self.at.of_experience()),
-                value: MetricData::Scalar(self.mean.value()),
-                x: s.clock.train_iterations,
-            });
+        if now.counts {
+            times.until = self.watch.seconds();
+            times.iterations += 1;
+            times.in_iterations += times.until - times.began;
+        }
+        if now.emits {
+            let seconds = match self.span.at() {
+                At::EpochRunning => times.in_iterations / times.iterations.max(1) as f64,
+                _ => times.until,
+            };
+            let name = metric_name(&self.name, s, self.span.at().of_experience());
+            emit(out, s, name, MetricData::Scalar(seconds));
         }
     }
 
     fn save(&self, out: &mut Snapshot) {
-        out.put("mean", &self.mean);
+        out.put("span", &self.span);
+        out.put("seconds", &self.watch.seconds());
+        out.put("times", &self.times);
     }
 
     fn load(&mut self, from: &Snapshot) -> Result<()> {
-        self.mean = from.get("mean")?;
+        self.span = from.get("span")?;
+        self.watch = Stopwatch::resume(from.get("seconds")?);
+        self.times = from.get("times")?;
         Ok(())
     }
 }

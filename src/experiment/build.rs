@@ -12,12 +12,15 @@ use crate::data::{Dataset, embedded};
 use crate::nn::Module;
 use crate::nn::models::{self, ModelOptions};
 use crate::optim::Sgd;
-use crate::tape::{Device, Tape};
+use crate::tape::{Precision, Tape};
 use crate::training::{
-    Cumulative, Der, Joint, Naive, PaperDer, PaperReplay, Replay, StrategyBuilder,
+    Agem, Cumulative, Der, ErAce, Ewc, EwcMode, FromScratchTraining, GDumb, Gem, Joint, Lwf, Mas,
+    Mir, Naive, PaperDer, PaperReplay, Replay, StrategyBuilder, SynapticIntelligence,
 };
 
-use super::config::{BenchmarkName, Config, DataSource, Mnist360Test, ModeName, StrategyName};
+use super::config::{
+    BenchmarkName, Config, DataSource, Mnist360Test, ModeName, PrecisionName, StrategyName,
+};
 
 /// Reads the data and makes the stream of experiences.
 pub(super) fn benchmark(config: &Config) -> Result<Benchmark> {
@@ -129,6 +132,9 @@ pub(super) fn strategy(config: &Config, benchmark: &Benchmark) -> Result<Strateg
         (StrategyName::Joint, _) => Joint::builder(tape, model, sgd),
         (StrategyName::Replay, ModeName::Avalanche) => Replay::builder(tape, model, sgd),
         (StrategyName::Replay, ModeName::Paper) => PaperReplay::builder(tape, model, sgd),
+        (StrategyName::ErAce, _) => ErAce::builder(tape, model, sgd),
+        (StrategyName::Mir, _) => Mir::builder(tape, model, sgd),
+        _ => with_plugin(config, tape, model, sgd),
     }
     .mem_size(config.mem_size)
     .balanced_reservoir(config.balanced_reservoir)
@@ -141,6 +147,41 @@ pub(super) fn strategy(config: &Config, benchmark: &Benchmark) -> Result<Strateg
     Ok(builder)
 }
 
+/// The strategies that are fine-tuning with a plugin. A resolved configuration has the options that
+/// its strategy asks for.
+fn with_plugin(config: &Config, tape: Tape, model: Box<dyn Module>, sgd: Sgd) -> StrategyBuilder {
+    let number = |value: Option<f64>| value.unwrap_or_default() as f32;
+    let count = |value: Option<usize>| value.unwrap_or_default();
+    let alpha = config.alpha as f32;
+    let patterns = count(config.patterns_per_exp);
+    match config.strategy {
+        StrategyName::GDumb => GDumb::new(config.mem_size).builder(tape, model, sgd),
+        StrategyName::Agem => {
+            Agem::new(patterns, count(config.sample_size)).builder(tape, model, sgd)
+        }
+        StrategyName::Gem => {
+            Gem::new(patterns, number(config.memory_strength)).builder(tape, model, sgd)
+        }
+        StrategyName::Ewc => {
+            let mode = match config.decay_factor {
+                None => EwcMode::Separate,
+                Some(decay_factor) => EwcMode::Online {
+                    decay_factor: decay_factor as f32,
+                },
+            };
+            let ewc = Ewc::new(number(config.ewc_lambda)).mode(mode);
+            ewc.builder(tape, model, sgd)
+        }
+        StrategyName::Si => {
+            SynapticIntelligence::new(number(config.si_lambda)).builder(tape, model, sgd)
+        }
+        StrategyName::Mas => Mas::new(number(config.lambda_reg), alpha).builder(tape, model, sgd),
+        StrategyName::Lwf => Lwf::new(alpha, number(config.temperature)).builder(tape, model, sgd),
+        StrategyName::FromScratch => FromScratchTraining::default().builder(tape, model, sgd),
+        _ => Naive::builder(tape, model, sgd),
+    }
+}
+
 fn model(config: &Config, benchmark: &Benchmark) -> Result<(Tape, Box<dyn Module>)> {
     let input = benchmark.train_stream()[0].dataset().shape();
     let options = ModelOptions {
@@ -149,7 +190,12 @@ fn model(config: &Config, benchmark: &Benchmark) -> Result<(Tape, Box<dyn Module
         drop_rate: config.drop_rate.map(|rate| rate as f32),
         xavier: config.xavier,
     };
-    let mut tape = Tape::new(Device::Cpu)?;
+    let mut tape = Tape::new(config.device.device())?;
+    tape.set_precision(match config.precision {
+        PrecisionName::F32 => Precision::Full,
+        PrecisionName::Tf32 => Precision::Tf32,
+        PrecisionName::Bf16 => Precision::Bf16,
+    })?;
     tape.manual_seed(config.seed);
     let name = config.model.name();
     let model = models::build(name, &mut tape, input, benchmark.n_classes(), &options)?;
@@ -157,7 +203,7 @@ fn model(config: &Config, benchmark: &Benchmark) -> Result<(Tape, Box<dyn Module
 }
 
 /// Runs `work` in a pool of the configured number of threads: the whole loop inside one pool, so
-/// that no step pays for handing work over to it.
+/// that no step pays for handing work over to it. Running out of memory anywhere in it is an error.
 pub(super) fn in_pool<T: Send>(
     config: &Config,
     work: impl FnOnce() -> Result<T> + Send,
@@ -172,5 +218,5 @@ pub(super) fn in_pool<T: Send>(
                 config.threads,
             )
         })?
-        .install(work)
+        .install(|| Tape::guard(work))
 }

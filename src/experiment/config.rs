@@ -10,8 +10,14 @@ use crate::data::locate::Kind;
 use crate::{Error, Result};
 
 mod choices;
+mod device;
+mod strategy;
 
-pub use choices::{BenchmarkName, DataSource, Mnist360Test, ModeName, ModelName, StrategyName};
+pub use choices::{
+    BenchmarkName, DataSource, LoggerName, Mnist360Test, ModeName, ModelName, PrecisionName,
+    StrategyName,
+};
+pub use device::DeviceName;
 
 /// A whole run. [`Config::default`] is the main job: DER++ on the embedded Split-MNIST.
 ///
@@ -86,6 +92,22 @@ pub struct Config {
     pub alpha: f64,
     /// Weight of the replayed labels; 0 is DER, above is DER++.
     pub beta: f64,
+    /// Weight of EWC's penalty (1).
+    pub ewc_lambda: Option<f64>,
+    /// How much of the earlier importance stays in online EWC; unset: a penalty for each experience.
+    pub decay_factor: Option<f64>,
+    /// The temperature of LwF's distillation, whose weight is `alpha` (2).
+    pub temperature: Option<f64>,
+    /// Weight of Synaptic Intelligence's penalty (1).
+    pub si_lambda: Option<f64>,
+    /// Weight of MAS's penalty, in which `alpha` is the share of the earlier importance (1).
+    pub lambda_reg: Option<f64>,
+    /// Samples of each experience in the memory of GEM and A-GEM (256).
+    pub patterns_per_exp: Option<usize>,
+    /// Samples for each of A-GEM's reference gradients (256).
+    pub sample_size: Option<usize>,
+    /// How much GEM favours earlier experiences (0.5).
+    pub memory_strength: Option<f64>,
     /// Current samples a step.
     pub train_mb_size: usize,
     /// Passes over each experience.
@@ -95,10 +117,16 @@ pub struct Config {
 
     /// Seeds the initial weights, the order of the samples and the buffer.
     pub seed: u64,
+    /// Where to compute. A GPU rounds differently from a processor.
+    pub device: DeviceName,
+    /// How products and convolutions multiply; other than `f32` on a GPU only.
+    pub precision: PrecisionName,
     /// Threads; 0 is one for each core. The result does not depend on it.
     pub threads: usize,
     /// Losses are written every so many steps.
     pub log_every: usize,
+    /// What is written besides `metrics.jsonl`.
+    pub loggers: Vec<LoggerName>,
     /// A checkpoint is written every so many steps; 0: every 30 seconds. (And at the end, and when
     /// the run is interrupted.)
     pub checkpoint_every: usize,
@@ -142,12 +170,23 @@ impl Default for Config {
             batch_size_mem: None,
             alpha: 0.2,
             beta: 0.5,
+            ewc_lambda: None,
+            decay_factor: None,
+            temperature: None,
+            si_lambda: None,
+            lambda_reg: None,
+            patterns_per_exp: None,
+            sample_size: None,
+            memory_strength: None,
             train_mb_size: 10,
             train_epochs: 1,
             eval_mb_size: 256,
             seed: 0,
+            device: DeviceName::Cpu,
+            precision: PrecisionName::F32,
             threads: 1,
             log_every: 10,
+            loggers: vec![LoggerName::Csv, LoggerName::TensorBoard],
             checkpoint_every: 0,
             out: None,
             quiet: false,
@@ -210,7 +249,9 @@ impl Config {
     pub fn resolve(mut self) -> Result<Self> {
         self.resolve_benchmark()?;
         self.resolve_model()?;
+        self.resolve_strategy()?;
         self.check_training()?;
+        self.device = self.device.settled();
         Ok(self)
     }
 
@@ -379,6 +420,11 @@ impl Config {
         }
         at_least("--train-epochs", self.train_epochs, 1)?;
         at_least("--log-every", self.log_every, 1)?;
+        if self.loggers.contains(&LoggerName::Nothing) && self.loggers.len() > 1 {
+            let found = self.loggers.iter().map(|l| l.name()).collect::<Vec<_>>();
+            let found = found.join(",");
+            return Err(Error::config("--loggers", "none alone, or loggers", found));
+        }
         at_most("--threads", self.threads, 1024)
     }
 }

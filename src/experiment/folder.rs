@@ -2,8 +2,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::logging::{now, utc};
 use crate::{Error, Result};
 
 /// A run's folder and the names of the files in it.
@@ -33,10 +33,7 @@ impl RunFolder {
         }
         let runs = Path::new("runs");
         fs::create_dir_all(runs).map_err(|e| Error::io("create the folder", runs, e))?;
-        let seconds = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |d| d.as_secs());
-        let name = format!("{}-{strategy}-{benchmark}", timestamp(seconds));
+        let name = format!("{}-{strategy}-{benchmark}", timestamp(now()));
         // Runs that start in the same second get a number; making the folder decides who is first.
         for attempt in 1u32.. {
             let folder = match attempt {
@@ -67,6 +64,16 @@ impl RunFolder {
         self.0.join("metrics.jsonl")
     }
 
+    /// Avalanche's text log.
+    pub fn log(&self) -> PathBuf {
+        self.0.join("log.txt")
+    }
+
+    /// The folder of TensorBoard's events.
+    pub fn tensorboard(&self) -> PathBuf {
+        self.0.join("tensorboard")
+    }
+
     /// Everything that a resumed run needs.
     pub fn checkpoint(&self) -> PathBuf {
         self.0.join("checkpoint.safetensors")
@@ -88,18 +95,9 @@ impl RunFolder {
     }
 }
 
-/// `20260131-235959` for seconds since 1970, in UTC (days to a date after Hinnant's
-/// `civil_from_days`: years counted from March, so that the leap day comes last).
+/// `20260131-235959` for seconds since 1970, in UTC.
 fn timestamp(seconds: u64) -> String {
-    let (days, rest) = (seconds / 86_400 + 719_468, seconds % 86_400);
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let date = day - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = era * 400 + year + u64::from(month <= 2);
-    let (h, m, s) = (rest / 3_600, rest / 60 % 60, rest % 60);
+    let [year, month, date, h, m, s] = utc(seconds);
     format!("{year:04}{month:02}{date:02}-{h:02}{m:02}{s:02}")
 }
 
@@ -108,11 +106,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn timestamps_agree_with_the_calendar() {
-        assert_eq!(timestamp(0), "19700101-000000");
-        assert_eq!(timestamp(951_782_400), "20000229-000000");
+    fn a_timestamp_sorts_by_time() {
         assert_eq!(timestamp(1_709_251_199), "20240229-235959");
-        assert_eq!(timestamp(1_735_689_600), "20250101-000000");
     }
 
     #[test]

@@ -3,12 +3,14 @@
 //! [`Config`] says everything about a run; [`train`] carries it out and leaves a folder behind,
 //! [`evaluate`] measures a saved model on a benchmark.
 
+pub mod bench;
 mod build;
 mod config;
 mod evaluate;
 mod folder;
 mod grid;
 mod keep;
+mod loggers;
 mod record;
 pub mod reproduce;
 mod run;
@@ -17,7 +19,8 @@ pub mod sweep;
 mod trial;
 
 pub use config::{
-    BenchmarkName, Config, DataSource, Mnist360Test, ModeName, ModelName, StrategyName,
+    BenchmarkName, Config, DataSource, DeviceName, LoggerName, Mnist360Test, ModeName, ModelName,
+    PrecisionName, StrategyName,
 };
 pub use evaluate::evaluate;
 pub use folder::RunFolder;

@@ -16,6 +16,7 @@ use super::build;
 use super::config::{Config, StrategyName};
 use super::folder::RunFolder;
 use super::keep::{Checkpoints, Progress, lock};
+use super::loggers;
 use super::summary::{Scores, Summary, stream};
 
 /// A run that came to its end.
@@ -28,8 +29,8 @@ pub struct Finished {
 }
 
 /// Trains as `config` says (resolving it first), evaluating on the whole test stream after every
-/// experience, and leaves a folder with `config.toml`, `metrics.jsonl`, `model.safetensors` and
-/// `report.html`. Everything is checked, and the data read, before the folder is made.
+/// experience, and leaves a folder with `config.toml`, `metrics.jsonl`, `model.safetensors`,
+/// `report.html` and what the loggers write. Everything is checked, and the data read, before the folder is made.
 ///
 /// Checkpoints are written as the configuration says. When `interrupt` is raised, the training stops
 /// after the step it is in; what there is gets written all the same, and [`resume`] goes on from
@@ -141,13 +142,14 @@ impl<'a> Run<'a> {
             metrics,
         );
         builder = builder
+            .evaluator(loggers::evaluator(config, &folder)?)
             .plugin(IterationLog {
                 file: Arc::clone(&checkpoints.metrics),
                 every: config.log_every as u64,
             })
             .keeper(checkpoints.clone());
         if console.shows_progress() {
-            builder = builder.plugin(ProgressBars::default());
+            builder = builder.plugin(ProgressBars::new(Arc::clone(interrupt)));
         }
         Ok(Run {
             config,
@@ -360,6 +362,16 @@ impl<'a> Run<'a> {
             StrategyName::Cumulative => "cumulative training",
             StrategyName::Joint => "joint training",
             StrategyName::Replay => "experience replay",
+            StrategyName::ErAce => "ER-ACE",
+            StrategyName::Mir => "MIR",
+            StrategyName::GDumb => "GDumb",
+            StrategyName::Agem => "A-GEM",
+            StrategyName::Gem => "GEM",
+            StrategyName::Ewc => "EWC",
+            StrategyName::Si => "Synaptic Intelligence",
+            StrategyName::Mas => "MAS",
+            StrategyName::Lwf => "LwF",
+            StrategyName::FromScratch => "training from scratch",
         }
     }
 

@@ -5,11 +5,13 @@
 //! and the backward pass is one loop from the last node to the first.
 
 mod arena;
+mod macs;
 mod masks;
 mod node;
 mod params;
 
 pub(crate) use arena::{Arena, Block, Lent};
+pub use macs::MultiplyAdds;
 pub use masks::MaskId;
 pub(crate) use masks::Masks;
 pub(crate) use node::{Node, Op, Order};
@@ -45,6 +47,8 @@ pub struct Graph<B: Backend> {
     pub(crate) masks: Masks,
     /// Host numbers on their way to the device; kept so that a step does not allocate.
     pub(crate) staging: Vec<B::Elem>,
+    /// Values and gradient of a loss that is computed on the host, kept for the same reason.
+    pub(crate) host: [Vec<f64>; 2],
     pub(crate) groups: Vec<usize>,
     pub(crate) mode: Mode,
     /// The run's generator, as PyTorch's global one: initial weights, shuffles and keys come from it.
@@ -68,6 +72,7 @@ impl<B: Backend> Graph<B> {
             nodes: Vec::new(),
             arena: Arena::new(),
             staging: Vec::new(),
+            host: Default::default(),
             groups: Vec::new(),
             mode: Mode::Eval,
             generator: TorchGenerator::manual_seed(0),

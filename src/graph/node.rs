@@ -59,6 +59,9 @@ pub(crate) enum Op {
         mean: Block,
         inv_std: Block,
         train: bool,
+        /// Added before the ReLU.
+        residual: Option<Var>,
+        relu: bool,
     },
     Relu(Var),
     Tanh(Var),
@@ -97,6 +100,10 @@ pub(crate) enum Op {
         dims: RowLoss,
     },
     Mse(Var, Var),
+    HostLoss {
+        x: Var,
+        slope: Block,
+    },
 }
 
 /// The parameters and running statistics of a batch normalisation.

@@ -5,6 +5,7 @@
 //! the order of numbers at the edge are those of PyTorch's state dict; inside, weights lie as the
 //! kernels want them ([`ParamLayout`]).
 
+mod flat;
 mod momentum;
 mod replace;
 
@@ -58,7 +59,7 @@ impl ParamLayout {
     }
 
     /// For number `i` of PyTorch's order, its place in storage.
-    fn stored_at(&self, i: usize) -> usize {
+    pub(crate) fn stored_at(&self, i: usize) -> usize {
         match *self {
             ParamLayout::Plain(_) => i,
             ParamLayout::Linear { inputs, outputs } => i % inputs * outputs + i / inputs,
@@ -116,6 +117,8 @@ pub(crate) struct Params<B: Backend> {
     grads: B::Buf,
     momentum: B::Buf,
     running: B::Buf,
+    /// Room for other values and running statistics, and for what is added to the gradients.
+    spare: [B::Buf; 2],
     len: usize,
     running_len: usize,
     params: Vec<Param>,
@@ -133,6 +136,7 @@ impl<B: Backend> Params<B> {
             grads: backend.alloc(0)?,
             momentum: backend.alloc(0)?,
             running: backend.alloc(0)?,
+            spare: [backend.alloc(0)?, backend.alloc(0)?],
             len: 0,
             running_len: 0,
             params: Vec::new(),

@@ -2,10 +2,13 @@
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
+use super::bar::bar;
 use crate::Result;
 use crate::training::{Plugin, State};
 
@@ -24,43 +27,45 @@ impl Console {
         }
     }
 
-    /// Whether a progress bar makes sense: somebody looks at a terminal.
+    /// Whether a progress bar makes sense: somebody looks at a terminal, and no pipe to another
+    /// program stands between, whose lines would fall into the bar.
     pub fn shows_progress(&self) -> bool {
-        !self.quiet && std::io::stderr().is_terminal()
+        !self.quiet && std::io::stderr().is_terminal() && std::io::stdout().is_terminal()
     }
 }
 
-/// A bar for each epoch, on standard error: steps a second, the loss, the time left.
-#[derive(Default)]
+/// A bar for each epoch, on standard error: steps a second, the loss, the time left. It vanishes
+/// with the epoch.
 pub struct ProgressBars {
     bar: Option<ProgressBar>,
+    interrupt: Arc<AtomicBool>,
 }
 
 impl ProgressBars {
     /// The loss is refreshed every so many steps; the bar itself redraws at most 20 times a second.
     const EVERY: u64 = 16;
+
+    /// Bars that go away when `interrupt` is raised, before anything else is printed.
+    pub fn new(interrupt: Arc<AtomicBool>) -> Self {
+        ProgressBars {
+            bar: None,
+            interrupt,
+        }
+    }
+
+    fn end(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
 }
 
 impl Plugin for ProgressBars {
     fn before_training_epoch(&mut self, s: &mut State) -> Result<()> {
-        let bar = ProgressBar::new(s.iterations_per_epoch as u64);
-        let style = ProgressStyle::with_template(
-            "{prefix} {bar:30} {pos}/{len}  {per_sec}  loss {msg}  ETA {eta}",
-        )
-        .expect("the template is a constant that parses");
-        bar.set_style(style.with_key(
-            "per_sec",
-            |state: &indicatif::ProgressState, w: &mut dyn std::fmt::Write| {
-                // The writer is a string in memory: it cannot fail.
-                let _ = write!(w, "{:.0} it/s", state.per_sec());
-            },
-        ));
         let experience = s.experience.as_ref().map_or(0, |e| e.current_experience());
-        bar.set_prefix(format!(
-            "experience {experience}, epoch {}/{}",
-            s.clock.train_exp_epochs + 1,
-            s.train_epochs
-        ));
+        let (epoch, epochs) = (s.clock.train_exp_epochs + 1, s.train_epochs);
+        let name = format!("exp {experience}, epoch {epoch}/{epochs}");
+        let bar = bar(name, s.iterations_per_epoch as u64);
         bar.enable_steady_tick(Duration::from_millis(200));
         self.bar = Some(bar);
         Ok(())
@@ -69,17 +74,18 @@ impl Plugin for ProgressBars {
     fn after_training_iteration(&mut self, s: &mut State) -> Result<()> {
         if let Some(bar) = &self.bar {
             if s.clock.train_iterations.is_multiple_of(Self::EVERY) {
-                bar.set_message(format!("{:.4}", s.loss.total));
+                bar.set_message(format!(", loss {:.4}", s.loss.total));
             }
             bar.inc(1);
+        }
+        if self.interrupt.load(Ordering::Relaxed) {
+            self.end();
         }
         Ok(())
     }
 
     fn after_training_epoch(&mut self, _: &mut State) -> Result<()> {
-        if let Some(bar) = self.bar.take() {
-            bar.finish_and_clear();
-        }
+        self.end();
         Ok(())
     }
 }

@@ -77,6 +77,10 @@ impl<M: Backbone> Module for M {
         self.head_mut().adapt(tape, adaptation);
     }
 
+    fn backbone(&self) -> Option<&dyn Backbone> {
+        Some(self)
+    }
+
     fn n_classes(&self) -> Option<usize> {
         self.head().n_classes()
     }

@@ -198,6 +198,15 @@ impl BatchNorm {
     }
 }
 
+impl BatchNorm {
+    /// The ReLU of this layer's output, to which `residual` is added before: one operation with the
+    /// numbers of three.
+    #[track_caller]
+    pub fn forward_relu(&self, tape: &mut Tape, x: Var, residual: Option<Var>) -> Var {
+        tape.batch_norm_relu(x, self.norm, self.frozen, residual)
+    }
+}
+
 impl Module for BatchNorm {
     fn forward(&self, tape: &mut Tape, x: Var) -> Var {
         tape.batch_norm(x, self.norm, self.frozen)

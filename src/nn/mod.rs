@@ -75,7 +75,8 @@ pub trait Module: Send {
 
     /// Makes room for what an experience brings: new classes, a new task. Called between steps,
     /// before each experience that is trained or evaluated (Avalanche's model adaptation), once for
-    /// each of its task labels. Most models do nothing.
+    /// each of its task labels. A second time, with the same classes, task and purpose, must change
+    /// nothing. Most models do nothing.
     fn adapt(&mut self, tape: &mut Tape, adaptation: &Adaptation<'_>) {
         let _ = (tape, adaptation);
     }
@@ -84,6 +85,11 @@ pub trait Module: Send {
     /// nor those of units that are masked. `None` if all do.
     fn active_units(&self, tape: &Tape, task_label: u32) -> Option<Vec<bool>> {
         let _ = (tape, task_label);
+        None
+    }
+
+    /// The model as features and a head, if it is made of them.
+    fn backbone(&self) -> Option<&dyn Backbone> {
         None
     }
 
@@ -109,6 +115,10 @@ impl Module for Box<dyn Module> {
 
     fn active_units(&self, tape: &Tape, task_label: u32) -> Option<Vec<bool>> {
         self.as_ref().active_units(tape, task_label)
+    }
+
+    fn backbone(&self) -> Option<&dyn Backbone> {
+        self.as_ref().backbone()
     }
 
     fn n_classes(&self) -> Option<usize> {

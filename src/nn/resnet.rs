@@ -55,10 +55,8 @@ impl BasicBlock {
 
     pub(super) fn forward(&self, tape: &mut Tape, x: Var) -> Var {
         let y = self.conv1.forward(tape, x);
-        let y = self.bn1.forward(tape, y);
-        let y = tape.relu(y);
+        let y = self.bn1.forward_relu(tape, y, None);
         let y = self.conv2.forward(tape, y);
-        let y = self.bn2.forward(tape, y);
         let x = match &self.shortcut {
             Some((conv, bn)) => {
                 let x = conv.forward(tape, x);
@@ -66,8 +64,7 @@ impl BasicBlock {
             }
             None => x,
         };
-        let y = tape.add(y, x);
-        tape.relu(y)
+        self.bn2.forward_relu(tape, y, Some(x))
     }
 }
 
@@ -143,8 +140,7 @@ impl ResNet18 {
 impl Backbone for ResNet18 {
     fn features(&self, tape: &mut Tape, x: Var) -> Var {
         let x = self.conv1.forward(tape, x);
-        let x = self.bn1.forward(tape, x);
-        let mut x = tape.relu(x);
+        let mut x = self.bn1.forward_relu(tape, x, None);
         for block in &self.blocks {
             x = block.forward(tape, x);
         }

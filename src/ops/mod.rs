@@ -9,6 +9,7 @@ mod batch;
 mod batch_norm;
 mod conv2d;
 mod dropout;
+mod host_loss;
 mod layout;
 mod linear;
 mod mask;
@@ -26,6 +27,7 @@ pub use row_loss::{DerLoss, LossRows};
 
 use crate::backend::Backend;
 use crate::graph::{Graph, Op, Var};
+use batch_norm::Saved;
 
 impl<B: Backend> Graph<B> {
     /// Computes the gradient of `loss` (one number) with respect to every parameter and every input
@@ -42,6 +44,7 @@ impl<B: Backend> Graph<B> {
             match node.op {
                 Op::Input => continue,
                 Op::Weight(id) => self.weight_backward(id, dy),
+                Op::HostLoss { x, slope } => self.host_loss_backward(x, slope, dy),
                 Op::Reshape(x) => self.reshape_backward(x, dy),
                 Op::ToRows(x) => self.rows_backward(x, dy),
                 Op::ToSpatial(x) => self.spatial_backward(x, dy),
@@ -61,8 +64,15 @@ impl<B: Backend> Graph<B> {
                     mean,
                     inv_std,
                     train,
+                    residual,
+                    relu,
                 } => {
-                    self.batch_norm_backward(x, norm, mean, inv_std, train, dy);
+                    let saved = Saved {
+                        mean,
+                        inv_std,
+                        y: relu.then_some(node.value),
+                    };
+                    self.batch_norm_backward(x, norm, residual, saved, train, dy);
                 }
                 Op::Relu(x) => self.relu_backward(x, node.value, dy),
                 Op::Tanh(x) => self.tanh_backward(x, node.value, dy),

@@ -6,6 +6,7 @@
 //! that the network gave them where the method wants logits.
 
 mod buffer;
+mod dataset;
 mod global;
 mod reservoir;
 mod state;

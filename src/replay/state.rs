@@ -56,6 +56,9 @@ enum Layout {
     },
 }
 
+/// A damaged file must not ask for a list of four billion classes.
+const MAX_CLASSES: u32 = 1 << 24;
+
 /// What an item has besides pixels and logits.
 #[derive(Serialize, Deserialize)]
 struct Label {
@@ -179,7 +182,9 @@ fn load_items(from: &Snapshot, table: &TransformTable) -> Result<Vec<Item>> {
         }
     };
     let mut logits = from.f32s("logits")?;
-    if pixels.len() != labels.len()
+    let fits = |label: &Label| label.target < MAX_CLASSES;
+    if !labels.iter().all(fits)
+        || pixels.len() != labels.len()
         || logits.len() != labels.iter().map(|l| l.logits).sum::<usize>()
     {
         return Err(bad());

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use ndarray::ArrayD;
 
-use super::{MaskId, Norm, ParamId, ParamLayout, Tape, array, narrow, wide};
+use super::{MaskId, Norm, ParamId, ParamLayout, Tape, array, narrow};
+use crate::backend::Elem;
 use crate::error::{Error, Result};
 
 impl Tape {
@@ -14,13 +15,10 @@ impl Tape {
     /// If the name is taken or the number of values does not fit.
     #[track_caller]
     pub fn parameter(&mut self, name: &str, layout: ParamLayout, init: &[f32]) -> ParamId {
-        match self {
-            Tape::Cpu(g) => g.parameter(name, layout, init),
-            Tape::Reference(g) => g.parameter(name, layout, &wide(init)),
-        }
+        on!(self, g => g.parameter(name, layout, &Elem::from_f32s(init)))
     }
 
-    /// Adds the parameters and running statistics of a batch normalisation. See [`Graph::norm`].
+    /// Adds the parameters and running statistics of a batch normalisation. See [`Graph::norm`](crate::graph::Graph::norm).
     #[track_caller]
     pub fn norm(&mut self, name: &str, channels: usize, eps: f32, momentum: f32) -> Norm {
         on!(self, g => g.norm(name, channels, eps, momentum))
@@ -38,19 +36,13 @@ impl Tape {
 
     /// The values of a parameter, in PyTorch's shape and order.
     pub fn parameter_value(&self, id: ParamId) -> ArrayD<f32> {
-        let values = match self {
-            Tape::Cpu(g) => g.params.read(&g.backend, id),
-            Tape::Reference(g) => narrow(&g.params.read(&g.backend, id)),
-        };
+        let values = on!(self, g => narrow(&g.params.read(&g.backend, id)));
         array(self.parameter_dims(id), values)
     }
 
     /// The gradient of a parameter in this step, if it has one.
     pub fn parameter_grad(&self, id: ParamId) -> Option<ArrayD<f32>> {
-        let values = match self {
-            Tape::Cpu(g) => g.params.read_grad(&g.backend, id),
-            Tape::Reference(g) => g.params.read_grad(&g.backend, id).map(|x| narrow(&x)),
-        };
+        let values = on!(self, g => g.params.read_grad(&g.backend, id).map(|x| narrow(&x)));
         values.map(|values| array(self.parameter_dims(id), values))
     }
 
@@ -69,14 +61,11 @@ impl Tape {
             )));
         }
         let values: Vec<f32> = value.iter().copied().collect();
-        match self {
-            Tape::Cpu(g) => g.params.write_values(&g.backend, id, &values),
-            Tape::Reference(g) => g.params.write_values(&g.backend, id, &wide(&values)),
-        }
+        on!(self, g => g.params.write_values(&g.backend, id, &Elem::from_f32s(&values)))
     }
 
     /// Gives a parameter another name, layout and values, as when a layer is replaced by another.
-    /// See [`Graph::replace_parameter`].
+    /// See [`Graph::replace_parameter`](crate::graph::Graph::replace_parameter).
     #[track_caller]
     pub fn replace_parameter(
         &mut self,
@@ -85,20 +74,14 @@ impl Tape {
         layout: ParamLayout,
         values: &[f32],
     ) {
-        match self {
-            Tape::Cpu(g) => g.replace_parameter(id, name, layout, values),
-            Tape::Reference(g) => g.replace_parameter(id, name, layout, &wide(values)),
-        }
+        on!(self, g => g.replace_parameter(id, name, layout, &Elem::from_f32s(values)));
     }
 
     /// Grows a parameter: keeps its numbers in their places, and takes those of the new places from
-    /// `fresh`, the values of a newly initialised one. See [`Graph::grow_parameter`].
+    /// `fresh`, the values of a newly initialised one. See [`Graph::grow_parameter`](crate::graph::Graph::grow_parameter).
     #[track_caller]
     pub fn grow_parameter(&mut self, id: ParamId, layout: ParamLayout, fresh: &[f32]) {
-        match self {
-            Tape::Cpu(g) => g.grow_parameter(id, layout, fresh),
-            Tape::Reference(g) => g.grow_parameter(id, layout, &wide(fresh)),
-        }
+        on!(self, g => g.grow_parameter(id, layout, &Elem::from_f32s(fresh)));
     }
 
     /// Gives a parameter another name.
@@ -113,6 +96,11 @@ impl Tape {
     /// Freezes or thaws a parameter (PyTorch's `requires_grad`).
     pub fn set_trainable(&mut self, id: ParamId, trainable: bool) {
         on!(self, g => g.params.set_trainable(id, trainable));
+    }
+
+    /// Whether a parameter is trained.
+    pub fn is_trainable(&self, id: ParamId) -> bool {
+        on!(self, g => g.params.trainable(id))
     }
 
     /// Puts `prefix` in front of the names of everything there is: parameters, running statistics
@@ -161,13 +149,10 @@ impl Tape {
             })
             .collect();
         for id in on!(self, g => g.params.buffer_ids().collect::<Vec<_>>()) {
-            let (name, values) = match self {
-                Tape::Cpu(g) => (g.params.buffer(id).0, g.params.read_running(&g.backend, id)),
-                Tape::Reference(g) => (
-                    g.params.buffer(id).0,
-                    narrow(&g.params.read_running(&g.backend, id)),
-                ),
-            };
+            let (name, values) = on!(self, g => (
+                g.params.buffer(id).0,
+                narrow(&g.params.read_running(&g.backend, id)),
+            ));
             let (mean, var) = values.split_at(values.len() / 2);
             out.push((
                 format!("{name}.running_mean"),
@@ -236,13 +221,10 @@ impl Tape {
                 .get(&format!("{name}.num_batches_tracked"))
                 .and_then(|a| a.first())
                 .map_or(0, |&b| b as u64);
-            match self {
-                Tape::Cpu(g) => g.params.write_running(&g.backend, id, &values, batches),
-                Tape::Reference(g) => {
-                    g.params
-                        .write_running(&g.backend, id, &wide(&values), batches);
-                }
-            }
+            on!(self, g => {
+                let values = Elem::from_f32s(&values);
+                g.params.write_running(&g.backend, id, &values, batches);
+            });
         }
         on!(self, g => for id in g.masks.ids() {
             let units = state[g.masks.name(id)].iter().map(|&unit| unit != 0.0).collect();

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Device, ParamId, Tape, array};
+use super::{Device, ParamId, Tape, array, narrow};
+use crate::backend::Elem;
 use crate::error::{Error, Result};
 use crate::snapshot::{Snapshot, Tensor};
 
@@ -26,6 +27,8 @@ impl Tape {
         match self {
             Tape::Cpu(_) => Device::Cpu,
             Tape::Reference(_) => Device::Reference,
+            #[cfg(feature = "cuda")]
+            Tape::Cuda(g) => Device::Cuda(g.backend.ordinal()),
         }
     }
 
@@ -107,21 +110,13 @@ impl Tape {
 
     /// The momentum of a parameter in PyTorch's order, if it has one yet.
     pub fn momentum(&self, id: ParamId) -> Option<Vec<f32>> {
-        match self {
-            Tape::Cpu(g) => g.params.read_momentum(&g.backend, id),
-            Tape::Reference(g) => (g.params.read_momentum(&g.backend, id))
-                .map(|m| m.iter().map(|&x| x as f32).collect()),
-        }
+        on!(self, g => g.params.read_momentum(&g.backend, id).map(|m| narrow(&m)))
     }
 
     fn set_momentum(&mut self, id: ParamId, values: Option<&[f32]>) -> Result<()> {
-        match self {
-            Tape::Cpu(g) => g.params.write_momentum(&g.backend, id, values),
-            Tape::Reference(g) => {
-                let wide: Option<Vec<f64>> =
-                    values.map(|v| v.iter().map(|&x| f64::from(x)).collect());
-                g.params.write_momentum(&g.backend, id, wide.as_deref())
-            }
-        }
+        on!(self, g => {
+            let values = values.map(Elem::from_f32s);
+            g.params.write_momentum(&g.backend, id, values.as_deref())
+        })
     }
 }

@@ -5,6 +5,7 @@ mod clock;
 mod criterion;
 mod loader;
 mod metric;
+mod passes;
 mod plugin;
 mod rehearsal;
 mod state;

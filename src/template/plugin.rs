@@ -1,6 +1,7 @@
 //! Callbacks.
 
 use super::State;
+use crate::benchmarks::Experience;
 use crate::error::Result;
 use crate::snapshot::Snapshot;
 
@@ -43,11 +44,12 @@ macro_rules! events {
             /// Writes what a resumed run needs to go on as if nothing had happened.
             fn save(&self, out: &mut Snapshot) {}
 
-            /// Takes up what [`save`](Self::save) wrote.
+            /// Takes up what [`save`](Self::save) wrote. `trained` are the experiences trained on so
+            /// far, the running one included.
             ///
             /// # Errors
             /// [`crate::Error::Checkpoint`] if something is missing or of another type.
-            fn load(&mut self, from: &Snapshot) -> Result<()> {
+            fn load(&mut self, from: &Snapshot, trained: &[Experience]) -> Result<()> {
                 Ok(())
             }
         }
@@ -77,7 +79,7 @@ events! {
     before_forward = BeforeForward,
     /// With the logits in `mb_output`; the mini-batch now holds the replay rows.
     after_forward = AfterForward,
-    /// With the loss in `loss_var`, to which a penalty may be added.
+    /// With the loss in `loss_var`, to which a term may be added; see also [`State::add_penalty`].
     before_backward = BeforeBackward,
     /// With the gradients.
     after_backward = AfterBackward,
@@ -89,6 +91,10 @@ events! {
     after_training_iteration = AfterTrainingIteration,
     /// After an epoch.
     after_training_epoch = AfterTrainingEpoch,
+    /// After the last epoch of an experience and its evaluation, before the method looks at the
+    /// model (DER stores its logits): the place to put another model in its place. Avalanche has no
+    /// such point.
+    after_training_epochs = AfterTrainingEpochs,
     /// After an experience; the replay buffer has been updated.
     after_training_exp = AfterTrainingExp,
     /// Once in each call of `train`, after everything else.

@@ -1,6 +1,7 @@
 //! Everything that plugins and methods may look at and change.
 
 use super::loader::Endless;
+use super::passes::Penalty;
 use super::{Clock, Criterion, LoaderOptions, MetricData};
 use crate::benchmarks::Experience;
 use crate::data::{ClassificationDataset, Group, gather_rows};
@@ -28,17 +29,6 @@ pub struct LossTerms {
     pub logits: f32,
     /// `beta` times the cross-entropy of the replayed labels.
     pub replay: f32,
-}
-
-/// Which rows of a mini-batch each term of the loss of Dark Experience Replay is a mean of.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(crate) struct DarkRows {
-    /// The cross-entropy of the current data.
-    pub current: Range<usize>,
-    /// The mean squared error of the stored logits.
-    pub logits: Range<usize>,
-    /// The cross-entropy of the replayed labels.
-    pub labels: Range<usize>,
 }
 
 /// What the model was told of an experience.
@@ -72,7 +62,19 @@ struct Kept {
     last_metrics: BTreeMap<String, MetricData>,
     loss: LossTerms,
     stop: bool,
+    evaluation_requested: bool,
     seen: Vec<Seen>,
+}
+
+/// Which rows of a mini-batch each term of the loss of Dark Experience Replay is a mean of.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct DarkRows {
+    /// The cross-entropy of the current data.
+    pub current: Range<usize>,
+    /// The mean squared error of the stored logits.
+    pub logits: Range<usize>,
+    /// The cross-entropy of the replayed labels.
+    pub labels: Range<usize>,
 }
 
 /// The state of a strategy, under Avalanche's names.
@@ -133,6 +135,8 @@ pub struct State {
     pub(crate) mb_x: Vec<f32>,
     pub(crate) shape: [usize; 3],
     pub(crate) stop: bool,
+    pub(crate) evaluation_requested: bool,
+    pub(super) penalty: Penalty,
     /// The samples of the adapted data set that were put into the mini-batch.
     pub(crate) mb_samples: Vec<u32>,
     /// Sizes of the groups of rows that batch normalisation treats apart; none: all together.
@@ -174,6 +178,8 @@ impl State {
             mb_x: Vec::new(),
             shape: [0; 3],
             stop: false,
+            evaluation_requested: false,
+            penalty: Penalty::default(),
             mb_samples: Vec::new(),
             mb_groups: Vec::new(),
             scratch: Vec::new(),
@@ -193,6 +199,7 @@ impl State {
             last_metrics: self.last_metrics.clone(),
             loss: self.loss,
             stop: self.stop,
+            evaluation_requested: self.evaluation_requested,
             seen: self.seen.clone(),
         };
         out.put("kept", &kept);
@@ -216,6 +223,7 @@ impl State {
         self.last_metrics = kept.last_metrics;
         self.loss = kept.loss;
         self.stop = kept.stop;
+        self.evaluation_requested = kept.evaluation_requested;
         Ok(())
     }
 
@@ -225,6 +233,18 @@ impl State {
     /// it always concerns the current experience only.
     pub fn stop_training(&mut self) {
         self.stop = true;
+    }
+
+    /// Asks for a periodic evaluation at the end of this experience even if its last epoch was
+    /// evaluated, because the model has changed since. Without periodic evaluation it does nothing.
+    pub fn request_evaluation(&mut self) {
+        self.evaluation_requested = true;
+    }
+
+    /// Forgets the momentum of every parameter, as `train(..., reset_optimizer_state=True)` does in
+    /// Avalanche. Otherwise it is carried on from experience to experience.
+    pub fn reset_optimizer_state(&mut self) {
+        self.tape.reset_momentum();
     }
 
     /// The opposite of [`is_training`](Self::is_training).
@@ -251,10 +271,11 @@ impl State {
         self.mb_y.clear();
         self.mb_task_id.clear();
         self.mb_logits_stored.clear();
+        self.mb_logit_widths.clear();
         self.mb_samples.clear();
         self.mb_groups.clear();
-        self.mb_logit_widths.clear();
         self.replay_rows = 0;
+        self.penalty.clear();
         self.mb_output = None;
         self.loss_var = None;
     }
@@ -347,6 +368,15 @@ impl State {
         logits
     }
 
+    /// Puts other numbers in the place of the model's output for the mini-batch, in an evaluation.
+    pub(crate) fn replace_output(&mut self, values: &[f32], width: usize) -> Var {
+        let output = self.tape.input(&[self.mb_y.len(), width], values);
+        self.mb_output = Some(output);
+        self.scratch.clear();
+        self.scratch.extend_from_slice(values);
+        output
+    }
+
     /// Records the criterion over all rows of the mini-batch, and notes it as the current loss.
     pub fn criterion_loss(&mut self, logits: Var) -> Var {
         match &self.criterion {
@@ -374,9 +404,9 @@ impl State {
     /// is the criterion of the current ones alone. A term of weight 0 is not evaluated.
     pub(crate) fn dark_loss(&mut self, logits: Var, rows: &DarkRows, alpha: f32, beta: f32) -> Var {
         let width = self.tape.shape(logits).dim(1);
-        // Of each row only the columns that were stored are compared.
-        let alpha_each =
-            |columns: usize| f64::from(alpha) / (rows.logits.len() * columns).max(1) as f64;
+        // A mean over the rows and over the columns that are compared.
+        let alpha_row = f64::from(alpha) / rows.logits.len().max(1) as f64;
+        let alpha_each = |columns: usize| alpha_row / columns.max(1) as f64;
         let Some(criterion) = &self.criterion else {
             let new_each = 1.0 / rows.current.len().max(1) as f64;
             let beta_each = f64::from(beta) / rows.labels.len().max(1) as f64;
@@ -390,19 +420,15 @@ impl State {
             let each = |range: &Range<usize>, row, weight| {
                 if range.contains(&row) { weight } else { 0.0 }
             };
-            let loss = {
-                let mut compared = targets.compared(width);
-                self.tape.row_loss(logits, &targets, |row| {
-                    let ce =
-                        each(&rows.current, row, new_each) + each(&rows.labels, row, beta_each);
-                    let dark = if rows.logits.contains(&row) {
-                        alpha_each(compared.next().unwrap_or(width))
-                    } else {
-                        0.0
-                    };
-                    (ce, dark)
-                })
-            };
+            let mut compared = targets.compared(width);
+            let loss = self.tape.row_loss(logits, &targets, |row| {
+                let ce = each(&rows.current, row, new_each) + each(&rows.labels, row, beta_each);
+                if !rows.logits.contains(&row) {
+                    return (ce, 0.0);
+                }
+                (ce, alpha_each(compared.next().unwrap_or(width)))
+            });
+            drop(compared);
             self.note_terms(loss);
             return loss;
         };

@@ -16,7 +16,7 @@ type MakeMethod = fn(&mut StrategyBuilder) -> Result<Box<dyn Method>>;
 /// strategies can be compared under the same settings.
 pub struct StrategyBuilder {
     tape: Tape,
-    model: Box<dyn Module>,
+    pub(super) model: Box<dyn Module>,
     sgd: Sgd,
     make: MakeMethod,
     plugins: Vec<Box<dyn Plugin>>,

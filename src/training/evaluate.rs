@@ -66,6 +66,7 @@ impl Strategy {
             self.fire(Event::BeforeEvalIteration)?;
             self.fire(Event::BeforeEvalForward)?;
             let logits = self.state.forward(Mode::Eval);
+            let logits = self.method.eval_output(&mut self.state, logits);
             self.fire(Event::AfterEvalForward)?;
             self.state.criterion_loss(logits);
             self.fire(Event::AfterEvalIteration)?;

@@ -45,6 +45,12 @@ pub trait Method: Send {
         let _ = state;
     }
 
+    /// What an evaluation takes as the model's output for the mini-batch, given the logits.
+    fn eval_output(&mut self, state: &mut State, logits: Var) -> Var {
+        let _ = state;
+        logits
+    }
+
     /// After the last epoch, before the plugins' `after_training_exp`: update the buffer.
     ///
     /// # Errors

@@ -8,14 +8,18 @@
 mod builder;
 mod cumulative;
 mod der;
+mod er_ace;
 mod eval_result;
 mod evaluate;
+mod icarl;
 mod method;
+mod mir;
 mod naive;
 mod paper;
 #[cfg(test)]
 mod paper_tests;
 mod periodic;
+mod plugins;
 mod replay;
 mod resume;
 mod strategy;
@@ -27,11 +31,15 @@ pub use crate::template::{
 pub use builder::StrategyBuilder;
 pub use cumulative::{Cumulative, Joint};
 pub use der::Der;
+pub use er_ace::ErAce;
 pub use eval_result::{EvalResult, ExperienceEval};
+pub use icarl::Icarl;
 pub use method::Method;
+pub use mir::Mir;
 pub use naive::Naive;
 pub use paper::{PaperDer, PaperReplay};
 pub use periodic::PevalMode;
+pub use plugins::*;
 pub use replay::Replay;
 pub use resume::Keeper;
 pub use strategy::{Experiences, Strategy};

@@ -72,9 +72,11 @@ impl PeriodicEval {
         self.epoch_evaluated
     }
 
-    pub fn after_experience(&self, clock: &Clock) -> bool {
+    /// `requested`: somebody has changed the model since the last epoch.
+    pub fn after_experience(&self, clock: &Clock, requested: bool) -> bool {
         match (self.every, self.mode) {
             (None, _) => false,
+            (Some(_), _) if requested => true,
             (Some(0), _) => true,
             (_, PevalMode::Experience) => self.due(PevalMode::Experience, clock.train_exp_counter),
             (_, PevalMode::Epoch | PevalMode::Iteration) => !self.epoch_evaluated,

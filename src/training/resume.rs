@@ -130,7 +130,7 @@ impl Strategy {
         }
         self.method.load(from.at("method"), &self.trained)?;
         for (i, plugin) in self.plugins.iter_mut().enumerate() {
-            plugin.load(from.at(&format!("plugin{i}")))?;
+            plugin.load(from.at(&format!("plugin{i}")), &self.trained)?;
         }
         self.evaluator.load(from.at("evaluator"))?;
         self.periodic.epoch_evaluated = progress.epoch_evaluated;

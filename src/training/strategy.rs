@@ -271,9 +271,11 @@ impl Strategy {
 
     /// Everything after the last epoch of an experience.
     fn finish_experience(&mut self) -> Result<()> {
+        self.fire(Event::AfterTrainingEpochs)?;
         self.method.after_experience(&mut self.state)?;
         self.fire(Event::AfterTrainingExp)?;
-        if self.periodic.after_experience(&self.state.clock) {
+        let requested = std::mem::take(&mut self.state.evaluation_requested);
+        if self.periodic.after_experience(&self.state.clock, requested) {
             self.evaluate_periodically()?;
         }
         self.state.clock.train_exp_counter += 1;
@@ -298,11 +300,12 @@ impl Strategy {
         self.state.loss_var = Some(loss);
         self.fire(Event::BeforeBackward)?;
         let loss = self.state.loss_var.unwrap_or(loss);
-        self.state.loss.total = self.state.tape.item(loss);
+        self.state.loss.total = self.state.tape.item(loss) + self.state.penalty();
         if !self.state.loss.total.is_finite() {
             return Err(self.diverged());
         }
         self.state.tape.backward(loss);
+        self.state.apply_penalty();
         self.fire(Event::AfterBackward)?;
         self.fire(Event::BeforeUpdate)?;
         self.state.optimizer.step(&mut self.state.tape);

@@ -120,7 +120,7 @@ impl<B: Backend> Visitor for Agreement<'_, B> {
 }
 
 /// Runs the whole suite on a backend.
-fn check_backend<B: Backend<Elem = f32>>(make: impl Fn() -> B) {
+pub(super) fn check_backend<B: Backend<Elem = f32>>(make: impl Fn() -> B) {
     let backend = make();
     visit_all(&mut Agreement(&backend));
     random::check(&backend);

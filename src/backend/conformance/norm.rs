@@ -106,7 +106,9 @@ impl Case for BatchNormCase {
         let running: Vec<f64> = lab.noise(2 * c).iter().map(|x| x + 1.5).collect();
         let mut running = lab.given(&running);
 
-        for train in [true, false] {
+        let residual = lab.input_images(images);
+
+        for (train, relu) in [(true, false), (true, true), (false, false), (false, true)] {
             let mut y = lab.output_images(images, Write::Set);
             let saved = if train { statistics } else { c };
             let (mut mean, mut inv_std) =
@@ -119,6 +121,8 @@ impl Case for BatchNormCase {
                 x: x.src(),
                 gamma: gamma.src(),
                 beta: beta.src(),
+                residual: relu.then(|| residual.src()),
+                relu,
             };
             match train {
                 true => lab
@@ -133,14 +137,16 @@ impl Case for BatchNormCase {
             lab.record_scaled("inv_std", &inv_std, 1, stretch);
             lab.record_scaled("running", &running, 1, 1.0 + self.mean);
         }
-        self.backward(lab, true);
-        self.backward(lab, false);
+        for relu in [false, true] {
+            self.backward(lab, true, relu);
+            self.backward(lab, false, relu);
+        }
     }
 }
 
 impl BatchNormCase {
     /// The backward pass for given statistics, so that it is judged by itself.
-    fn backward<B: Backend>(&self, lab: &mut Lab<'_, B>, train: bool) {
+    fn backward<B: Backend>(&self, lab: &mut Lab<'_, B>, train: bool, relu: bool) {
         let (images, c) = (self.images, self.images.c);
         let saved = if train { self.groups.len() * c } else { c };
         let (x, dy) = (lab.input_images(images), lab.input_images(images));
@@ -148,6 +154,9 @@ impl BatchNormCase {
         let inv_std: Vec<f64> = lab.noise(saved).iter().map(|x| x + 1.5).collect();
         let inv_std = lab.given(&inv_std);
         let mut dx = lab.output_images(images, self.wants_dx.unwrap_or(Write::Add));
+        let y = lab.input_images(images);
+        let (also, wanted) = (Write::Add, relu && self.write == Write::Add);
+        let mut dresidual = lab.output_images(images, also);
         let mut dgamma_dbeta = lab.output(2 * c, self.write);
         let args = BatchNormBackward {
             dx: self.wants_dx.map(|write| (dx.dst(), write)),
@@ -157,6 +166,8 @@ impl BatchNormCase {
             gamma: gamma.src(),
             mean: mean.src(),
             inv_std: inv_std.src(),
+            y: relu.then(|| y.src()),
+            dresidual: wanted.then(|| (dresidual.dst(), also)),
         };
         match train {
             true => lab
@@ -165,6 +176,7 @@ impl BatchNormCase {
             false => lab.backend.batch_norm_eval_backward(args, c, self.write),
         }
         lab.record_scaled("dx", &dx, 1, 10.0);
+        lab.record("dresidual", &dresidual, 1);
         lab.record_scaled(
             "dgamma, dbeta",
             &dgamma_dbeta,

@@ -72,6 +72,29 @@ pub(super) fn assert_sums(got: &[f32], sums: &[f64], terms: usize, write: Write,
     }
 }
 
+/// Compares what [`written`] returned with sums: the root of the mean square error is at most
+/// `tolerance` times that of the sums.
+#[track_caller]
+pub(super) fn assert_near(got: &[f32], sums: &[f64], tolerance: f64, write: Write, what: &str) {
+    assert_eq!(got.len(), sums.len(), "{what}");
+    let start = before(got.len(), write);
+    let (mut error, mut size) = (0.0, 0.0);
+    for (i, (&got, &sum)) in got.iter().zip(sums).enumerate() {
+        let want = match write {
+            Write::Set => sum,
+            Write::Add => f64::from(start[i]) + sum,
+        };
+        error += (f64::from(got) - want).powi(2);
+        size += sum.powi(2);
+    }
+    let relative = (error / size).sqrt();
+    // A NaN is never close enough.
+    assert!(
+        relative <= tolerance,
+        "{what}, {write:?}: relative error {relative:e}, allowed {tolerance:e}"
+    );
+}
+
 /// Runs `f` in pools of one and of three threads and returns both results.
 pub(super) fn with_threads<R: Send>(f: impl Fn() -> R + Sync) -> [R; 2] {
     [1, 3].map(|threads| {

@@ -18,12 +18,14 @@
 mod axis;
 mod panels;
 mod weight;
+mod winograd;
 
 use super::BATCH_BLOCK;
-use super::dispatch::{Table, Terms, select};
+use super::dispatch::{Table, select};
 use super::gemm::PARALLEL_FLOPS;
 use super::isa::Tap;
 use super::scratch;
+use super::terms::Terms;
 use super::tiles::TileMut;
 use crate::backend::{SpatialLayout, Write};
 use crate::shape::{Conv, Images};
@@ -82,6 +84,9 @@ pub(super) fn forward(table: &Table, y: &mut [f32], x: &[f32], w: &[f32], conv: 
     if y.is_empty() {
         return;
     }
+    if winograd::pays(conv) {
+        return winograd::convolve(table, y, x, w, conv, false, Write::Set);
+    }
     let panels = Panels::new(table, conv, false);
     let mut run = |w: &[f32]| {
         let pass = Pass {
@@ -125,6 +130,9 @@ pub(super) fn backward_data(
         }
         return;
     }
+    if winograd::pays(conv) {
+        return winograd::convolve(table, dx, dy, w, conv, true, write);
+    }
     let panels = Panels::new(table, conv, true);
     scratch::numbers(panels.len(), |packed| {
         panels.pack(table, packed, w, conv);
@@ -160,6 +168,9 @@ pub(super) fn backward_weight(
             dw.fill(0.0);
         }
         return;
+    }
+    if winograd::pays(conv) {
+        return winograd::weight_gradient(table, dw, x, dy, conv, write);
     }
     weight::gradient(table, dw, x, dy, conv, write);
 }
@@ -197,6 +208,11 @@ fn flops(conv: Conv) -> usize {
     2usize
         .saturating_mul(output.n * output.h * output.w)
         .saturating_mul(conv.weight_len())
+}
+
+/// Whether a convolution is worth several threads.
+fn parallel(conv: Conv) -> bool {
+    flops(conv) >= PARALLEL_FLOPS
 }
 
 /// One sum over places for every pixel of an image.

@@ -4,7 +4,9 @@
 use std::fmt;
 use std::sync::OnceLock;
 
-use super::isa::{self, Blocking, Call, Matrices, Move, Tap, Tile};
+use super::isa::winograd::{Job, Places, Run, Transform};
+use super::isa::{self, Blocking, Call, Matrices, Move, Tile};
+use super::terms::Terms;
 use super::tiles::TileMut;
 use super::widths::{MAX_VECTORS, Widths};
 use crate::backend::Write;
@@ -54,6 +56,46 @@ impl fmt::Display for Isa {
     }
 }
 
+/// A function of plain loops, compiled once for each instruction set and called for the one in use.
+/// Generic parameters go in brackets: `fn map[F: Fn(f32) -> f32](..)`.
+macro_rules! each_isa {
+    (
+        $(#[$doc:meta])*
+        $vis:vis fn $name:ident $([$($generics:tt)*])? ( $($arg:ident: $type:ty),* $(,)? ) $body:block
+    ) => {
+        $(#[$doc])*
+        #[allow(unsafe_code)]
+        $vis fn $name $(<$($generics)*>)? ($($arg: $type),*) {
+            #[inline(always)]
+            fn body $(<$($generics)*>)? ($($arg: $type),*) $body
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f")]
+            fn avx512 $(<$($generics)*>)? ($($arg: $type),*) {
+                body($($arg),*)
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            fn avx2 $(<$($generics)*>)? ($($arg: $type),*) {
+                body($($arg),*)
+            }
+            match $crate::backend::cpu::dispatch::select().isa() {
+                #[cfg(target_arch = "x86_64")]
+                $crate::backend::cpu::Isa::Avx512 => {
+                    // SAFETY: the table in use was chosen because this CPU has its instructions.
+                    unsafe { avx512($($arg),*) }
+                }
+                #[cfg(target_arch = "x86_64")]
+                $crate::backend::cpu::Isa::Avx2 => {
+                    // SAFETY: the table in use was chosen because this CPU has its instructions.
+                    unsafe { avx2($($arg),*) }
+                }
+                _ => body($($arg),*),
+            }
+        }
+    };
+}
+pub(super) use each_isa;
+
 /// The kernels of one instruction set. Whoever holds a `&'static Table` from [`tables`] runs on a
 /// CPU that has the instructions, so its methods are safe.
 pub(crate) struct Table {
@@ -63,61 +105,10 @@ pub(crate) struct Table {
     tiles: [&'static [Tile]; MAX_VECTORS],
     copy: Move,
     transpose: Move,
+    winograd: Run,
     burn: unsafe fn(usize) -> f32,
     burn_vectors: usize,
     blocking: Option<Blocking>,
-}
-
-/// The operands of a sum over groups of terms:
-/// `C[i][j] = Σ_taps Σ_{p < k} A[tap.a + i·a_row + p·a_step] · B[tap.b + p·b_row + j]`.
-///
-/// A matrix product has one tap; a convolution one for each place of its kernel inside the image.
-#[derive(Clone, Copy)]
-pub(crate) struct Terms<'a> {
-    /// Numbers of A.
-    pub a: &'a [f32],
-    /// Numbers of B.
-    pub b: &'a [f32],
-    /// The groups; with none the sum is 0.
-    pub taps: &'a [Tap],
-    /// Terms in each group.
-    pub k: usize,
-    /// Distance between rows of A.
-    pub a_row: usize,
-    /// Distance between terms of A.
-    pub a_step: usize,
-    /// Distance between terms of B.
-    pub b_row: usize,
-}
-
-impl Terms<'_> {
-    /// Panics unless the operands hold every number that `m` rows and `n` columns read.
-    #[track_caller]
-    fn check(&self, m: usize, n: usize) {
-        if self.k == 0 {
-            return;
-        }
-        let reach = |rows: usize, row: usize, step: usize| {
-            let along = (self.k - 1).checked_mul(step)?;
-            (rows - 1).checked_mul(row)?.checked_add(along)
-        };
-        let last_a = self.taps.iter().map(|t| t.a).max();
-        let last_b = self.taps.iter().map(|t| t.b).max();
-        let fits = |last: Option<usize>, reach: Option<usize>, len: usize| match (last, reach) {
-            (None, _) => true,
-            (Some(last), Some(reach)) => last.checked_add(reach).is_some_and(|end| end < len),
-            (Some(_), None) => false,
-        };
-        assert!(
-            fits(last_a, reach(m, self.a_row, self.a_step), self.a.len())
-                && fits(last_b, reach(n, 1, self.b_row), self.b.len()),
-            "a product of {m} x {n} with {} taps of {} terms reads past {} or {} numbers",
-            self.taps.len(),
-            self.k,
-            self.a.len(),
-            self.b.len()
-        );
-    }
 }
 
 impl Table {
@@ -133,6 +124,7 @@ impl Table {
         lanes: usize,
         tiles: [&'static [Tile]; MAX_VECTORS],
         moves: [Move; 2],
+        winograd: Run,
         burn: (unsafe fn(usize) -> f32, usize),
         blocking: Option<Blocking>,
     ) -> Self {
@@ -142,6 +134,7 @@ impl Table {
             tiles,
             copy: moves[0],
             transpose: moves[1],
+            winograd,
             burn: burn.0,
             burn_vectors: burn.1,
             blocking,
@@ -169,7 +162,30 @@ impl Table {
     /// # Panics
     /// If an operand is too short.
     #[track_caller]
-    pub fn product(&self, mut c: TileMut<'_>, terms: &Terms<'_>, write: Write) {
+    pub fn product(&self, c: TileMut<'_>, terms: &Terms<'_>, write: Write) {
+        let widths = self.widths(c.rows(), c.cols());
+        self.product_cut(c, terms, write, &widths);
+    }
+
+    /// How [`product`](Self::product) cuts a destination of `m` rows and `n` columns, for
+    /// [`product_cut`](Self::product_cut).
+    pub fn widths(&self, m: usize, n: usize) -> Widths {
+        let most = self.tiles.map(<[Tile]>::len);
+        Widths::new(most, m, n.div_ceil(self.lanes))
+    }
+
+    /// [`product`](Self::product) of many destinations of one size, whose cut is known.
+    ///
+    /// # Panics
+    /// If an operand is too short.
+    #[track_caller]
+    pub fn product_cut(
+        &self,
+        mut c: TileMut<'_>,
+        terms: &Terms<'_>,
+        write: Write,
+        widths: &Widths,
+    ) {
         let (m, n) = (c.rows(), c.cols());
         if m == 0 || n == 0 {
             return;
@@ -177,15 +193,9 @@ impl Table {
         terms.check(m, n);
         let (c_row, c) = (c.stride(), c.as_mut_ptr());
         let mut vectors = n.div_ceil(self.lanes);
-        // What fits one tile needs no plan.
-        let one = self
-            .tiles
-            .get(vectors - 1)
-            .is_some_and(|tiles| m <= tiles.len());
-        let widths = (!one).then(|| Widths::new(self.tiles.map(<[Tile]>::len), m, vectors));
         let mut j = 0;
         while vectors > 0 {
-            let nv = widths.as_ref().map_or(vectors, |w| w.next(vectors));
+            let nv = widths.next(vectors);
             let tiles = self.tiles[nv - 1];
             let cols = (nv * self.lanes).min(n - j);
             let mut i = 0;
@@ -280,6 +290,44 @@ impl Table {
         unsafe { (self.transpose)(&matrices, rows, cols) }
     }
 
+    /// Does a Winograd transform for the `len` numbers of each place; `write` says how the
+    /// destination is written.
+    ///
+    /// # Panics
+    /// If one of the slices is too short.
+    #[track_caller]
+    pub fn winograd(
+        &self,
+        transform: Transform,
+        (dst, to): (&mut [f32], &Places),
+        (src, from): (&[f32], &Places),
+        len: usize,
+        write: Write,
+    ) {
+        let (side_from, side_to) = transform.sides();
+        let fits = |places: &Places, side: usize, data: &[f32]| {
+            places.rows.end.max(places.cols.end) <= side
+                && places.end(len).is_some_and(|end| end <= data.len())
+        };
+        assert!(
+            fits(from, side_from, src) && fits(to, side_to, dst),
+            "{transform:?} of {len} numbers from {from:?} of {} to {to:?} of {}",
+            src.len(),
+            dst.len()
+        );
+        let job = Job {
+            src: src.as_ptr(),
+            from,
+            dst: dst.as_mut_ptr(),
+            to,
+            len,
+            add: write == Write::Add,
+        };
+        // SAFETY: this CPU has the instructions of its table, and every place that exists lies
+        // inside its slice (asserted), of which the one written is exclusive.
+        unsafe { (self.winograd)(transform, &job) }
+    }
+
     /// Keeps the multipliers busy without touching memory, `rounds` times; returns the floating
     /// point operations that took.
     pub fn burn(&self, rounds: usize) -> f64 {
@@ -344,6 +392,7 @@ fn best(cap: Option<Isa>) -> &'static Table {
 mod tests {
     use super::*;
     use crate::backend::cpu::check;
+    use crate::backend::cpu::isa::Tap;
 
     #[test]
     fn tables_go_from_the_plainest_to_the_fastest() {

@@ -1,5 +1,6 @@
 //! Primitives that compute each number from the numbers at its own place.
 
+use super::dispatch::each_isa;
 use super::parallel::{CHUNK, chunk_rows, for_each_piece};
 use crate::backend::Write;
 
@@ -53,27 +54,30 @@ pub(super) fn put(at: &mut f32, value: f32, write: Write) {
     };
 }
 
-#[inline(always)]
-fn map_body(dst: &mut [f32], src: &[f32], write: Write, f: impl Fn(f32) -> f32) {
+each_isa! {
+fn map_body[F: Fn(f32) -> f32](dst: &mut [f32], src: &[f32], write: Write, f: F) {
     for (d, &s) in dst.iter_mut().zip(src) {
         put(d, f(s), write);
     }
 }
+}
 
-#[inline(always)]
-fn map2_body(dst: &mut [f32], a: &[f32], b: &[f32], write: Write, f: impl Fn(f32, f32) -> f32) {
+each_isa! {
+fn map2_body[F: Fn(f32, f32) -> f32](dst: &mut [f32], a: &[f32], b: &[f32], write: Write, f: F) {
     for ((d, &a), &b) in dst.iter_mut().zip(a).zip(b) {
         put(d, f(a, b), write);
     }
 }
+}
 
-#[inline(always)]
+each_isa! {
 fn add_bias_body(y: &mut [f32], bias: &[f32]) {
     for row in y.chunks_exact_mut(bias.len()) {
         for (y, b) in row.iter_mut().zip(bias) {
             *y += b;
         }
     }
+}
 }
 
 /// `max(x, 0)`, written so that NaN, which is not below 0, passes through.

@@ -7,10 +7,11 @@
 //! Multiplication", 2008). Work is cut over the destination only, never over the terms of a sum, so
 //! the result does not depend on the number of threads.
 
-use super::dispatch::{Table, Terms, select};
+use super::dispatch::{Table, select};
 use super::isa::fallback::{self, Strided};
 use super::isa::{Blocking, Tap};
 use super::scratch;
+use super::terms::Terms;
 use super::tiles::TileMut;
 use crate::backend::{Gemm, Write};
 

@@ -26,6 +26,7 @@ pub mod probe;
 mod reduce;
 mod rows;
 mod scratch;
+mod terms;
 pub(crate) mod tiles;
 mod widths;
 
@@ -67,6 +68,8 @@ fn forward_slices(args: BatchNorm<'_, Buffer>) -> norm::Forward<'_> {
         x: slice(args.x),
         gamma: slice(args.gamma),
         beta: slice(args.beta),
+        residual: args.residual.map(slice),
+        relu: args.relu,
     }
 }
 
@@ -80,6 +83,8 @@ fn backward_slices(args: BatchNormBackward<'_, Buffer>) -> norm_backward::Backwa
         gamma: slice(args.gamma),
         mean: slice(args.mean),
         inv_std: slice(args.inv_std),
+        y: args.y.map(slice),
+        dresidual: args.dresidual.map(|(d, write)| (slice_mut(d), write)),
     }
 }
 

@@ -1,13 +1,19 @@
 //! Batch normalisation over rows x channels.
 //!
-//! Statistics are taken in two passes over each leaf while it is in the nearest cache (mean, then
-//! squares about that mean), and leaves are merged in f64 with the formula of Chan, Golub and LeVeque
-//! ("Updating formulae and a pairwise algorithm for computing sample variances", 1979): a channel
-//! whose mean is far larger than its deviation keeps its digits.
+//! Statistics take one pass: each leaf of rows sums distances to its own first row and their squares,
+//! and leaves are merged in f64 with the formula of Chan, Golub and LeVeque ("Updating formulae and a
+//! pairwise algorithm for computing sample variances", 1979): a channel whose mean is far larger than
+//! its deviation keeps its digits. A second pass writes the result, with residual and ReLU.
+//!
+//! Loops go over a *period* of whole rows at once, at least [`PERIOD`] numbers, with what belongs to
+//! the channels repeated as often: few channels fill vectors as well as many.
 
 use super::BATCH_BLOCK;
-use super::parallel::{chunk_rows, for_each_piece, min_tasks};
-use super::reduce::{PANEL, Runs, add_rows};
+use super::dispatch::each_isa;
+use super::elementwise;
+use super::parallel::min_tasks;
+use super::reduce::Runs;
+use super::scratch;
 use crate::backend::SpatialLayout;
 use crate::shape::Images;
 use rayon::prelude::*;
@@ -22,6 +28,34 @@ pub(super) struct Forward<'a> {
     pub(super) x: &'a [f32],
     pub(super) gamma: &'a [f32],
     pub(super) beta: &'a [f32],
+    pub(super) residual: Option<&'a [f32]>,
+    pub(super) relu: bool,
+}
+
+/// Fewest numbers in a period.
+const PERIOD: usize = 256;
+
+/// Channels merged at a time.
+const MERGED: usize = 16;
+
+/// Numbers in a period of rows of `c` channels.
+pub(super) fn period(c: usize) -> usize {
+    c * PERIOD.div_ceil(c.max(1)).max(1)
+}
+
+/// Repeats the numbers of the channels until `dst`, a period, is full.
+pub(super) fn repeat(dst: &mut [f32], channels: &[f32]) {
+    for dst in dst.chunks_exact_mut(channels.len().max(1)) {
+        dst.copy_from_slice(channels);
+    }
+}
+
+/// Adds up the rows of a period.
+pub(super) fn fold(dst: &mut [f32], period: &[f32]) {
+    dst.fill(0.0);
+    for row in period.chunks_exact(dst.len().max(1)) {
+        dst.iter_mut().zip(row).for_each(|(d, x)| *d += x);
+    }
 }
 
 /// The rows of each group, with its number.
@@ -37,61 +71,48 @@ pub(super) fn group_runs(images: Images, groups: &[usize]) -> impl Iterator<Item
 
 /// `y = (x - mean)·inv_std·gamma + beta` with the statistics of each group.
 pub(super) fn forward(
-    args: Forward<'_>,
+    mut args: Forward<'_>,
     images: Images,
     groups: &[usize],
     eps: f32,
     momentum: f32,
 ) {
-    let (c, x) = (images.c, args.x);
+    let c = images.c;
     for (g, runs) in group_runs(images, groups) {
-        let (mean, inv_std) = (
-            &mut args.mean[g * c..][..c],
-            &mut args.inv_std[g * c..][..c],
-        );
-        let (running_mean, running_var) = args.running.split_at_mut(c);
-        let panels = (
-            mean.par_chunks_mut(PANEL),
-            inv_std.par_chunks_mut(PANEL),
-            running_mean.par_chunks_mut(PANEL),
-            running_var.par_chunks_mut(PANEL),
-        );
-        let panels = panels
-            .into_par_iter()
-            .with_min_len(min_tasks(runs.rows() * c));
-        panels
-            .enumerate()
-            .for_each(|(panel, (mean, inv_std, running_mean, running_var))| {
-                let columns = panel * PANEL..panel * PANEL + mean.len();
-                let moments = moments(&runs, x, c, columns);
-                let n = moments.count;
-                for j in 0..mean.len() {
-                    mean[j] = moments.mean[j] as f32;
-                    inv_std[j] = (moments.squares[j] / n.max(1.0) + f64::from(eps))
-                        .sqrt()
-                        .recip() as f32;
-                    if n > 1.0 {
-                        update(&mut running_mean[j], moments.mean[j], momentum);
-                        update(
-                            &mut running_var[j],
-                            moments.squares[j] / (n - 1.0),
-                            momentum,
-                        );
-                    }
-                }
-            });
-        let (mean, inv_std) = (&*mean, &*inv_std);
-        runs.for_each_mut(args.y, c, &|first, y| {
-            apply_body(
-                y,
-                &x[first * c..][..y.len()],
-                mean,
-                inv_std,
-                args.gamma,
-                args.beta,
-            );
-        });
+        let group = g * c..(g + 1) * c;
+        statistics(&mut args, &runs, group.clone(), eps, momentum);
+        apply(&mut args, &runs, c, group);
     }
+}
+
+/// Mean and `inv_std` of a group, and what it adds to the running statistics.
+fn statistics(args: &mut Forward<'_>, runs: &Runs, group: Range<usize>, eps: f32, momentum: f32) {
+    let (c, n, x) = (group.len(), runs.rows() as f64, args.x);
+    let (mean, inv_std) = (&mut args.mean[group.clone()], &mut args.inv_std[group]);
+    let (running_mean, running_var) = args.running.split_at_mut(c);
+    let leaves = runs.leaves(c);
+    // Of each leaf the first row, the sum of the distances to it and that of their squares.
+    scratch::numbers(leaves * 3 * c, |parts| {
+        let tasks = parts.par_chunks_mut((3 * c).max(1)).enumerate();
+        tasks
+            .with_min_len(min_tasks(runs.rows() * c))
+            .for_each(|(i, part)| leaf_sums(part, runs.leaf(i, c), x, c));
+        let counts = |i| runs.leaf(i, c).map(|rows| rows.len()).sum::<usize>() as f64;
+        for start in (0..c).step_by(MERGED) {
+            let columns = start..c.min(start + MERGED);
+            let parts = parts.chunks_exact(3 * c).enumerate();
+            let moments = merge(parts.map(|(i, part)| (counts(i), part)), columns.clone(), c);
+            for (j, (centre, squares)) in columns.zip(moments) {
+                mean[j] = centre as f32;
+                let variance = squares / n.max(1.0);
+                inv_std[j] = (variance + f64::from(eps)).sqrt().recip() as f32;
+                if n > 1.0 {
+                    update(&mut running_mean[j], centre, momentum);
+                    update(&mut running_var[j], squares / (n - 1.0), momentum);
+                }
+            }
+        }
+    });
 }
 
 /// `running = (1 - momentum)·running + momentum·batch`
@@ -100,119 +121,118 @@ fn update(running: &mut f32, batch: f64, momentum: f32) {
     *running = ((1.0 - momentum) * f64::from(*running) + momentum * batch) as f32;
 }
 
-/// `y = (x - mean)·inv_std·gamma + beta`
-#[inline(always)]
-fn apply_body(
-    y: &mut [f32],
-    x: &[f32],
-    mean: &[f32],
-    inv_std: &[f32],
-    gamma: &[f32],
-    beta: &[f32],
-) {
-    let c = gamma.len();
-    let (mean, inv_std, beta) = (&mean[..c], &inv_std[..c], &beta[..c]);
-    for (y, x) in y.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
-        for j in 0..c {
-            y[j] = (x[j] - mean[j]) * (inv_std[j] * gamma[j]) + beta[j];
+/// The first row of a leaf, the sums of the distances to it and of their squares.
+fn leaf_sums(part: &mut [f32], rows: impl Iterator<Item = Range<usize>>, x: &[f32], c: usize) {
+    let period = period(c);
+    let mut rows = rows.peekable();
+    let first = rows.peek().map_or(0, |rows| rows.start);
+    part[..c].copy_from_slice(&x[first * c..][..c]);
+    scratch::numbers(3 * period, |sums| {
+        let (shift, sums) = sums.split_at_mut(period);
+        sums.fill(0.0);
+        let (rest, squares) = sums.split_at_mut(period);
+        repeat(shift, &part[..c]);
+        for rows in rows {
+            let x = &x[rows.start * c..rows.end * c];
+            add_distances(rest, squares, shift, x);
         }
-    }
+        fold(&mut part[c..2 * c], rest);
+        fold(&mut part[2 * c..], squares);
+    });
 }
 
-/// The statistics of some rows of a panel.
-struct Moments {
-    /// How many rows.
-    count: f64,
-    /// Their mean.
-    mean: [f64; PANEL],
-    /// The sum of the squares of their distances to the mean.
-    squares: [f64; PANEL],
-}
-
-fn moments(runs: &Runs, x: &[f32], c: usize, columns: Range<usize>) -> Moments {
-    let width = columns.len();
-    let rows_of = |i| {
-        let rows: Range<usize> = runs.get(i);
-        &x[rows.start * c..rows.end * c]
-    };
-    let leaf = |part: Range<usize>| {
-        let count: usize = part.clone().map(|i| runs.get(i).len()).sum();
-        let scale = 1.0 / count.max(1) as f32;
-        let mut centre = [0.0; PANEL];
-        for i in part.clone() {
-            add_rows(&mut centre[..width], rows_of(i), c, columns.clone());
-        }
-        centre = centre.map(|sum| sum * scale);
-        // The first pass rounds the mean; `rest` is what the distances to it still add up to.
-        let (mut rest, mut squares) = ([0.0; PANEL], [0.0; PANEL]);
-        for i in part {
-            let (rest, squares) = (&mut rest[..width], &mut squares[..width]);
-            add_distances(
-                rest,
-                squares,
-                &centre[..width],
-                rows_of(i),
-                c,
-                columns.clone(),
-            );
-        }
-        let count = count.max(1) as f64;
-        let rest = rest.map(f64::from);
-        Moments {
-            count,
-            mean: std::array::from_fn(|j| f64::from(centre[j]) + rest[j] / count),
-            squares: std::array::from_fn(|j| {
-                (f64::from(squares[j]) - rest[j] * rest[j] / count).max(0.0)
-            }),
-        }
-    };
-    runs.reduce(PANEL, &leaf, &merge)
-}
-
-/// `rest += x - centre`, `squares += (x - centre)²` over some columns of every row of `x`.
-#[inline(always)]
-fn add_distances(
-    rest: &mut [f32],
-    squares: &mut [f32],
-    centre: &[f32],
-    x: &[f32],
-    cols: usize,
-    columns: Range<usize>,
-) {
-    let width = columns.len();
-    let (rest, squares, centre) = (&mut rest[..width], &mut squares[..width], &centre[..width]);
-    for row in x.chunks_exact(cols) {
-        let row = &row[columns.clone()][..width];
-        for j in 0..width {
-            let d = row[j] - centre[j];
+each_isa! {
+/// `rest += x - shift`, `squares += (x - shift)²`, period by period.
+fn add_distances(rest: &mut [f32], squares: &mut [f32], shift: &[f32], x: &[f32]) {
+    for x in x.chunks(shift.len()) {
+        let n = x.len();
+        let (shift, rest, squares) = (&shift[..n], &mut rest[..n], &mut squares[..n]);
+        for j in 0..n {
+            let d = x[j] - shift[j];
             rest[j] += d;
             squares[j] += d * d;
         }
     }
 }
+}
 
-fn merge(a: Moments, b: Moments) -> Moments {
-    let count = a.count + b.count;
-    let delta = |j: usize| b.mean[j] - a.mean[j];
-    Moments {
-        count,
-        mean: std::array::from_fn(|j| a.mean[j] + delta(j) * b.count / count),
-        squares: std::array::from_fn(|j| {
-            a.squares[j] + b.squares[j] + delta(j) * delta(j) * a.count * b.count / count
-        }),
+/// Mean and sum of the squares of the distances to it, from those of all leaves in order.
+fn merge<'a>(
+    leaves: impl Iterator<Item = (f64, &'a [f32])>,
+    columns: Range<usize>,
+    c: usize,
+) -> [(f64, f64); MERGED] {
+    let mut moments = [(0.0, 0.0); MERGED];
+    let mut count = 0.0;
+    for (n, leaf) in leaves {
+        let total = count + n;
+        for (j, (mean, squares)) in columns.clone().zip(&mut moments) {
+            let [first, rest, of_squares] = [leaf[j], leaf[c + j], leaf[2 * c + j]].map(f64::from);
+            let delta = first + rest / n - *mean;
+            *mean += delta * n / total;
+            *squares += (of_squares - rest * rest / n).max(0.0) + delta * delta * count * n / total;
+        }
+        count = total;
+    }
+    moments
+}
+
+/// Writes the output for the statistics of `group`.
+fn apply(args: &mut Forward<'_>, runs: &Runs, c: usize, group: Range<usize>) {
+    let period = period(c);
+    let (x, residual, relu) = (args.x, args.residual, args.relu);
+    scratch::numbers(3 * period, |channels| {
+        let (mean, rest) = channels.split_at_mut(period);
+        let (scale, beta) = rest.split_at_mut(period);
+        repeat(mean, &args.mean[group.clone()]);
+        repeat(scale, &args.inv_std[group]);
+        for row in scale.chunks_exact_mut(c.max(1)) {
+            row.iter_mut().zip(args.gamma).for_each(|(s, g)| *s *= g);
+        }
+        repeat(beta, args.beta);
+        let channels = [&*mean, &*scale, &*beta];
+        runs.for_each_mut([&mut *args.y], c, &|first, _, [y]| {
+            let x = &x[first * c..][..y.len()];
+            let residual = residual.map(|r| &r[first * c..][..y.len()]);
+            finish(y, x, residual, relu, channels);
+        });
+    });
+}
+
+each_isa! {
+/// `y = (x - mean)·scale + beta`, plus the residual, through a ReLU if so wanted.
+fn finish(y: &mut [f32], x: &[f32], residual: Option<&[f32]>, relu: bool, channels: [&[f32]; 3]) {
+    let [mean, scale, beta] = channels;
+    let period = mean.len();
+    for (i, (y, x)) in y.chunks_mut(period).zip(x.chunks(period)).enumerate() {
+        affine(y, x, mean, scale, beta);
+        if let Some(residual) = residual {
+            y.iter_mut().zip(&residual[i * period..]).for_each(|(y, r)| *y += r);
+        }
+        if relu {
+            y.iter_mut().for_each(|y| *y = elementwise::relu(*y));
+        }
+    }
+}
+}
+
+/// `y = (x - mean)·scale + beta`
+#[inline(always)]
+fn affine(y: &mut [f32], x: &[f32], mean: &[f32], scale: &[f32], beta: &[f32]) {
+    let n = y.len();
+    let (x, mean, scale, beta) = (&x[..n], &mean[..n], &scale[..n], &beta[..n]);
+    for j in 0..n {
+        y[j] = (x[j] - mean[j]) * scale[j] + beta[j];
     }
 }
 
 /// `y = (x - mean)·inv_std·gamma + beta` with the running statistics.
-pub(super) fn eval(args: Forward<'_>, c: usize, eps: f32) {
+pub(super) fn eval(mut args: Forward<'_>, c: usize, eps: f32) {
     let (running_mean, running_var) = args.running.split_at(c);
     args.mean[..c].copy_from_slice(running_mean);
     for (inv_std, &var) in args.inv_std.iter_mut().zip(running_var) {
         *inv_std = (f64::from(var) + f64::from(eps)).sqrt().recip() as f32;
     }
-    let work = args.y.len();
-    for_each_piece(args.y, chunk_rows(c) * c, work, |first, y| {
-        let x = &args.x[first..][..y.len()];
-        apply_body(y, x, args.mean, args.inv_std, args.gamma, args.beta);
-    });
+    let rows = Runs::contiguous(args.y.len() / c.max(1));
+    apply(&mut args, &rows, c, 0..c);
 }

@@ -1,9 +1,12 @@
-//! The backward pass of batch normalisation: two sums over each group, then one pass that writes.
+//! The backward pass of batch normalisation: one pass for two sums over each group, one that writes.
+//! Where the forward pass ended in a ReLU, both look at its output to know what came through.
 
-use super::elementwise::put;
-use super::norm::group_runs;
+use super::dispatch::each_isa;
+use super::elementwise::{put, relu_backward};
+use super::norm::{fold, group_runs, period, repeat};
 use super::parallel::min_tasks;
-use super::reduce::{PANEL, Runs, add_panels};
+use super::reduce::Runs;
+use super::scratch;
 use crate::backend::Write;
 use crate::shape::Images;
 use rayon::prelude::*;
@@ -18,173 +21,193 @@ pub(super) struct Backward<'a> {
     pub(super) gamma: &'a [f32],
     pub(super) mean: &'a [f32],
     pub(super) inv_std: &'a [f32],
+    pub(super) y: Option<&'a [f32]>,
+    pub(super) dresidual: Option<(&'a mut [f32], Write)>,
 }
-
-/// Channels whose sums are held at a time, on the stack: more than any model in use has.
-const CHANNELS: usize = 512;
 
 /// With `n` rows in the group and `h = (x - mean)·inv_std`:
 /// `dx = gamma·inv_std·(dy - Σdy/n - h·Σ(dy·h)/n)`, `dgamma = Σ dy·h`, `dbeta = Σ dy`.
 pub(super) fn backward(args: Backward<'_>, images: Images, groups: &[usize], write: Write) {
-    let runs = || group_runs(images, groups);
-    backward_groups(args, images.c, &runs, write, |sum, n| sum / n);
+    let runs = group_runs(images, groups);
+    backward_groups(args, images.c, runs, write, |sum, n| sum / n);
 }
 
 /// `dx = gamma·inv_std·dy`, `dgamma = Σ dy·(x - mean)·inv_std`, `dbeta = Σ dy`: as [`backward`], but
 /// the statistics do not move with `x`, so their two terms are 0.
 pub(super) fn eval_backward(args: Backward<'_>, c: usize, write: Write) {
     let rows = args.x.len() / c.max(1);
-    let runs = || std::iter::once((0, Runs::contiguous(rows)));
-    backward_groups(args, c, &runs, write, |_, _| 0.0);
+    let runs = std::iter::once((0, Runs::contiguous(rows)));
+    backward_groups(args, c, runs, write, |_, _| 0.0);
 }
 
 /// The backward pass over groups of rows; `share(sum, rows)` is what each row of a group takes of a
 /// sum over the group.
-fn backward_groups<I: Iterator<Item = (usize, Runs)>>(
-    args: Backward<'_>,
+fn backward_groups(
+    mut args: Backward<'_>,
     c: usize,
-    groups: &dyn Fn() -> I,
-    write: Write,
+    groups: impl Iterator<Item = (usize, Runs)>,
+    mut write: Write,
     share: impl Fn(f64, f64) -> f64,
 ) {
-    let Backward {
-        mut dx,
-        dgamma_dbeta,
-        x,
-        dy,
-        gamma,
-        mean,
-        inv_std,
-    } = args;
-    for start in (0..c).step_by(CHANNELS) {
-        let width = CHANNELS.min(c - start);
-        let mut totals = [[0.0; CHANNELS]; 2];
-        for (g, runs) in groups().filter(|(_, runs)| runs.rows() > 0) {
-            let at = g * c + start;
-            let (mean, inv_std) = (&mean[at..][..width], &inv_std[at..][..width]);
-            let mut sums = [[0.0; CHANNELS]; 2];
-            add_sums(&mut sums, &runs, x, dy, c, start, mean);
-            let mut factors = [[0.0; CHANNELS]; 3];
-            for j in 0..width {
-                let (sum, dot) = (sums[0][j], sums[1][j] * f64::from(inv_std[j]));
-                totals[0][j] += dot;
-                totals[1][j] += sum;
-                let n = runs.rows() as f64;
-                factors[0][j] = gamma[start + j] * inv_std[j];
-                factors[1][j] = share(sum, n) as f32;
-                factors[2][j] = (share(dot, n) * f64::from(inv_std[j])) as f32;
+    let period = period(c);
+    for (g, runs) in groups.filter(|(_, runs)| runs.rows() > 0) {
+        let group = g * c..(g + 1) * c;
+        scratch::numbers(4 * period, |channels| {
+            let (mean, factors) = channels.split_at_mut(period);
+            repeat(mean, &args.mean[group.clone()]);
+            let (dgamma, dbeta) = args.dgamma_dbeta.split_at_mut(c);
+            let leaves = runs.leaves(c);
+            scratch::numbers(leaves * 2 * c, |parts| {
+                let (x, dy, y, mean) = (args.x, args.dy, args.y, &*mean);
+                let tasks = parts.par_chunks_mut((2 * c).max(1)).enumerate();
+                tasks
+                    .with_min_len(min_tasks(runs.rows() * c))
+                    .for_each(|(i, part)| leaf_sums(part, runs.leaf(i, c), [x, dy], y, mean, c));
+                for j in 0..c {
+                    let total = |from: usize| -> f64 {
+                        let leaves = parts.chunks_exact(2 * c);
+                        leaves.map(|part| f64::from(part[from + j])).sum()
+                    };
+                    let (n, inv_std) = (runs.rows() as f64, args.inv_std[group.start + j]);
+                    let (sum, dot) = (total(0), total(c) * f64::from(inv_std));
+                    put(&mut dgamma[j], dot as f32, write);
+                    put(&mut dbeta[j], sum as f32, write);
+                    factors[j] = args.gamma[j] * inv_std;
+                    factors[period + j] = share(sum, n) as f32;
+                    factors[2 * period + j] = (share(dot, n) * f64::from(inv_std)) as f32;
+                }
+            });
+            write = Write::Add;
+            for factor in factors.chunks_exact_mut(period) {
+                let (channels, rest) = factor.split_at_mut(c);
+                repeat(rest, channels);
             }
-            if let Some((dx, write)) = &mut dx {
-                let write = *write;
-                runs.for_each_mut(dx, c, &|first, dx| {
-                    let (x, dy) = (&x[first * c..][..dx.len()], &dy[first * c..][..dx.len()]);
-                    let rows = x.chunks_exact(c).zip(dy.chunks_exact(c));
-                    for (dx, (x, dy)) in dx.chunks_exact_mut(c).zip(rows) {
-                        let columns = start..start + width;
-                        let (x, dy) = (&x[columns.clone()], &dy[columns.clone()]);
-                        dx_body(&mut dx[columns], x, dy, mean, &factors, write);
-                    }
-                });
-            }
-        }
-        for (half, totals) in dgamma_dbeta.chunks_exact_mut(c).zip(totals) {
-            for (d, total) in half[start..].iter_mut().zip(&totals[..width]) {
-                put(d, *total as f32, write);
-            }
-        }
+            apply(&mut args, &runs, c, mean, factors);
+        });
+    }
+    if write == Write::Set {
+        // There was not a single row.
+        args.dgamma_dbeta.fill(0.0);
     }
 }
 
-/// `sums = [Σ dy, Σ dy·(x - mean)]` over a group, for the channels from `start` that `mean` covers.
-fn add_sums(
-    sums: &mut [[f64; CHANNELS]; 2],
-    runs: &Runs,
-    x: &[f32],
-    dy: &[f32],
-    c: usize,
+/// What the ReLU, if `y` is its output, lets through of `dy`, which belongs to `y` from `start` on;
+/// `memory` may be used for it.
+#[inline(always)]
+fn before_relu<'a>(
+    memory: &'a mut [f32],
+    dy: &'a [f32],
+    y: Option<&[f32]>,
     start: usize,
+) -> &'a [f32] {
+    let Some(y) = y else { return dy };
+    let n = dy.len();
+    let (memory, y) = (&mut memory[..n], &y[start..start + n]);
+    for j in 0..n {
+        memory[j] = relu_backward(y[j], dy[j]);
+    }
+    memory
+}
+
+/// `[Σ dy, Σ dy·(x - mean)]` over a leaf.
+fn leaf_sums(
+    part: &mut [f32],
+    rows: impl Iterator<Item = Range<usize>>,
+    [x, dy]: [&[f32]; 2],
+    y: Option<&[f32]>,
     mean: &[f32],
+    c: usize,
 ) {
-    let [sum, dot] = sums;
-    let width = mean.len();
-    let panels = (
-        sum[..width].par_chunks_mut(PANEL),
-        dot[..width].par_chunks_mut(PANEL),
-    );
-    let panels = panels
-        .into_par_iter()
-        .with_min_len(min_tasks(runs.rows() * c));
-    panels.enumerate().for_each(|(panel, (sum, dot))| {
-        let width = sum.len();
-        let columns = start + panel * PANEL..start + panel * PANEL + width;
-        let mean = &mean[panel * PANEL..][..width];
-        let leaf = |part: Range<usize>| {
-            let (mut sum, mut dot) = ([0.0; PANEL], [0.0; PANEL]);
-            for rows in part.map(|i| runs.get(i)) {
-                let places = rows.start * c..rows.end * c;
-                let (sum, dot) = (&mut sum[..width], &mut dot[..width]);
-                dots_body(
-                    sum,
-                    dot,
-                    mean,
-                    &x[places.clone()],
-                    &dy[places],
-                    c,
-                    columns.clone(),
-                );
-            }
-            (sum.map(f64::from), dot.map(f64::from))
-        };
-        let merge = |a: ([f64; PANEL], _), b: ([f64; PANEL], _)| {
-            (add_panels(a.0, b.0), add_panels(a.1, b.1))
-        };
-        let sums = runs.reduce(2 * PANEL, &leaf, &merge);
-        sum.copy_from_slice(&sums.0[..width]);
-        dot.copy_from_slice(&sums.1[..width]);
+    let period = mean.len();
+    scratch::numbers(3 * period, |memory| {
+        let (memory, sums) = memory.split_at_mut(period);
+        sums.fill(0.0);
+        let (sum, dot) = sums.split_at_mut(period);
+        for rows in rows {
+            let places = rows.start * c..rows.end * c;
+            let y = y.map(|y| &y[places.clone()]);
+            add_dots([sum, dot, memory], &x[places.clone()], &dy[places], y, mean);
+        }
+        let (to_sum, to_dot) = part.split_at_mut(c);
+        fold(to_sum, sum);
+        fold(to_dot, dot);
     });
 }
 
-/// `sum += dy`, `dot += dy·(x - mean)` over some columns of every row.
-#[inline(always)]
-fn dots_body(
-    sum: &mut [f32],
-    dot: &mut [f32],
-    mean: &[f32],
-    x: &[f32],
-    dy: &[f32],
-    cols: usize,
-    columns: Range<usize>,
-) {
-    let width = columns.len();
-    let (sum, dot, mean) = (&mut sum[..width], &mut dot[..width], &mean[..width]);
-    for (x, dy) in x.chunks_exact(cols).zip(dy.chunks_exact(cols)) {
-        let (x, dy) = (&x[columns.clone()][..width], &dy[columns.clone()][..width]);
-        for j in 0..width {
+each_isa! {
+/// `sum += dy`, `dot += dy·(x - mean)`, period by period.
+fn add_dots(sums: [&mut [f32]; 3], x: &[f32], dy: &[f32], y: Option<&[f32]>, mean: &[f32]) {
+    let [sum, dot, memory] = sums;
+    let period = mean.len();
+    for (i, (x, dy)) in x.chunks(period).zip(dy.chunks(period)).enumerate() {
+        let dy = before_relu(memory, dy, y, i * period);
+        let n = x.len();
+        let (dy, mean) = (&dy[..n], &mean[..n]);
+        let (sum, dot) = (&mut sum[..n], &mut dot[..n]);
+        for j in 0..n {
             sum[j] += dy[j];
             dot[j] += dy[j] * (x[j] - mean[j]);
         }
     }
 }
+}
 
-/// One row of `dx = f0·(dy - f1 - (x - mean)·f2)`.
-#[inline(always)]
-fn dx_body(
-    dx: &mut [f32],
-    x: &[f32],
-    dy: &[f32],
-    mean: &[f32],
-    factors: &[[f32; CHANNELS]; 3],
-    write: Write,
+/// Writes the gradients of the input and of the residual.
+fn apply(args: &mut Backward<'_>, runs: &Runs, c: usize, mean: &[f32], factors: &[f32]) {
+    let period = mean.len();
+    let (x, dy, y) = (args.x, args.dy, args.y);
+    let parts = [&mut args.dx, &mut args.dresidual];
+    let writes = parts
+        .each_ref()
+        .map(|d| d.as_ref().map(|(_, write)| *write));
+    if writes == [None; 2] {
+        return;
+    }
+    let parts = parts.map(|d| d.as_mut().map_or(&mut [] as &mut [f32], |(d, _)| d));
+    runs.for_each_mut(parts, c, &|first, rows, [dx, dresidual]| {
+        let places = first * c..(first + rows) * c;
+        let y = y.map(|y| &y[places.clone()]);
+        let sources = [&x[places.clone()], &dy[places], mean, factors];
+        scratch::numbers(period, |memory| {
+            write_rows([dx, dresidual, memory], writes, sources, y);
+        });
+    });
+}
+
+each_isa! {
+/// Some rows of [`apply`], period by period.
+fn write_rows(
+    to: [&mut [f32]; 3],
+    writes: [Option<Write>; 2],
+    sources: [&[f32]; 4],
+    y: Option<&[f32]>,
 ) {
-    let width = dx.len().min(CHANNELS);
-    let [f0, f1, f2] = factors;
-    let (f0, f1, f2) = (&f0[..width], &f1[..width], &f2[..width]);
-    let (dx, x, dy, mean) = (&mut dx[..width], &x[..width], &dy[..width], &mean[..width]);
-    for j in 0..width {
-        put(
-            &mut dx[j],
-            f0[j] * (dy[j] - f1[j] - (x[j] - mean[j]) * f2[j]),
-            write,
-        );
+    let ([dx, dresidual, memory], [x, dy, mean, factors]) = (to, sources);
+    let period = mean.len();
+    for (i, (x, dy)) in x.chunks(period).zip(dy.chunks(period)).enumerate() {
+        let (start, end) = (i * period, i * period + x.len());
+        let dy = before_relu(memory, dy, y, start);
+        if let Some(write) = writes[0] {
+            gradient(&mut dx[start..end], x, dy, mean, factors, write);
+        }
+        if let Some(write) = writes[1] {
+            let dresidual = &mut dresidual[start..end];
+            dresidual.iter_mut().zip(dy).for_each(|(d, &g)| put(d, g, write));
+        }
+    }
+}
+}
+
+/// `dx = f0·(dy - f1 - (x - mean)·f2)`
+#[inline(always)]
+fn gradient(dx: &mut [f32], x: &[f32], dy: &[f32], mean: &[f32], factors: &[f32], write: Write) {
+    let (n, period) = (dx.len(), mean.len());
+    let (x, dy, mean) = (&x[..n], &dy[..n], &mean[..n]);
+    let (f0, rest) = factors.split_at(period);
+    let (f1, f2) = rest.split_at(period);
+    let (f0, f1, f2) = (&f0[..n], &f1[..n], &f2[..n]);
+    for j in 0..n {
+        let d = f0[j] * (dy[j] - f1[j] - (x[j] - mean[j]) * f2[j]);
+        put(&mut dx[j], d, write);
     }
 }

@@ -1,5 +1,6 @@
 //! Stochastic gradient descent in one pass over the flat parameters.
 
+use super::dispatch::each_isa;
 use super::parallel::{CHUNK, min_tasks};
 use crate::backend::SgdStep;
 use rayon::prelude::*;
@@ -12,25 +13,26 @@ pub(super) fn sgd(values: &mut [f32], grads: &[f32], momentum: &mut [f32], step:
         .zip(grads.par_chunks(CHUNK))
         .with_min_len(min_len);
     if step.momentum == 0.0 {
-        chunks.for_each(|(values, grads)| plain_body(values, grads, step));
+        chunks.for_each(|(values, grads)| plain(values, grads, step));
     } else {
         let chunks = chunks.zip(momentum.par_chunks_mut(CHUNK));
         chunks.for_each(|((values, grads), momentum)| {
-            momentum_body(values, grads, momentum, step);
+            with_momentum(values, grads, momentum, step);
         });
     }
 }
 
+each_isa! {
 /// `p -= lr·(g + weight_decay·p)`
-#[inline(always)]
-fn plain_body(values: &mut [f32], grads: &[f32], step: SgdStep) {
+fn plain(values: &mut [f32], grads: &[f32], step: SgdStep) {
     for (p, &g) in values.iter_mut().zip(grads) {
         *p -= step.lr * decayed(g, *p, step);
     }
 }
+}
 
-#[inline(always)]
-fn momentum_body(values: &mut [f32], grads: &[f32], momentum: &mut [f32], step: SgdStep) {
+each_isa! {
+fn with_momentum(values: &mut [f32], grads: &[f32], momentum: &mut [f32], step: SgdStep) {
     let averaged = 1.0 - step.dampening;
     for ((p, &g), v) in values.iter_mut().zip(grads).zip(momentum) {
         let d = decayed(g, *p, step);
@@ -46,6 +48,7 @@ fn momentum_body(values: &mut [f32], grads: &[f32], momentum: &mut [f32], step: 
                 *v
             };
     }
+}
 }
 
 /// The gradient with its L2 penalty. Without one the weight is not looked at, as in PyTorch.

@@ -2,6 +2,7 @@
 //! each tap is one run of `samples x channels` numbers.
 
 use super::BATCH_BLOCK;
+use super::dispatch::each_isa;
 use super::parallel::{for_each_piece, min_tasks};
 use crate::backend::{SpatialLayout, Write};
 use crate::shape::{Images, Pool, Window};
@@ -53,12 +54,13 @@ pub(super) fn max(y: &mut [f32], x: &[f32], pool: Pool) {
     });
 }
 
+each_isa! {
 /// `y = max(y, x)`; a NaN wins and stays.
-#[inline(always)]
 fn max_body(y: &mut [f32], x: &[f32]) {
     for (y, &x) in y.iter_mut().zip(x) {
         *y = if x > *y || x.is_nan() { x } else { *y };
     }
+}
 }
 
 /// `y = Σ over the window / divisor`
@@ -134,14 +136,15 @@ fn max_backward_window(
     }
 }
 
+each_isa! {
 /// Where `x` is the largest value `y` of its window, `dx` takes what is left of the gradient.
-#[inline(always)]
 fn deliver_body(dx: &mut [f32], left: &mut [f32], x: &[f32], y: &[f32]) {
     for (((dx, left), &x), &y) in dx.iter_mut().zip(left).zip(x).zip(y) {
         let takes = x == y || x.is_nan();
         *dx += if takes { *left } else { 0.0 };
         *left = if takes { 0.0 } else { *left };
     }
+}
 }
 
 /// Each `dy / divisor` goes to every input of its window.
@@ -169,12 +172,13 @@ pub(super) fn avg_backward(dx: &mut [f32], dy: &[f32], pool: Pool, write: Write)
     });
 }
 
+each_isa! {
 /// `dx += dy / divisor`
-#[inline(always)]
 fn share_body(dx: &mut [f32], dy: &[f32], divisor: f32) {
     for (dx, dy) in dx.iter_mut().zip(dy) {
         *dx += dy / divisor;
     }
+}
 }
 
 /// The windows that cover position `at` of an axis of `len` positions.

@@ -35,6 +35,18 @@ impl Kernels {
         gemm::gemm_with(self.0, c, a, b, dims, write);
     }
 
+    /// `C = A·B` of square matrices with `size` rows.
+    pub fn product(self, c: &mut [f32], a: &[f32], b: &[f32], size: usize) {
+        let dims = Gemm {
+            m: size,
+            n: size,
+            k: size,
+            a_transposed: false,
+            b_transposed: false,
+        };
+        self.gemm(c, a, b, dims, Write::Set);
+    }
+
     /// `y = x * w`
     pub fn conv2d(self, y: &mut [f32], x: &[f32], w: &[f32], conv: Conv) {
         conv::forward(self.0, y, x, w, conv);

@@ -16,6 +16,10 @@ pub(super) const PANEL: usize = 32;
 /// million, and a panel of a leaf (16 KiB) stays in the nearest cache for a second pass.
 const LEAF_ROWS: usize = 128;
 
+/// Numbers in a leaf of a sum over whole rows: 128 KiB, so that what is kept of each
+/// is little beside it.
+const LEAF: usize = 1 << 15;
+
 /// Rows of a tensor as runs of consecutive rows, in rising order. The samples of a group are one run
 /// in each pixel of each block that they reach into.
 pub(super) struct Runs {
@@ -85,40 +89,74 @@ impl Runs {
         tree(0..self.count(), leaf_runs, parallel_runs, leaf, merge)
     }
 
-    /// Calls `f(first row, its numbers and those of the rows after it in the run)` for every run;
-    /// `dst` is the whole tensor, of `cols` columns.
-    pub(super) fn for_each_mut(
+    /// Some of the runs, those that follow on one another taken together.
+    fn stretches(&self, runs: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+        let mut rest = runs.map(|i| self.get(i)).peekable();
+        std::iter::from_fn(move || {
+            let mut rows = rest.next()?;
+            while let Some(next) = rest.next_if(|next| next.start == rows.end) {
+                rows.end = next.end;
+            }
+            Some(rows)
+        })
+    }
+
+    /// The leaves of a sum over rows of `cols` numbers: each some runs, about [`LEAF`] numbers.
+    pub(super) fn leaves(&self, cols: usize) -> usize {
+        self.count().div_ceil(self.leaf_runs(cols))
+    }
+
+    fn leaf_runs(&self, cols: usize) -> usize {
+        (LEAF / (self.layout.block * cols).max(1)).max(1)
+    }
+
+    /// The rows of leaf `i`.
+    pub(super) fn leaf(&self, i: usize, cols: usize) -> impl Iterator<Item = Range<usize>> {
+        let runs = self.leaf_runs(cols);
+        self.stretches(i * runs..((i + 1) * runs).min(self.count()))
+    }
+
+    /// Calls `f(first row, the numbers of each tensor from there on)` for stretches of rows. Each of
+    /// `dst` is a whole tensor of `cols` columns, or empty.
+    pub(super) fn for_each_mut<const N: usize>(
         &self,
-        dst: &mut [f32],
+        dst: [&mut [f32]; N],
         cols: usize,
-        f: &(impl Fn(usize, &mut [f32]) + Sync),
+        f: &(impl Fn(usize, usize, [&mut [f32]; N]) + Sync),
     ) {
         self.split(0..self.count(), dst, 0, cols, f);
     }
 
     /// As [`for_each_mut`](Self::for_each_mut) for some of the runs; `dst` begins at row `first`.
-    fn split(
+    fn split<const N: usize>(
         &self,
         runs: Range<usize>,
-        dst: &mut [f32],
+        mut dst: [&mut [f32]; N],
         first: usize,
         cols: usize,
-        f: &(impl Fn(usize, &mut [f32]) + Sync),
+        f: &(impl Fn(usize, usize, [&mut [f32]; N]) + Sync),
     ) {
         if runs.len() > 1 && runs.len() * self.layout.block * cols >= PARALLEL_MIN {
             let mid = runs.start + runs.len() / 2;
             let row = self.get(mid).start;
-            let (left, right) = dst.split_at_mut((row - first) * cols);
+            let mut right: [&mut [f32]; N] = std::array::from_fn(|_| &mut [] as &mut [f32]);
+            for (left, right) in dst.iter_mut().zip(&mut right) {
+                let whole = std::mem::take(left);
+                let cut = ((row - first) * cols).min(whole.len());
+                (*left, *right) = whole.split_at_mut(cut);
+            }
             rayon::join(
-                || self.split(runs.start..mid, left, first, cols, f),
+                || self.split(runs.start..mid, dst, first, cols, f),
                 || self.split(mid..runs.end, right, row, cols, f),
             );
         } else {
-            for rows in runs.map(|i| self.get(i)) {
-                f(
-                    rows.start,
-                    &mut dst[(rows.start - first) * cols..][..rows.len() * cols],
-                );
+            for rows in self.stretches(runs) {
+                let (start, len) = ((rows.start - first) * cols, rows.len() * cols);
+                let parts = dst.each_mut().map(|dst| match dst.is_empty() {
+                    true => &mut [],
+                    false => &mut dst[start..][..len],
+                });
+                f(rows.start, rows.len(), parts);
             }
         }
     }

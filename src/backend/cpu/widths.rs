@@ -4,7 +4,7 @@
 pub(super) const MAX_VECTORS: usize = 4;
 
 /// How to cut a row of vectors into register tiles so that a given number of rows is done soonest.
-pub(super) struct Widths {
+pub(crate) struct Widths {
     /// The first cut for so many vectors.
     first: [u8; Widths::EXACT + 1],
     /// The cut with the least time for each vector, for longer rows.
@@ -18,9 +18,19 @@ impl Widths {
     /// The plan for `rows` rows of `vectors`, when a tile of `v + 1` vectors has at most `most[v]`
     /// rows (0: there is no such tile).
     pub fn new(most: [usize; MAX_VECTORS], rows: usize, vectors: usize) -> Self {
+        if (most.get(vectors.wrapping_sub(1))).is_some_and(|&most| rows <= most) {
+            // What fits one tile needs no plan.
+            let mut first = [1; Self::EXACT + 1];
+            first[vectors] = vectors as u8;
+            return Widths {
+                first,
+                steady: vectors,
+            };
+        }
         let mut cost = [u64::MAX; MAX_VECTORS + 1];
         let mut steady = 1;
-        for (v, most) in (1..).zip(most).filter(|&(_, most)| most > 0) {
+        let exist = (1..).zip(most).filter(|&(_, most)| most > 0);
+        for (v, most) in exist.take(vectors) {
             cost[v] = tile_cost(rows, v, most);
             if cost[v] * (steady as u64) < cost[steady] * v as u64 {
                 steady = v;
@@ -53,10 +63,12 @@ impl Widths {
 /// Half cycles for one term of `rows` rows of `v` vectors when a tile has at most `most` rows: two
 /// multiply-adds or two loads a cycle, and four cycles before a sum can be added to again.
 fn tile_cost(rows: usize, v: usize, most: usize) -> u64 {
-    let tiles = rows.div_ceil(most);
+    // Narrow divisions are several times faster.
+    let (rows, v, most) = (rows as u32, v as u32, most as u32);
+    let tiles = rows.div_ceil(most).max(1);
     let (low, taller) = (rows / tiles, rows % tiles);
-    let one = |r: usize| (r * v).max(r + v).max(8);
-    ((tiles - taller) * one(low) + taller * one(low + 1)) as u64
+    let one = |r: u32| u64::from((r * v).max(r + v).max(8));
+    u64::from(tiles - taller) * one(low) + u64::from(taller) * one(low + 1)
 }
 
 #[cfg(test)]

@@ -15,6 +15,21 @@ fn group_rows(images: Images, groups: &[usize]) -> Vec<Range<usize>> {
     bounds.collect()
 }
 
+/// What is done with each output: the residual is added, and a ReLU applied.
+fn finish<'a, E: Elem>(residual: Option<&'a [E]>, relu: bool) -> impl Fn(usize, f64) -> f64 + 'a {
+    move |at, y| {
+        let y = y + residual.map_or(0.0, |residual| residual[at].to_f64());
+        if relu && y < 0.0 { 0.0 } else { y }
+    }
+}
+
+/// `dy` where the output `y` of the ReLU, if there was one, is above 0.
+fn before_relu<E: Elem>(dy: &[E], y: Option<&[E]>) -> Vec<E> {
+    let passes = |at: usize| y.is_none_or(|y| y[at].to_f64() > 0.0);
+    let gradient = |(at, &dy): (usize, &E)| if passes(at) { dy } else { E::default() };
+    dy.iter().enumerate().map(gradient).collect()
+}
+
 /// `y = (x - mean)·inv_std·gamma + beta` with the statistics of each group.
 pub(super) fn forward<E: Elem>(
     args: BatchNorm<'_, Vec<E>>,
@@ -26,6 +41,7 @@ pub(super) fn forward<E: Elem>(
     let c = images.c;
     let (x, gamma, beta) = (slice(args.x), slice(args.gamma), slice(args.beta));
     let (y, running) = (slice_mut(args.y), slice_mut(args.running));
+    let finish = finish(args.residual.map(slice), args.relu);
     let (means, inv_stds) = (slice_mut(args.mean), slice_mut(args.inv_std));
     let (eps, momentum) = (f64::from(eps), f64::from(momentum));
     for (g, rows) in group_rows(images, groups).into_iter().enumerate() {
@@ -39,7 +55,8 @@ pub(super) fn forward<E: Elem>(
             inv_stds[g * c + j] = E::from_f64(inv_std);
             for row in rows.clone() {
                 let normal = (value(row) - mean) * inv_std;
-                y[row * c + j] = E::from_f64(normal * gamma[j].to_f64() + beta[j].to_f64());
+                let out = normal * gamma[j].to_f64() + beta[j].to_f64();
+                y[row * c + j] = E::from_f64(finish(row * c + j, out));
             }
             if rows.len() > 1 {
                 for (at, batch) in [(j, mean), (c + j, squares / (count - 1.0))] {
@@ -60,8 +77,14 @@ pub(super) fn backward<E: Elem>(
     write: Write,
 ) {
     let c = images.c;
-    let (x, dy, gamma) = (slice(args.x), slice(args.dy), slice(args.gamma));
+    let (x, gamma) = (slice(args.x), slice(args.gamma));
     let (means, inv_stds) = (slice(args.mean), slice(args.inv_std));
+    let dy = before_relu(slice(args.dy), args.y.map(slice));
+    if let Some((dresidual, write)) = args.dresidual {
+        for (d, g) in slice_mut(dresidual).iter_mut().zip(&dy) {
+            put(d, g.to_f64(), write);
+        }
+    }
     let mut dx = args.dx.map(|(dx, write)| (slice_mut(dx), write));
     let dparams = slice_mut(args.dgamma_dbeta);
     for j in 0..c {
@@ -94,6 +117,7 @@ pub(super) fn backward<E: Elem>(
 pub(super) fn eval<E: Elem>(args: BatchNorm<'_, Vec<E>>, c: usize, eps: f32) {
     let (x, gamma, beta) = (slice(args.x), slice(args.gamma), slice(args.beta));
     let (y, running) = (slice_mut(args.y), slice_mut(args.running));
+    let finish = finish(args.residual.map(slice), args.relu);
     let (means, inv_stds) = (slice_mut(args.mean), slice_mut(args.inv_std));
     for j in 0..c {
         let mean = running[j].to_f64();
@@ -102,15 +126,22 @@ pub(super) fn eval<E: Elem>(args: BatchNorm<'_, Vec<E>>, c: usize, eps: f32) {
         inv_stds[j] = E::from_f64(inv_std);
         for at in (j..x.len()).step_by(c) {
             let normal = (x[at].to_f64() - mean) * inv_std;
-            y[at] = E::from_f64(normal * gamma[j].to_f64() + beta[j].to_f64());
+            let out = normal * gamma[j].to_f64() + beta[j].to_f64();
+            y[at] = E::from_f64(finish(at, out));
         }
     }
 }
 
 /// `dx = gamma·inv_std·dy`, `dgamma = Σ dy·(x - mean)·inv_std`, `dbeta = Σ dy`.
 pub(super) fn eval_backward<E: Elem>(args: BatchNormBackward<'_, Vec<E>>, c: usize, write: Write) {
-    let (x, dy, gamma) = (slice(args.x), slice(args.dy), slice(args.gamma));
+    let (x, gamma) = (slice(args.x), slice(args.gamma));
     let (means, inv_stds) = (slice(args.mean), slice(args.inv_std));
+    let dy = before_relu(slice(args.dy), args.y.map(slice));
+    if let Some((dresidual, write)) = args.dresidual {
+        for (d, g) in slice_mut(dresidual).iter_mut().zip(&dy) {
+            put(d, g.to_f64(), write);
+        }
+    }
     let mut dx = args.dx.map(|(dx, write)| (slice_mut(dx), write));
     let dparams = slice_mut(args.dgamma_dbeta);
     for j in 0..c {

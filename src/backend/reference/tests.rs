@@ -157,6 +157,8 @@ fn batch_norm_keeps_groups_apart() {
         x: src(&x),
         gamma: src(&gamma),
         beta: src(&beta),
+        residual: None,
+        relu: false,
     };
     // A group of two, of one (no variance: beta, and no update), and of one more.
     ORACLE.batch_norm(args, images, &[2, 1, 1], 3.0, 0.5);

@@ -101,6 +101,26 @@ choice! {
         Joint = "joint",
         /// Experience replay (ER): stored samples with their labels only.
         Replay = "replay",
+        /// Replay in which current classes compete among themselves only.
+        ErAce = "er-ace",
+        /// Replay of what the current mini-batch would harm most.
+        Mir = "mir",
+        /// Training from the initial weights on a class-balanced buffer alone.
+        GDumb = "gdumb",
+        /// Gradients that harm no earlier experience's memory on average.
+        Agem = "agem",
+        /// Gradients that harm no earlier experience's memory.
+        Gem = "gem",
+        /// Elastic Weight Consolidation.
+        Ewc = "ewc",
+        /// Synaptic Intelligence.
+        Si = "si",
+        /// Memory Aware Synapses.
+        Mas = "mas",
+        /// Learning without Forgetting.
+        Lwf = "lwf",
+        /// Starting from the initial weights with each experience.
+        FromScratch = "from-scratch",
     }
 }
 
@@ -149,6 +169,32 @@ choice! {
         MtSimpleCnn = "mt-simple-cnn",
         /// The slim ResNet-18 with a head for each task.
         MtSlimResNet18 = "mt-slim-resnet18",
+    }
+}
+
+choice! {
+    /// What a run writes besides `metrics.jsonl`.
+    LoggerName {
+        /// Avalanche's CSV files, and one with every number.
+        Csv = "csv",
+        /// Events for TensorBoard.
+        TensorBoard = "tensorboard",
+        /// Avalanche's text log.
+        Text = "text",
+        /// No more.
+        Nothing = "none",
+    }
+}
+
+choice! {
+    /// How matrix products and convolutions multiply.
+    PrecisionName {
+        /// In f32.
+        F32 = "f32",
+        /// Factors rounded to TF32, on the GPU's tensor cores.
+        Tf32 = "tf32",
+        /// Factors rounded to bfloat16, on the GPU's tensor cores.
+        Bf16 = "bf16",
     }
 }
 

@@ -36,6 +36,7 @@ fn impossible_values_name_their_option() {
         ("train-epochs = 0", "--train-epochs"),
         ("n-experiences = 0", "--n-experiences"),
         ("log-every = 0", "--log-every"),
+        ("loggers = [\"none\", \"csv\"]", "--loggers"),
         ("lr = nan", "--lr"),
         ("lr = inf", "--lr"),
         ("lr = 0.0", "--lr"),

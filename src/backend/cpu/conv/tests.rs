@@ -1,6 +1,6 @@
 use super::panels::SMALL_WEIGHT;
 use super::*;
-use crate::backend::cpu::check::{assert_sums, noise, tables, with_threads, written};
+use crate::backend::cpu::check::{assert_near, assert_sums, noise, tables, with_threads, written};
 
 fn geometry(
     n: usize,
@@ -58,8 +58,27 @@ fn products(conv: Conv, mut f: impl FnMut(usize, usize, usize)) {
     }
 }
 
-/// Compares all three passes of every table with the definition.
+type Backward = fn(&Table, &mut [f32], &[f32], &[f32], Conv, Write);
+
+/// A table's forward pass, gradient of the input and gradient of the weight.
+struct Passes {
+    forward: fn(&Table, &mut [f32], &[f32], &[f32], Conv),
+    data: Backward,
+    weight: Backward,
+}
+
+/// Compares all three passes of every table with the definition: number by number, or if Winograd's
+/// transforms are in between by the root of the mean square.
 fn check_all(conv: Conv) {
+    let passes = Passes {
+        forward,
+        data: backward_data,
+        weight: backward_weight,
+    };
+    check_passes(conv, &passes, winograd::pays(conv));
+}
+
+fn check_passes(conv: Conv, passes: &Passes, transformed: bool) {
     let (nx, nw, ny) = (conv.input.len(), conv.weight_len(), conv.output().len());
     let (x, w, dy) = (noise(1, nx), noise(2, nw), noise(3, ny));
     let (mut y, mut dx, mut dw) = (vec![0.0; ny], vec![0.0; nx], vec![0.0; nw]);
@@ -69,28 +88,87 @@ fn check_all(conv: Conv) {
         dx[ix] += product(dy[iy], w[iw]);
         dw[iw] += product(x[ix], dy[iy]);
     });
+    let assert = |got: &[f32], sums: &[f64], terms: usize, write: Write, what: &str| {
+        if transformed {
+            assert_near(got, sums, WINOGRAD_ERROR, write, what);
+        } else {
+            assert_sums(got, sums, terms, write, what);
+        }
+    };
     let places = conv.kernel[0] * conv.kernel[1];
     for table in tables() {
         let what = |pass: &str| format!("{} {pass} {conv:?}", table.isa());
-        let got = written(ny, Write::Set, |y| forward(table, y, &x, &w, conv));
-        assert_sums(
-            &got,
-            &y,
-            places * conv.input.c,
-            Write::Set,
-            &what("forward"),
-        );
+        let got = written(ny, Write::Set, |y| {
+            (passes.forward)(table, y, &x, &w, conv);
+        });
+        let terms = places * conv.input.c;
+        assert(&got, &y, terms, Write::Set, &what("forward"));
         for write in [Write::Set, Write::Add] {
             let got = written(nx, write, |dx| {
-                backward_data(table, dx, &dy, &w, conv, write)
+                (passes.data)(table, dx, &dy, &w, conv, write)
             });
-            assert_sums(&got, &dx, places * conv.out_c, write, &what("data"));
+            let terms = places * conv.out_c;
+            assert(&got, &dx, terms, write, &what("data"));
             let got = written(nw, write, |dw| {
-                backward_weight(table, dw, &x, &dy, conv, write)
+                (passes.weight)(table, dw, &x, &dy, conv, write);
             });
             let terms = conv.output().n * conv.output().pixels();
-            assert_sums(&got, &dw, terms, write, &what("weight"));
+            assert(&got, &dw, terms, write, &what("weight"));
         }
+    }
+}
+
+/// The error that Winograd's transforms may make, relative to the root of the mean square of the
+/// result.
+const WINOGRAD_ERROR: f64 = 5e-6;
+
+#[test]
+fn winograd_of_every_geometry() {
+    let passes = Passes {
+        forward: |table, y, x, w, conv| {
+            winograd::convolve(table, y, x, w, conv, false, Write::Set);
+        },
+        data: |table, dx, dy, w, conv, write| {
+            winograd::convolve(table, dx, dy, w, conv, true, write);
+        },
+        weight: winograd::weight_gradient,
+    };
+    for n in [1, 3, 20, 34] {
+        for (c, size, padding) in [
+            ([1, 1], [1, 1], [1, 1]),
+            ([5, 18], [4, 4], [1, 1]),
+            ([33, 7], [5, 7], [0, 0]),
+            ([16, 40], [3, 13], [0, 2]),
+            ([40, 16], [9, 2], [2, 1]),
+            ([64, 70], [8, 8], [1, 1]),
+        ] {
+            let conv = geometry(n, c, size, [3, 3], [1, 1], padding);
+            check_passes(conv, &passes, true);
+        }
+    }
+}
+
+#[test]
+fn winograd_is_taken_where_it_saves_enough() {
+    let same = |n, c: usize, size: usize| geometry(n, [c; 2], [size; 2], [3, 3], [1, 1], [1, 1]);
+    for conv in [
+        same(32, 64, 32),
+        same(20, 20, 32),
+        same(20, 80, 8),
+        same(96, 512, 4),
+    ] {
+        assert!(winograd::pays(conv), "{conv:?}");
+    }
+    let strided = geometry(32, [64, 64], [32, 32], [3, 3], [2, 2], [1, 1]);
+    let larger = geometry(32, [64, 64], [32, 32], [5, 5], [1, 1], [2, 2]);
+    for conv in [
+        same(1, 64, 4),
+        same(32, 3, 32),
+        same(0, 64, 32),
+        strided,
+        larger,
+    ] {
+        assert!(!winograd::pays(conv), "{conv:?}");
     }
 }
 

@@ -3,10 +3,11 @@
 
 use super::{axis, flops};
 use crate::backend::cpu::BATCH_BLOCK;
-use crate::backend::cpu::dispatch::{Table, Terms};
+use crate::backend::cpu::dispatch::Table;
 use crate::backend::cpu::gemm::PARALLEL_FLOPS;
 use crate::backend::cpu::isa::Tap;
 use crate::backend::cpu::scratch;
+use crate::backend::cpu::terms::Terms;
 use crate::backend::cpu::tiles::TileMut;
 use crate::backend::{SpatialLayout, Write};
 use crate::shape::{Conv, Images};

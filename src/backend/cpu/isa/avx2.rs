@@ -5,6 +5,7 @@ use std::arch::x86_64::*;
 
 use super::super::dispatch::{Isa, Table};
 use super::kernel::{self, Vector};
+use super::winograd::{self, Job, Transform};
 use super::{Blocking, Call, Matrices, Tile};
 
 /// `LANES` ones and as many zeros: a window onto it is a mask.
@@ -16,7 +17,7 @@ unsafe impl Vector for __m256 {
     type Mask = __m256i;
     #[inline(always)]
     unsafe fn mask(lanes: usize) -> __m256i {
-        // SAFETY: with `1 <= lanes <= 8` the window lies inside the array.
+        // SAFETY: with `lanes <= 8` the window lies inside the array.
         unsafe { _mm256_loadu_si256(WINDOW.as_ptr().add(8 - lanes).cast()) }
     }
     #[inline(always)]
@@ -86,6 +87,12 @@ unsafe fn transpose(m: &Matrices, rows: usize, cols: usize) {
 }
 
 #[target_feature(enable = "avx2,fma")]
+unsafe fn winograd(transform: Transform, job: &Job<'_>) {
+    // SAFETY: the instruction set is enabled here; the addresses are the caller's.
+    unsafe { winograd::run::<__m256>(transform, job) }
+}
+
+#[target_feature(enable = "avx2,fma")]
 unsafe fn burn(rounds: usize) -> f32 {
     // SAFETY: the instruction set is enabled here; there are no addresses.
     unsafe { kernel::burn::<__m256, 12>(rounds) }
@@ -113,6 +120,7 @@ pub(crate) static TABLE: Table = {
             8,
             [&ONE, &TWO, &THREE, &[]],
             [copy, transpose],
+            winograd,
             (burn, 12),
             Some(blocking),
         )

@@ -5,6 +5,7 @@ use std::arch::x86_64::*;
 
 use super::super::dispatch::{Isa, Table};
 use super::kernel::{self, Vector};
+use super::winograd::{self, Job, Transform};
 use super::{Blocking, Call, Matrices, Tile};
 
 /// The first `lanes` bits, `0 ..= 16`.
@@ -143,6 +144,12 @@ unsafe fn transpose(m: &Matrices, rows: usize, cols: usize) {
 }
 
 #[target_feature(enable = "avx512f")]
+unsafe fn winograd(transform: Transform, job: &Job<'_>) {
+    // SAFETY: the instruction set is enabled here; the addresses are the caller's.
+    unsafe { winograd::run::<__m512>(transform, job) }
+}
+
+#[target_feature(enable = "avx512f")]
 unsafe fn burn(rounds: usize) -> f32 {
     // SAFETY: the instruction set is enabled here; there are no addresses.
     unsafe { kernel::burn::<__m512, 16>(rounds) }
@@ -171,6 +178,7 @@ pub(crate) static TABLE: Table = {
             16,
             [&ONE, &TWO, &THREE, &FOUR],
             [copy, transpose],
+            winograd,
             (burn, 16),
             Some(blocking),
         )

@@ -26,7 +26,7 @@ pub(super) unsafe trait Vector: Copy {
     const LANES: usize;
     /// What selects the first lanes of a vector.
     type Mask: Copy;
-    /// The mask of the first `lanes` lanes, `1 ..= LANES`.
+    /// The mask of the first `lanes` lanes, `0 ..= LANES`.
     unsafe fn mask(lanes: usize) -> Self::Mask;
     /// All zero.
     unsafe fn zero() -> Self;

@@ -15,6 +15,7 @@ pub(super) mod avx512;
 pub(super) mod fallback;
 mod kernel;
 pub(super) mod portable;
+pub(super) mod winograd;
 
 /// Where one group of terms starts: offsets into the two operands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

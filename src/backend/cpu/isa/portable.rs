@@ -4,6 +4,7 @@
 
 use super::super::dispatch::{Isa, Table};
 use super::kernel::{self, Vector};
+use super::winograd::{self, Job, Transform};
 use super::{Call, Matrices, Tile};
 
 // SAFETY: uses no special instructions.
@@ -76,6 +77,11 @@ unsafe fn transpose(m: &Matrices, rows: usize, cols: usize) {
     unsafe { kernel::transpose(m, rows, cols) }
 }
 
+unsafe fn winograd(transform: Transform, job: &Job<'_>) {
+    // SAFETY: no special instructions; the addresses are the caller's.
+    unsafe { winograd::run::<[f32; 4]>(transform, job) }
+}
+
 unsafe fn burn(rounds: usize) -> f32 {
     // SAFETY: no special instructions, no addresses.
     unsafe { kernel::burn::<[f32; 4], 8>(rounds) }
@@ -96,6 +102,7 @@ pub(crate) static TABLE: Table = {
             4,
             [&ONE, &TWO, &[], &[]],
             [copy, transpose],
+            winograd,
             (burn, 8),
             None,
         )

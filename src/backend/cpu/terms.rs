@@ -1,0 +1,55 @@
+//! The operands of a product.
+
+use super::isa::Tap;
+
+/// The operands of a sum over groups of terms:
+/// `C[i][j] = Σ_taps Σ_{p < k} A[tap.a + i·a_row + p·a_step] · B[tap.b + p·b_row + j]`.
+///
+/// A matrix product has one tap; a convolution one for each place of its kernel inside the image.
+#[derive(Clone, Copy)]
+pub(crate) struct Terms<'a> {
+    /// Numbers of A.
+    pub a: &'a [f32],
+    /// Numbers of B.
+    pub b: &'a [f32],
+    /// The groups; with none the sum is 0.
+    pub taps: &'a [Tap],
+    /// Terms in each group.
+    pub k: usize,
+    /// Distance between rows of A.
+    pub a_row: usize,
+    /// Distance between terms of A.
+    pub a_step: usize,
+    /// Distance between terms of B.
+    pub b_row: usize,
+}
+
+impl Terms<'_> {
+    /// Panics unless the operands hold every number that `m` rows and `n` columns read.
+    #[track_caller]
+    pub(super) fn check(&self, m: usize, n: usize) {
+        if self.k == 0 {
+            return;
+        }
+        let reach = |rows: usize, row: usize, step: usize| {
+            let along = (self.k - 1).checked_mul(step)?;
+            (rows - 1).checked_mul(row)?.checked_add(along)
+        };
+        let last_a = self.taps.iter().map(|t| t.a).max();
+        let last_b = self.taps.iter().map(|t| t.b).max();
+        let fits = |last: Option<usize>, reach: Option<usize>, len: usize| match (last, reach) {
+            (None, _) => true,
+            (Some(last), Some(reach)) => last.checked_add(reach).is_some_and(|end| end < len),
+            (Some(_), None) => false,
+        };
+        assert!(
+            fits(last_a, reach(m, self.a_row, self.a_step), self.a.len())
+                && fits(last_b, reach(n, 1, self.b_row), self.b.len()),
+            "a product of {m} x {n} with {} taps of {} terms reads past {} or {} numbers",
+            self.taps.len(),
+            self.k,
+            self.a.len(),
+            self.b.len()
+        );
+    }
+}

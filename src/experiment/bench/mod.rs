@@ -1,0 +1,152 @@
+//! The speed of this machine, in short: `unforget bench`.
+//!
+//! Each figure stands beside the most that the same threads can do, which is measured in the same
+//! process: multiply-adds in registers, without touching memory.
+
+mod clock;
+mod product;
+mod step;
+
+pub use clock::{Timing, time};
+pub use product::peak;
+pub use step::{Step, WORKLOADS, Workload};
+
+use crate::error::{Error, Result};
+use crate::tape::Tape;
+use serde::Serialize;
+use std::time::Duration;
+
+/// What `unforget bench` measures when it is not told what.
+pub const NAMES: [&str; 9] = [
+    "gemm-f32-1024",
+    "gemm-high-1024",
+    "gemm-bf16-1024",
+    "mlp-10+10",
+    "mlp-3x128",
+    "slim-resnet18-10+10",
+    "resnet18-3x32-f32",
+    "resnet18-3x32-high",
+    "resnet18-3x32-bf16",
+];
+
+/// Precisions that a name may ask for and that this version does not compute in.
+const LACKING: [&str; 2] = ["high", "bf16"];
+
+/// One figure.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Measurement {
+    /// What was measured, one of [`NAMES`].
+    pub name: String,
+    /// Threads it ran on.
+    pub threads: usize,
+    /// The unit of `value` and `ceiling`.
+    pub unit: &'static str,
+    /// How much of it in a second.
+    pub value: f64,
+    /// Seconds for one training step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seconds_per_step: Option<f64>,
+    /// What the multipliers alone could do.
+    pub ceiling: f64,
+    /// `value` in per cent of `ceiling`.
+    pub percent: f64,
+}
+
+/// What became of one name.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Outcome {
+    /// A figure.
+    Measured(Measurement),
+    /// This build cannot do it; why.
+    Lacking(String),
+}
+
+/// Measures `name` on `threads` threads for about two seconds: the least time of a call, on one
+/// thread in processor time, on several in wall time.
+///
+/// # Errors
+/// [`Error::Config`] for an unknown name or no thread, [`Error::Device`] when memory or threads
+/// cannot be had.
+pub fn run(name: &str, threads: usize) -> Result<Outcome> {
+    if threads == 0 {
+        return Err(Error::config("--threads", "at least 1", 0));
+    }
+    let workload = Workload::find(name);
+    if !NAMES.contains(&name) && workload.is_none() {
+        let names = NAMES.join(", ");
+        return Err(Error::config("bench", format!("one of {names}"), name));
+    }
+    if let Some(mode) = LACKING.iter().find(|mode| name.contains(**mode)) {
+        let why =
+            format!("{name}: this version computes in f32 only, without the precision {mode}");
+        return Ok(Outcome::Lacking(why));
+    }
+    on_threads(threads, || {
+        let measured = match workload {
+            Some(workload) => step(workload, threads)?,
+            None => product::measure(name, threads),
+        };
+        Ok(Outcome::Measured(measured))
+    })?
+}
+
+/// Runs `work` inside a pool of `threads` threads.
+///
+/// # Errors
+/// [`Error::Device`] when there are no threads to be had.
+pub fn on_threads<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> Result<R> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+    let pool = pool.map_err(|e| Error::Device(format!("cannot start {threads} threads: {e}")))?;
+    Ok(pool.install(work))
+}
+
+fn step(workload: Workload, threads: usize) -> Result<Measurement> {
+    let mut step = Tape::guard(|| workload.start())?;
+    let timing = Tape::guard(|| {
+        Ok(time(Duration::from_secs(2), || {
+            std::hint::black_box(step.run());
+        }))
+    })?;
+    let seconds = timing.least(threads);
+    let ceiling = peak(threads) / workload.operations();
+    Ok(Measurement {
+        name: workload.name.to_string(),
+        threads,
+        unit: "steps/s",
+        value: 1.0 / seconds,
+        seconds_per_step: Some(seconds),
+        ceiling,
+        percent: 100.0 / seconds / ceiling,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_measured_lacking_or_unknown() {
+        let Outcome::Measured(measured) = run("mlp-10+10", 1).unwrap() else {
+            panic!("the MLP can be measured");
+        };
+        let seconds = measured.seconds_per_step.unwrap();
+        assert!(
+            (measured.value * seconds - 1.0).abs() <= 1e-9,
+            "{measured:?}"
+        );
+        assert!(measured.percent > 0.0 && measured.ceiling > measured.value);
+        for name in NAMES
+            .iter()
+            .filter(|n| n.contains("high") || n.contains("bf16"))
+        {
+            let outcome = run(name, 1).unwrap();
+            assert!(matches!(outcome, Outcome::Lacking(why) if why.starts_with(name)));
+        }
+        for (name, threads) in [("gemm", 1), ("mlp-10+10", 0)] {
+            assert!(
+                matches!(run(name, threads), Err(Error::Config { .. })),
+                "{name}"
+            );
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! The progress bar.
+
+use console::Term;
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+
+/// Columns of the figures beside name and bar, and some that stay free: a terminal that echoes `^C`
+/// behind a full line begins a new one.
+const FIGURES: usize = 53;
+/// The narrowest bar worth drawing, and the widest.
+const BAR: std::ops::RangeInclusive<usize> = 8..=40;
+
+/// A bar of `length` steps on standard error: share, count, speed, time left, and what is set as
+/// its message. It stays on one line: on a narrow terminal only name, share and time left are shown.
+pub(super) fn bar(name: String, length: u64) -> ProgressBar {
+    let columns = usize::from(Term::stderr().size().1);
+    let length_of_name = name.chars().count();
+    let rest = columns.saturating_sub(length_of_name + FIGURES);
+    let template = if rest >= *BAR.start() {
+        let width = rest.min(*BAR.end());
+        format!(
+            "{{prefix}} {{percent:>3}}%|{{bar:{width}}}| {{pos}}/{{len}} [{{eta}}, {{speed}}{{msg}}]"
+        )
+    } else {
+        let room = columns.saturating_sub(14).clamp(1, length_of_name.max(1));
+        format!("{{prefix:{room}!}} {{percent:>3}}% {{eta:>4}}")
+    };
+    let style = ProgressStyle::with_template(&template)
+        .expect("the templates are constants that parse")
+        .progress_chars("█▉▊▋▌▍▎▏ ")
+        .with_key(
+            "speed",
+            |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+                // The writer is a string in memory: it cannot fail.
+                let _ = write!(out, "{}", speed(state.per_sec()));
+            },
+        );
+    ProgressBar::new(length).with_style(style).with_prefix(name)
+}
+
+/// Steps a second, or seconds a step where a step takes longer than that.
+fn speed(per_second: f64) -> String {
+    match per_second {
+        _ if per_second >= 10.0 => format!("{per_second:.0} it/s"),
+        _ if per_second >= 1.0 => format!("{per_second:.1} it/s"),
+        _ if per_second > 0.0 => format!("{:.1} s/it", 1.0 / per_second),
+        _ => "? it/s".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::speed;
+
+    #[test]
+    fn a_speed_has_two_figures_at_least() {
+        let found = [12_345.6, 9.87, 0.25, 0.0, f64::NAN].map(speed);
+        assert_eq!(
+            found,
+            ["12346 it/s", "9.9 it/s", "4.0 s/it", "? it/s", "? it/s"]
+        );
+    }
+}
