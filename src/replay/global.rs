@@ -180,15 +180,17 @@ mod tests {
             .sum()
     }
 
-    #[test]
-    fn each_of_a_thousand_samples_is_kept_with_the_same_probability() {
-        let (runs, n, mem_size) = (20_000_u32, 1000, 4);
+    type Rule = fn(u64, usize, &mut TorchGenerator) -> Option<usize>;
+
+    /// Chi-square of how often each of `n` samples is kept, `n - 1` degrees of freedom.
+    fn inclusion(rule: Rule, n: usize, runs: u32) -> f64 {
+        let mem_size = 4;
         let mut generator = TorchGenerator::manual_seed(11);
         let mut kept = vec![0_u32; n];
         for _ in 0..runs {
-            let mut slots = [usize::MAX; 4];
+            let mut slots = [0; 4];
             for i in 0..n {
-                if let Some(at) = slot(i as u64, mem_size, &mut generator) {
+                if let Some(at) = rule(i as u64, mem_size, &mut generator) {
                     slots[at] = i;
                 }
             }
@@ -196,18 +198,28 @@ mod tests {
         }
         let p = mem_size as f64 / n as f64;
         let expected = f64::from(runs) * p;
-        let chi = chi_square(&kept, expected, expected * (1.0 - p));
-        // 999 degrees of freedom: outside of 864..1143 once in a thousand on either side.
+        chi_square(&kept, expected, expected * (1.0 - p)) * (n - 1) as f64 / n as f64
+    }
+
+    #[test]
+    fn each_of_a_thousand_samples_is_kept_with_the_same_probability() {
+        // Outside of 864..1143 once in a thousand on either side.
+        let chi = inclusion(slot, 1000, 10_000);
         assert!((864.0..=1143.0).contains(&chi), "chi-square {chi}");
-        // Drawing from one number too few or too many favours or starves those that came first,
-        // which too little of chi-square sees: 320 are expected, 240 or 400 are what such a bug gives.
-        let first: u32 = kept[..mem_size].iter().sum();
-        let sigma = (4.0 * expected).sqrt();
-        let off = (f64::from(first) - 4.0 * expected).abs() / sigma;
-        assert!(
-            off <= 3.3,
-            "{first} of the first four, {off} standard deviations"
-        );
+        // Drawing from one number too few or too many starves or favours those that came first,
+        // which shows where they are a large part; beyond 31.3 once in a thousand.
+        let chi = inclusion(slot, 12, 10_000);
+        assert!(chi <= 31.3, "chi-square {chi}");
+        let off_by_one: [Rule; 2] = [
+            |n, m, g| Some(if n < m as u64 { n } else { below(g, n) } as usize).filter(|&s| s < m),
+            |n, m, g| {
+                Some(if n < m as u64 { n } else { below(g, n + 2) } as usize).filter(|&s| s < m)
+            },
+        ];
+        for wrong in off_by_one {
+            let chi = inclusion(wrong, 12, 10_000);
+            assert!(chi > 31.3, "chi-square {chi} of a wrong rule");
+        }
     }
 
     fn dataset(targets: &[u32]) -> ClassificationDataset {
