@@ -61,6 +61,13 @@ impl Device {
 /// assert_eq!(tape.item(loss), 8.0); // (0² + 4²) / 2
 /// # Ok::<(), unforget::Error>(())
 /// ```
+#[cfg_attr(
+    feature = "cuda",
+    expect(
+        clippy::large_enum_variant,
+        reason = "a run has one tape, which is hardly ever moved"
+    )
+)]
 pub enum Tape {
     /// On the processor.
     Cpu(Graph<Cpu>),

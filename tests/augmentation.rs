@@ -74,8 +74,10 @@ fn rows_depend_on_their_key_only() {
 }
 
 /// Keeps the inputs of every iteration: label and pixels of each row, replayed rows first.
+type Seen = Arc<Mutex<Vec<(usize, Vec<f32>)>>>;
+
 #[derive(Clone, Default)]
-struct Watch(Arc<Mutex<Vec<(usize, Vec<f32>)>>>);
+struct Watch(Seen);
 
 impl Plugin for Watch {
     fn after_forward(&mut self, state: &mut State) -> unforget::Result<()> {

@@ -151,7 +151,10 @@ fn loggers_leave_what_they_are_asked_for() {
         text.lines().map(str::to_string).collect::<Vec<_>>()
     };
     assert_eq!(rows("training_results.csv").len(), 1 + 2);
-    assert_eq!(rows("eval_results.csv").len(), 1 + 4);
+    let evaluations = rows("eval_results.csv");
+    assert_eq!(evaluations.len(), 1 + 4);
+    let forgetting: f64 = evaluations[3].rsplit(',').next().unwrap().parse().unwrap();
+    assert!(forgetting > 0.0, "{evaluations:?}");
     let steps = rows("metrics.csv");
     let losses: Vec<_> = steps
         .iter()

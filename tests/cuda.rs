@@ -131,8 +131,8 @@ fn a_precision_is_the_gpus_and_changes_the_losses_a_little() {
         let output = train(&options);
         assert!(output.status.success(), "{}", text(&output.stderr));
         let records = records(&folder.path().join(precision));
-        let losses = records.iter().filter(|r| r["type"] == "iteration");
-        losses.last().expect("an iteration")["loss"]
+        let mut losses = records.iter().filter(|r| r["type"] == "iteration");
+        losses.next_back().expect("an iteration")["loss"]
             .as_f64()
             .expect("a loss")
     };

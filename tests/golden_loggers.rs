@@ -9,51 +9,12 @@ use std::sync::{Arc, Mutex};
 
 use unforget::data::{Dataset, Transform, TransformGroups};
 use unforget::evaluation::{
-    At, EvaluationPlugin, Logger, Metric, accuracy_metrics, argmax, loss_metrics, metric_name,
+    At, EvaluationPlugin, Logger, accuracy_metrics, forgetting_metrics, loss_metrics,
 };
 use unforget::logging::{CsvLogger, JsonLinesLogger, TextLogger, every};
 use unforget::prelude::*;
 use unforget::snapshot::Snapshot;
-use unforget::training::{Event, MetricData, MetricValue};
-
-/// Avalanche's `ExperienceForgetting`: accuracy just after training minus accuracy now.
-#[derive(Default)]
-struct Forgetting {
-    trained: Option<usize>,
-    initial: BTreeMap<usize, f64>,
-    seen: (usize, usize),
-}
-
-impl Metric for Forgetting {
-    fn on(&mut self, event: Event, s: &State, out: &mut Vec<MetricValue>) {
-        let id = s.experience.as_ref().map(|e| e.current_experience());
-        match (event, id) {
-            (Event::BeforeTrainingExp, id) => self.trained = id,
-            (Event::BeforeEvalExp, _) => self.seen = (0, 0),
-            (Event::AfterEvalIteration, _) => {
-                let logits = s.mb_logits().unwrap();
-                for (row, label) in logits.rows().into_iter().zip(&s.mb_y) {
-                    let found = argmax(row.as_slice().unwrap(), 0..row.len() as u32);
-                    self.seen.0 += usize::from(found == Some(*label));
-                    self.seen.1 += 1;
-                }
-            }
-            (Event::AfterEvalExp, Some(id)) => {
-                let accuracy = self.seen.0 as f64 / self.seen.1 as f64;
-                if self.trained == Some(id) {
-                    self.initial.insert(id, accuracy);
-                } else if let Some(initial) = self.initial.get(&id) {
-                    out.push(MetricValue {
-                        name: metric_name("ExperienceForgetting", s, true),
-                        value: MetricData::Scalar(initial - accuracy),
-                        x: s.clock.train_iterations,
-                    });
-                }
-            }
-            _ => {}
-        }
-    }
-}
+use unforget::training::{Event, MetricValue};
 
 /// Features and labels by formula, computed in f64 and stored in f32.
 fn samples(n: usize, offset: usize) -> Dataset {
@@ -143,7 +104,7 @@ fn check(name: &str, eval_every: Option<usize>, epochs: usize, tasks: bool, firs
         .metrics(accuracy_metrics(&[At::Minibatch]))
         .metrics(accuracy_metrics(&at))
         .metrics(loss_metrics(&at))
-        .metric(Forgetting::default())
+        .metrics(forgetting_metrics(&[At::Experience]))
         .logger(TextLogger::file(folder.path().join("log.txt")).unwrap())
         .logger(CsvLogger::new(folder.path()).unwrap());
     let mut strategy = strategy(evaluator, eval_every, epochs);

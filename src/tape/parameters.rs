@@ -18,7 +18,7 @@ impl Tape {
         on!(self, g => g.parameter(name, layout, &Elem::from_f32s(init)))
     }
 
-    /// Adds the parameters and running statistics of a batch normalisation. See [`Graph::norm`].
+    /// Adds the parameters and running statistics of a batch normalisation. See [`Graph::norm`](crate::graph::Graph::norm).
     #[track_caller]
     pub fn norm(&mut self, name: &str, channels: usize, eps: f32, momentum: f32) -> Norm {
         on!(self, g => g.norm(name, channels, eps, momentum))
@@ -65,7 +65,7 @@ impl Tape {
     }
 
     /// Gives a parameter another name, layout and values, as when a layer is replaced by another.
-    /// See [`Graph::replace_parameter`].
+    /// See [`Graph::replace_parameter`](crate::graph::Graph::replace_parameter).
     #[track_caller]
     pub fn replace_parameter(
         &mut self,
@@ -78,7 +78,7 @@ impl Tape {
     }
 
     /// Grows a parameter: keeps its numbers in their places, and takes those of the new places from
-    /// `fresh`, the values of a newly initialised one. See [`Graph::grow_parameter`].
+    /// `fresh`, the values of a newly initialised one. See [`Graph::grow_parameter`](crate::graph::Graph::grow_parameter).
     #[track_caller]
     pub fn grow_parameter(&mut self, id: ParamId, layout: ParamLayout, fresh: &[f32]) {
         on!(self, g => g.grow_parameter(id, layout, &Elem::from_f32s(fresh)));

@@ -154,7 +154,7 @@ mod tests {
     const STEP: SgdStep = SgdStep {
         lr: 0.5,
         momentum: 0.5,
-        dampening: 0.0,
+        dampening: 0.25,
         weight_decay: 0.0,
         nesterov: false,
         first: false,
@@ -218,14 +218,15 @@ mod tests {
         let all = [weight, norm.beta, last];
         step(&mut g, &all); // v = 1, p -= 0.5
         g.grow_parameter(weight, linear(3, 3), &[0.0; 9]);
-        step(&mut g, &all); // v = 1 where it has grown, 1.5 elsewhere
+        // Without momentum v = 1 again, not damped; elsewhere v = 0.5 + 0.75.
+        step(&mut g, &all);
         let moved = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, -0.5, -0.5, -0.5];
         assert_eq!(read(&g, weight), moved);
-        assert_eq!(read(&g, norm.beta), [-1.25; 5]);
-        assert_eq!(read(&g, last), [8.75, 18.75, 28.75, 38.75]);
-        step(&mut g, &all); // 1.5 and 1.75
-        assert_eq!(read(&g, weight)[0], -0.75);
-        assert_eq!(read(&g, last)[0], 7.875);
+        assert_eq!(read(&g, norm.beta), [-1.125; 5]);
+        assert_eq!(read(&g, last), [8.875, 18.875, 28.875, 38.875]);
+        step(&mut g, &all); // 1.25 and 1.375
+        assert_eq!(read(&g, weight)[0], -0.625);
+        assert_eq!(read(&g, last)[0], 8.1875);
     }
 
     #[test]

@@ -25,6 +25,9 @@ struct Class {
     dataset: ClassificationDataset,
 }
 
+/// A class in a snapshot: label, experience, and the samples with their ranks.
+type Kept = (u32, usize, Vec<(u32, u32)>);
+
 impl Exemplars {
     /// The labels, in the order of arrival.
     pub fn classes(&self) -> impl Iterator<Item = u32> {
@@ -79,7 +82,7 @@ impl Exemplars {
     }
 
     pub fn load(from: &Snapshot, trained: &[Experience]) -> Result<Self> {
-        let kept: Vec<(u32, usize, Vec<(u32, u32)>)> = from.get("classes")?;
+        let kept: Vec<Kept> = from.get("classes")?;
         let classes = (kept.into_iter())
             .map(|(label, id, samples)| {
                 let fits = |e: &&Experience| {

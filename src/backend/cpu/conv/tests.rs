@@ -58,11 +58,13 @@ fn products(conv: Conv, mut f: impl FnMut(usize, usize, usize)) {
     }
 }
 
+type Backward = fn(&Table, &mut [f32], &[f32], &[f32], Conv, Write);
+
 /// A table's forward pass, gradient of the input and gradient of the weight.
 struct Passes {
     forward: fn(&Table, &mut [f32], &[f32], &[f32], Conv),
-    data: fn(&Table, &mut [f32], &[f32], &[f32], Conv, Write),
-    weight: fn(&Table, &mut [f32], &[f32], &[f32], Conv, Write),
+    data: Backward,
+    weight: Backward,
 }
 
 /// Compares all three passes of every table with the definition: number by number, or if Winograd's
