@@ -65,7 +65,7 @@ fn every_item_of_the_page_has_a_row_that_names_something_public_and_a_test_that_
                 let item = path.rsplit("::").next().expect("a name");
                 let kinds = ["fn", "struct", "enum", "trait", "type", "mod"];
                 let declared = |kind: &&str| {
-                    [' ', '(', '<', '{', ';']
+                    [' ', '(', '<', '{', ';', ':']
                         .iter()
                         .any(|end| source.contains(&format!("{kind} {item}{end}")))
                 };

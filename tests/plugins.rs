@@ -209,6 +209,33 @@ fn replay_comes_on_top_of_ders_own() {
     assert_eq!(replayed(&notes[16..24]), [0, 2, 3, 5].into());
 }
 
+/// The paper's method stores what it trains on after each step; samples that plugins look at or add
+/// are not among that.
+#[test]
+fn the_papers_reservoir_takes_current_samples_only() {
+    let indices = |add: fn(StrategyBuilder) -> StrategyBuilder| {
+        let (probe, notes) = Probe::new(Event::AfterTrainingExp, |s| {
+            let buffer = s.storage_policy.as_ref().unwrap();
+            let key = |i: &unforget::replay::Item| (i.source_index, i.target);
+            buffer.iter().map(key).collect::<Vec<_>>()
+        });
+        let (tape, model) = formula::model();
+        let builder = PaperDer::builder(tape, model, sgd()).mem_size(100);
+        train(add(builder.train_mb_size(5)).plugin(probe));
+        let mut last = notes.lock().unwrap().pop().unwrap();
+        assert!(last.iter().all(|&(i, target)| i % 6 == target));
+        last.sort_unstable();
+        last
+    };
+    let all: Vec<(u32, u32)> = (0..60).map(|i| (i, i % 6)).collect();
+    assert_eq!(indices(|b| b), all);
+    assert_eq!(indices(|b| b.plugin(Agem::new(5, 5))), all);
+    assert_eq!(
+        indices(|b| b.plugin(ReplayPlugin::new(9).batch_size_mem(3))),
+        all
+    );
+}
+
 #[test]
 fn gdumb_trains_on_its_buffer_from_the_initial_weights() {
     let gdumb = GDumb::new(6);

@@ -104,6 +104,18 @@ impl State {
         (now, then)
     }
 
+    /// Appends samples to the mini-batch that are not of the data trained on, so that no method takes
+    /// them for such.
+    pub(crate) fn append_beside(
+        &mut self,
+        dataset: &ClassificationDataset,
+        samples: impl Iterator<Item = usize>,
+    ) {
+        let own = self.mb_samples.len();
+        self.append(dataset, Group::Train, samples);
+        self.mb_samples.truncate(own);
+    }
+
     /// The logits of other samples, as in evaluation, within the running step, with the width of a
     /// row; with other weights if some are given.
     pub(crate) fn logits_beside(
@@ -113,7 +125,7 @@ impl State {
         weights: Option<&Weights>,
     ) -> (Vec<f32>, usize) {
         let n = self.mb_y.len();
-        self.append(dataset, Group::Train, samples.iter().copied());
+        self.append_beside(dataset, samples.iter().copied());
         let (model, rows, shape) = (&self.model, n..self.mb_y.len(), self.shape);
         let (x, tasks) = (&self.mb_x, &self.mb_task_id);
         let run = |tape: &mut Tape| forward_rows(tape, model, x, shape, tasks, rows.clone());
@@ -135,7 +147,7 @@ impl State {
         samples: &[usize],
     ) -> Var {
         let n = self.mb_y.len();
-        self.append(dataset, Group::Train, samples.iter().copied());
+        self.append_beside(dataset, samples.iter().copied());
         let (rows, shape) = (n..self.mb_y.len(), self.shape);
         let (x, tasks) = (&self.mb_x, &self.mb_task_id);
         let logits = forward_rows(&mut self.tape, &self.model, x, shape, tasks, rows);
@@ -153,7 +165,6 @@ impl State {
         self.mb_x.truncate(n * self.shape.iter().product::<usize>());
         self.mb_y.truncate(n);
         self.mb_task_id.truncate(n);
-        self.mb_samples.truncate(n);
     }
 
     /// The features of the mini-batch within the running step, with the width of a row.

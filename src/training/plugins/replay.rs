@@ -1,7 +1,7 @@
 //! Replay beside another strategy.
 
 use crate::benchmarks::Experience;
-use crate::data::{ClassificationDataset, Group};
+use crate::data::ClassificationDataset;
 use crate::error::{Error, Result};
 use crate::replay::{Buffer, ExperienceBalancedBuffer, TransformTable};
 use crate::snapshot::Snapshot;
@@ -107,7 +107,7 @@ impl Plugin for ReplayPlugin {
             let n = stored.len();
             let size = self.batch_size_mem.unwrap_or(s.train_mb_size).min(n);
             let batch = self.loader.batch(n, size, s.tape.generator());
-            s.append(stored, Group::Train, batch.iter().map(|&i| i as usize));
+            s.append_beside(stored, batch.iter().map(|&i| i as usize));
         }
         Ok(())
     }
