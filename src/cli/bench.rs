@@ -4,6 +4,8 @@ use clap::Args;
 use unforget::experiment::bench::{self, Measurement, Outcome};
 use unforget::{Error, Result};
 
+use super::say;
+
 /// The options of `unforget bench`.
 #[derive(Args)]
 pub struct BenchOptions {
@@ -31,14 +33,11 @@ pub fn run(options: &BenchOptions) -> Result<()> {
         match bench::run(name, options.threads)? {
             Outcome::Measured(measured) if options.json => {
                 let line = serde_json::to_string(&measured);
-                println!(
-                    "{}",
-                    line.map_err(|e| Error::Device(format!("cannot write JSON: {e}")))?
-                );
+                say(line.map_err(|e| Error::Device(format!("cannot write JSON: {e}")))?);
             }
-            Outcome::Measured(measured) => println!("{}", line(&measured)),
+            Outcome::Measured(measured) => say(line(&measured)),
             Outcome::Lacking(why) if options.json => eprintln!("{why}"),
-            Outcome::Lacking(why) => println!("{why}"),
+            Outcome::Lacking(why) => say(why),
         }
     }
     Ok(())
