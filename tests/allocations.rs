@@ -53,19 +53,28 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// The allocations of `steps` steps after `warm` steps, inside a pool of `threads` threads.
+/// The allocations of `steps` steps after `warm` steps, inside a pool of `threads` threads. On a busy
+/// machine a thread may take part for the first time, and get its scratch, long after the others;
+/// therefore up to ten rounds, of which the best counts: what each step allocates is in all of them.
 fn allocations(threads: usize, warm: usize, steps: usize, build: fn() -> Trainer) -> usize {
     on_threads(threads, || {
         let mut trainer = build();
         for _ in 0..warm {
             trainer.step();
         }
-        COUNT.store(0, SeqCst);
-        ARMED.store(true, SeqCst);
-        let loss = (0..steps).map(|_| trainer.step()).last();
-        ARMED.store(false, SeqCst);
-        assert!(loss.is_some_and(f32::is_finite), "loss {loss:?}");
-        COUNT.load(SeqCst)
+        let mut fewest = usize::MAX;
+        for _ in 0..10 {
+            COUNT.store(0, SeqCst);
+            ARMED.store(true, SeqCst);
+            let loss = (0..steps).map(|_| trainer.step()).last();
+            ARMED.store(false, SeqCst);
+            assert!(loss.is_some_and(f32::is_finite), "loss {loss:?}");
+            fewest = fewest.min(COUNT.load(SeqCst));
+            if fewest == 0 {
+                break;
+            }
+        }
+        fewest
     })
 }
 
@@ -74,7 +83,6 @@ fn a_warm_step_allocates_nothing() {
     let mlp = || Trainer::new(20, [1, 28, 28], |tape| Mlp::new(tape, &[784, 100, 100, 10]));
     let resnet = || Trainer::new(8, [3, 32, 32], |tape| ResNet18::new(tape, 10, 20));
     for threads in [1, 2] {
-        // Threads come to each kernel in any order; after so many steps each has its scratch.
         assert_eq!(
             allocations(threads, 20, 50, mlp),
             0,

@@ -73,11 +73,12 @@ fn rows_depend_on_their_key_only() {
     assert_eq!(&evaluated[..24 * 192], plain.as_slice().unwrap());
 }
 
-/// Keeps the inputs of every iteration: label and pixels of each row, replayed rows first.
-type Seen = Arc<Mutex<Vec<(usize, Vec<f32>)>>>;
+/// How many rows of a mini-batch were replayed, and its pixels, replayed rows first.
+type Batch = (usize, Vec<f32>);
 
+/// Keeps every mini-batch.
 #[derive(Clone, Default)]
-struct Watch(Seen);
+struct Watch(Arc<Mutex<Vec<Batch>>>);
 
 impl Plugin for Watch {
     fn after_forward(&mut self, state: &mut State) -> unforget::Result<()> {
@@ -88,7 +89,7 @@ impl Plugin for Watch {
 }
 
 /// Every mini-batch of a run of DER over two experiences and the final accuracy.
-fn run(threads: usize, seed: u64) -> (Vec<(usize, Vec<f32>)>, EvalResult) {
+fn run(threads: usize, seed: u64) -> (Vec<Batch>, EvalResult) {
     on_threads(threads, || {
         let benchmark = NcBenchmark::new(images(), images(), transforms());
         let benchmark = benchmark.n_experiences(2).build().unwrap();

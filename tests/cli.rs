@@ -303,6 +303,7 @@ fn a_wrong_command_line_exits_with_2() {
     ] {
         let output = run(folder.path(), line);
         assert_eq!(output.status.code(), Some(2), "{line}");
+        assert_eq!(text(&output.stderr).lines().count(), 1, "{line}");
         assert!(text(&output.stderr).starts_with("error: "), "{line}");
     }
     let names = text(&run(folder.path(), "--benchmark split-moon").stderr);

@@ -3,6 +3,7 @@
 mod bench;
 mod data;
 mod grid;
+mod messages;
 mod options;
 
 use std::io::{IsTerminal, Write};
@@ -72,7 +73,8 @@ enum Command {
 
 /// Carries out the command line and says how it went.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    messages::show_warnings();
+    let cli = Cli::try_parse().unwrap_or_else(|error| messages::end_usage(&error));
     let done = match cli.command {
         None => train(&cli.train),
         Some(Command::Train(options)) => train(&options),
@@ -108,6 +110,9 @@ fn train(options: &TrainOptions) -> Result<()> {
     let mut layers = file(options.config.as_deref())?;
     layers.push(options.to_table());
     let config = Config::from_layers(layers)?;
+    if config.quiet {
+        messages::hide_warnings();
+    }
     experiment::train(&config, &interrupt()?)?;
     Ok(())
 }

@@ -104,7 +104,7 @@ pub fn build(
         }
         "simple-cnn" | "mt-simple-cnn" => {
             let fits = channels == 3 && height >= 10 && width >= 10;
-            needs("simple-cnn takes RGB images of at least 10x10", fits)?;
+            needs("RGB images of at least 10x10 for simple-cnn", fits)?;
             let model = match name {
                 "simple-cnn" => SimpleCnn::new(tape, n_classes),
                 _ => SimpleCnn::multi_task(tape),
@@ -112,20 +112,20 @@ pub fn build(
             Box::new(model.drop_rate(options.drop_rate.unwrap_or(0.25)))
         }
         "lenet5" => {
-            needs("lenet5 takes images of 32x32", height == 32 && width == 32)?;
+            needs("images of 32x32 for lenet5", height == 32 && width == 32)?;
             Box::new(LeNet5::new(tape, n_classes, channels))
         }
         "resnet18" | "slim-resnet18" => {
-            needs("a ResNet takes RGB images", channels == 3)?;
+            needs("RGB images for a ResNet", channels == 3)?;
             let width = if name == "resnet18" { 64 } else { 20 };
             Box::new(ResNet18::new(tape, n_classes, width))
         }
         "mt-slim-resnet18" => {
-            needs("a ResNet takes RGB images", channels == 3)?;
+            needs("RGB images for a ResNet", channels == 3)?;
             Box::new(ResNet18::multi_task(tape, n_classes, 20))
         }
         "resnet32" => {
-            needs("a ResNet takes RGB images", channels == 3)?;
+            needs("RGB images for a ResNet", channels == 3)?;
             Box::new(ResNet32::new(tape, n_classes))
         }
         _ => {

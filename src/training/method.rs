@@ -40,15 +40,15 @@ pub trait Method: Send {
         state.criterion_loss(logits)
     }
 
-    /// After the step of the optimizer, before the plugins' `after_update`: update the buffer.
-    fn after_iteration(&mut self, state: &mut State) {
-        let _ = state;
-    }
-
     /// What an evaluation takes as the model's output for the mini-batch, given the logits.
     fn eval_output(&mut self, state: &mut State, logits: Var) -> Var {
         let _ = state;
         logits
+    }
+
+    /// After the step of the optimizer, before the plugins' `after_update`: update the buffer.
+    fn after_iteration(&mut self, state: &mut State) {
+        let _ = state;
     }
 
     /// After the last epoch, before the plugins' `after_training_exp`: update the buffer.

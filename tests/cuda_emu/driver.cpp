@@ -62,6 +62,7 @@ Stream null_stream;
 // What all streams have been given, in order.
 std::vector<std::function<void()>> waiting;
 u64 launches, graph_launches;
+int captures;  // streams that are capturing
 struct Count {
     ~Count() {
         if (getenv("CUDA_EMU_COUNT"))
@@ -262,10 +263,12 @@ API cuStreamWaitEvent(void*, void*, unsigned) { return SUCCESS; }
 API cuStreamBeginCapture_v2(void* s, int) {
     if ((uintptr_t)s <= 2 || stream_of(s).capturing) return STREAM_CAPTURING;
     stream_of(s).capturing = new Graph;
+    captures++;
     return SUCCESS;
 }
 API cuStreamEndCapture(void* s, void** graph) {
     *graph = stream_of(s).capturing;
+    captures -= stream_of(s).capturing != nullptr;
     stream_of(s).capturing = nullptr;
     return *graph ? SUCCESS : NOT_CAPTURING;
 }
@@ -303,8 +306,10 @@ API cuEventDestroy_v2(void* e) {
 API cuEventRecord(void* e, void* s) {
     return enqueue(s, [e] { ((Event*)e)->time = std::chrono::steady_clock::now(); });
 }
-API cuEventSynchronize(void*) { return SUCCESS; }
+// Not while something is captured: the real driver may refuse that too.
+API cuEventSynchronize(void*) { return captures ? STREAM_CAPTURING : SUCCESS; }
 API cuEventQuery(void*) {
+    if (captures) return STREAM_CAPTURING;
     drain();
     return SUCCESS;
 }

@@ -111,7 +111,6 @@ struct Gpu {
     stream: Arc<CudaStream>,
     kernels: Kernels,
     queue: Mutex<Queue>,
-    captures: bool,
 }
 
 /// A sequence in the driver's own form.
@@ -134,6 +133,8 @@ struct Queue {
     staged: usize,
     /// The GPU may still read staging memory for what was sent off.
     in_flight: bool,
+    /// Sequences that come again become graphs.
+    captures: bool,
     graphs: Vec<Captured>,
     /// Hashes of sequences that came once, the oldest first.
     seen: Vec<u64>,
@@ -168,14 +169,15 @@ impl Gpu {
     }
 
     fn send_sequence(&self, queue: &mut Queue, sequence: &Sequence) -> Result<(), DriverError> {
-        if !self.captures || sequence.commands.len() < MIN_CAPTURED {
-            return self.run(sequence, &queue.staging);
+        // Asking for the slice asks for an event, which must not be done during a capture.
+        let staging = queue.staging.as_slice()?;
+        if !queue.captures || sequence.commands.len() < MIN_CAPTURED {
+            return self.run(sequence, staging);
         }
         let now = queue.flushes;
         if let Some(known) = queue.graphs.iter_mut().find(|g| g.sequence == *sequence) {
             known.used = now;
-            known.graph.launch()?;
-            return Ok(());
+            return known.graph.launch();
         }
         let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(sequence);
         if !queue.seen.contains(&hash) {
@@ -183,15 +185,12 @@ impl Gpu {
                 queue.seen.remove(0);
             }
             queue.seen.push(hash);
-            return self.run(sequence, &queue.staging);
+            return self.run(sequence, staging);
         }
-        let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-        self.stream.begin_capture(mode)?;
-        let recorded = self.run(sequence, &queue.staging);
-        let graph = self.stream.end_capture(CUgraphInstantiate_flags(0));
-        recorded?;
-        let Some(graph) = graph? else {
-            return self.run(sequence, &queue.staging);
+        let Some(graph) = self.capture(sequence, staging) else {
+            // Nothing has run. A driver that cannot capture this costs time, not the run.
+            queue.captures = false;
+            return self.run(sequence, staging);
         };
         graph.launch()?;
         if queue.graphs.len() == MAX_GRAPHS {
@@ -206,8 +205,18 @@ impl Gpu {
         Ok(())
     }
 
+    /// The sequence as a graph, without running it.
+    fn capture(&self, sequence: &Sequence, staging: &[f32]) -> Option<CudaGraph> {
+        let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        self.stream.begin_capture(mode).ok()?;
+        let recorded = self.run(sequence, staging);
+        // Also after a failure: the stream must leave its capture.
+        let graph = self.stream.end_capture(CUgraphInstantiate_flags(0));
+        recorded.and(graph).ok()?
+    }
+
     /// Hands every command to the stream.
-    fn run(&self, sequence: &Sequence, staging: &PinnedHostSlice<f32>) -> Result<(), DriverError> {
+    fn run(&self, sequence: &Sequence, staging: &[f32]) -> Result<(), DriverError> {
         self.context.bind_to_thread()?;
         let stream = self.stream.cu_stream();
         for command in &sequence.commands {
@@ -241,7 +250,7 @@ impl Gpu {
                     }?;
                 }
                 Command::Upload { to, from, len } => {
-                    let numbers = &staging.as_slice()?[from..from + len];
+                    let numbers = &staging[from..from + len];
                     // SAFETY: `to` and `len` are a view inside of its buffer, and freeing a buffer
                     // flushes first; staging memory is not written again before `in_flight` ends.
                     unsafe { result::memcpy_htod_async(to, numbers, stream) }?;
@@ -299,6 +308,7 @@ impl Driver {
             staging: staging.map_err(|e| refused("get page-locked memory", e))?,
             staged: 0,
             in_flight: false,
+            captures: std::env::var(GRAPHS).map_or(true, |value| value != "0"),
             graphs: Vec::new(),
             seen: Vec::new(),
             flushes: 0,
@@ -308,7 +318,6 @@ impl Driver {
             context,
             stream,
             queue: Mutex::new(queue),
-            captures: std::env::var(GRAPHS).map_or(true, |value| value != "0"),
         };
         Ok(Driver {
             gpu: Arc::new(gpu),

@@ -161,7 +161,7 @@ pub(super) fn markdown(
     }
     out.push_str(
         "† The published number could not be checked against the paper's own text when this table \
-         was typed in; an independent re-implementation of the MNIST ones lands within about one of \
+         was typed in; an independent re-implementation of the MNIST ones lands within about one and a half of \
          their standard deviations.\n",
     );
     out
