@@ -271,6 +271,26 @@ impl ClassificationDataset {
         });
     }
 
+    /// How many views share the samples of this one.
+    #[cfg(test)]
+    pub(crate) fn holders(&self) -> usize {
+        Arc::strong_count(&self.samples)
+    }
+
+    /// As [`gather`](Self::gather), all on this thread: for a thread that is one of many.
+    #[track_caller]
+    pub(crate) fn gather_alone(
+        &self,
+        samples: &[usize],
+        group: Group,
+        key: CounterKey,
+        out: &mut [f32],
+    ) {
+        gather_rows(samples.len(), false, group, key, out, |row, key, out| {
+            self.write(samples[row], group, key, out);
+        });
+    }
+
     #[track_caller]
     fn write(&self, i: usize, group: Group, key: Option<CounterKey>, out: &mut [f32]) {
         let source = self.source(i);

@@ -14,11 +14,24 @@ use std::ops::Range;
 /// How the training data is gone through (the keyword arguments of Avalanche's
 /// `make_train_dataloader`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default)]
 pub struct LoaderOptions {
     /// A new order each epoch (default), or the order of the data.
     pub shuffle: bool,
     /// Whether a last mini-batch with fewer samples is left out (default no).
     pub drop_last: bool,
+    /// Threads that gather the coming mini-batches, in training and in evaluation, while the step
+    /// runs; 0 (default): the step waits until its own is gathered. The numbers of a run do not
+    /// depend on it, so a checkpoint does not hold it.
+    ///
+    /// Gathered ahead is what is settled: the data's own rows up to the end of the epoch, or, where
+    /// task labels share the mini-batch, up to the next shuffling of a smaller task. Replayed rows are
+    /// drawn and gathered with their step.
+    #[serde(skip)]
+    pub num_workers: usize,
+    /// Mini-batches that each worker may be ahead (default 2).
+    #[serde(skip)]
+    pub prefetch_factor: usize,
 }
 
 impl Default for LoaderOptions {
@@ -26,9 +39,35 @@ impl Default for LoaderOptions {
         LoaderOptions {
             shuffle: true,
             drop_last: false,
+            num_workers: 0,
+            prefetch_factor: 2,
         }
     }
 }
+
+impl LoaderOptions {
+    /// # Errors
+    /// [`Error::Config`] if there are more than 1024 workers, or mini-batches for each, or no
+    /// mini-batch for workers that there are.
+    pub fn validate(&self) -> Result<()> {
+        if self.num_workers > MOST {
+            let expected = format!("at most {MOST}");
+            return Err(Error::config("--num-workers", expected, self.num_workers));
+        }
+        if !(1..=MOST).contains(&self.prefetch_factor) {
+            let expected = format!("1 to {MOST} mini-batches for each worker");
+            return Err(Error::config(
+                "--prefetch-factor",
+                expected,
+                self.prefetch_factor,
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Workers, and mini-batches of each: beyond any machine.
+const MOST: usize = 1024;
 
 /// A pass over some of the samples of a data set, in batches.
 #[derive(Clone, Default, Debug, Serialize, Deserialize)]
@@ -184,6 +223,7 @@ impl TaskBalanced {
         self.options = LoaderOptions {
             shuffle: false,
             drop_last: false,
+            ..LoaderOptions::default()
         };
         self.groups.clear();
         self.groups.push(Group {
@@ -248,19 +288,16 @@ impl TaskBalanced {
         }
     }
 
-    /// The next mini-batch; empty at the end of the epoch.
-    pub fn batch(&mut self, generator: &mut TorchGenerator) -> &[u32] {
+    /// Goes on to the next mini-batch; false at the end of the epoch.
+    pub fn advance(&mut self, generator: &mut TorchGenerator) -> bool {
         self.batch.clear();
         if let (false, Some(group)) = (self.prescribed.is_empty(), self.groups.first_mut()) {
             let next = if group.started { group.pass.next } else { 0 };
             let at = self.prescribed.partition_point(|range| range.start < next);
             group.batch_size = self.prescribed.get(at).map_or(1, Range::len);
         }
-        let others = (0..self.groups.len()).filter(|&i| i != self.main);
-        for i in std::iter::once(self.main).chain(others) {
-            let Some(group) = self.groups.get_mut(i) else {
-                break;
-            };
+        for i in self.in_order() {
+            let group = &mut self.groups[i];
             if !group.ready(self.options, i != self.main, generator) {
                 if i == self.main {
                     break;
@@ -272,7 +309,49 @@ impl TaskBalanced {
             self.batch
                 .extend(picked.iter().map(|&at| samples[at as usize]));
         }
+        !self.batch.is_empty()
+    }
+
+    /// The samples of the mini-batch.
+    pub fn batch(&self) -> &[u32] {
         &self.batch
+    }
+
+    /// Appends the samples of the `k`-th mini-batch after this one to `out`; false if it is not settled
+    /// yet, because the epoch ends or a pass begins anew before it.
+    pub fn upcoming(&self, k: usize, out: &mut Vec<usize>) -> bool {
+        if let (false, [group]) = (self.prescribed.is_empty(), self.groups.as_slice()) {
+            let at = self
+                .prescribed
+                .partition_point(|range| range.start < group.pass.next);
+            let range = (at + k).checked_sub(1).and_then(|i| self.prescribed.get(i));
+            out.extend(range.cloned().unwrap_or_default());
+            return range.is_some();
+        }
+        for group in self.in_order().map(|i| &self.groups[i]) {
+            if group.batches(self.options) == 0 {
+                continue;
+            }
+            let order = &group.pass.order;
+            let start = group.pass.next + k.saturating_sub(1) * group.batch_size;
+            let end = order.len().min(start + group.batch_size);
+            let short = self.options.drop_last && end < start + group.batch_size;
+            if !group.started || start >= end || short {
+                return false;
+            }
+            let samples = order[start..end]
+                .iter()
+                .map(|&at| group.samples[at as usize]);
+            out.extend(samples.map(|sample| sample as usize));
+        }
+        true
+    }
+
+    /// The groups as they come in a mini-batch: the longest task first.
+    fn in_order(&self) -> impl Iterator<Item = usize> + use<> {
+        let (main, all) = (self.main, 0..self.groups.len());
+        let first = Some(main).filter(|i| all.contains(i));
+        first.into_iter().chain(all.filter(move |&i| i != main))
     }
 }
 
@@ -298,103 +377,4 @@ impl Endless {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::data::{Dataset, TransformGroups};
-
-    fn dataset(tasks: &[(u32, usize)]) -> ClassificationDataset {
-        let parts: Vec<_> = tasks
-            .iter()
-            .map(|&(task, n)| {
-                let data = Dataset::from_u8("dots", [1, 1, 1], vec![0; n], vec![0; n], 1).unwrap();
-                ClassificationDataset::new(data, TransformGroups::default()).with_task_label(task)
-            })
-            .collect();
-        ClassificationDataset::concat(&parts)
-    }
-
-    fn epoch(loader: &mut TaskBalanced, generator: &mut TorchGenerator) -> Vec<Vec<u32>> {
-        loader.start(generator);
-        std::iter::from_fn(|| Some(loader.batch(generator).to_vec()).filter(|b| !b.is_empty()))
-            .collect()
-    }
-
-    #[test]
-    fn a_pass_visits_every_sample_once_and_keeps_the_last_short_batch() {
-        let mut loader = TaskBalanced::default();
-        loader
-            .prepare(&dataset(&[(0, 23)]), 10, LoaderOptions::default())
-            .unwrap();
-        let batches = epoch(&mut loader, &mut TorchGenerator::manual_seed(1));
-        assert_eq!(
-            batches.iter().map(Vec::len).collect::<Vec<_>>(),
-            [10, 10, 3]
-        );
-        let mut all = batches.concat();
-        all.sort_unstable();
-        assert_eq!(all, (0..23).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn options_keep_the_order_and_drop_the_last() {
-        let mut loader = TaskBalanced::default();
-        let options = LoaderOptions {
-            shuffle: false,
-            drop_last: true,
-        };
-        loader.prepare(&dataset(&[(0, 5)]), 2, options).unwrap();
-        let generator = &mut TorchGenerator::manual_seed(1);
-        assert_eq!(epoch(&mut loader, generator), [[0, 1], [2, 3]]);
-        assert_eq!(loader.len(), 2);
-    }
-
-    /// Recorded from Avalanche 0.6.0: `TaskBalancedDataLoader(data, batch_size=7,
-    /// oversample_small_groups=True, shuffle=True)` after `torch.manual_seed(3)`, two epochs over
-    /// 24 samples of task 0 followed by 5 of task 1.
-    #[test]
-    fn tasks_share_the_mini_batch_as_in_avalanche() {
-        let mut loader = TaskBalanced::default();
-        let data = dataset(&[(0, 24), (1, 5)]);
-        loader.prepare(&data, 7, LoaderOptions::default()).unwrap();
-        let generator = &mut TorchGenerator::manual_seed(3);
-        let recorded: Vec<Vec<u32>> =
-            serde_json::from_str(include_str!("../../tests/golden/task_balanced.json")).unwrap();
-        let mut found = epoch(&mut loader, generator);
-        found.extend(epoch(&mut loader, generator));
-        assert_eq!(found, recorded);
-        assert!(loader.prepare(&data, 1, LoaderOptions::default()).is_err());
-    }
-
-    #[test]
-    fn prescribed_batches_come_as_they_are_in_every_epoch() {
-        let mut loader = TaskBalanced::default();
-        loader.prescribe(6, &[0..3, 3..4, 4..6]);
-        let generator = &mut TorchGenerator::manual_seed(1);
-        let batches: [&[u32]; 3] = [&[0, 1, 2], &[3], &[4, 5]];
-        for _ in 0..2 {
-            assert_eq!(epoch(&mut loader, generator), batches);
-        }
-        assert_eq!(loader.len(), 3);
-        let options = LoaderOptions {
-            shuffle: false,
-            ..LoaderOptions::default()
-        };
-        loader.prepare(&dataset(&[(0, 3)]), 2, options).unwrap();
-        assert_eq!(epoch(&mut loader, generator), [&[0, 1][..], &[2]]);
-    }
-
-    #[test]
-    fn endless_batches_are_full_and_do_not_repeat_within_a_pass() {
-        let mut generator = TorchGenerator::manual_seed(1);
-        let mut loader = Endless::default();
-        for _ in 0..5 {
-            let mut seen = Vec::new();
-            for _ in 0..2 {
-                seen.extend_from_slice(loader.batch(10, 4, &mut generator));
-            }
-            seen.sort_unstable();
-            seen.dedup();
-            assert_eq!(seen.len(), 8);
-        }
-    }
-}
+mod tests;

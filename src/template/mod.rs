@@ -7,6 +7,7 @@ mod loader;
 mod metric;
 mod passes;
 mod plugin;
+mod prefetch;
 mod rehearsal;
 mod state;
 
@@ -17,5 +18,6 @@ pub(crate) use loader::{Endless, Position, TaskBalanced};
 pub use metric::{MetricData, MetricValue};
 pub(crate) use plugin::call;
 pub use plugin::{Event, Plugin};
+pub(crate) use prefetch::Prefetch;
 pub(crate) use state::DarkRows;
 pub use state::{LossTerms, State};

@@ -2,7 +2,7 @@
 
 use super::loader::Endless;
 use super::passes::Penalty;
-use super::{Clock, Criterion, LoaderOptions, MetricData};
+use super::{Clock, Criterion, LoaderOptions, MetricData, Prefetch};
 use crate::benchmarks::Experience;
 use crate::data::{ClassificationDataset, Group, gather_rows};
 use crate::error::{Error, Result};
@@ -215,7 +215,11 @@ impl State {
         self.tape.load(tape)?;
         self.seen = kept.seen;
         self.optimizer = kept.optimizer;
-        self.loader = kept.loader;
+        self.loader = LoaderOptions {
+            num_workers: self.loader.num_workers,
+            prefetch_factor: self.loader.prefetch_factor,
+            ..kept.loader
+        };
         self.train_epochs = kept.train_epochs;
         self.train_mb_size = kept.train_mb_size;
         self.eval_mb_size = kept.eval_mb_size;
@@ -287,19 +291,65 @@ impl State {
         group: Group,
         samples: impl Iterator<Item = usize>,
     ) {
+        self.append_ahead(dataset, group, samples, None, |_, _| false);
+    }
+
+    /// As [`append`](Self::append), from rows that were gathered ahead if there are workers;
+    /// `upcoming` is told in [`Prefetch::take`].
+    pub(crate) fn append_ahead(
+        &mut self,
+        dataset: &ClassificationDataset,
+        group: Group,
+        samples: impl Iterator<Item = usize>,
+        ahead: Option<&mut Prefetch>,
+        upcoming: impl Fn(usize, &mut Vec<usize>) -> bool,
+    ) {
         self.shape = dataset.shape();
         let size = self.shape.iter().product::<usize>();
         let key = self.augmentation_key();
         let start = self.mb_x.len();
         self.picked.clear();
         self.picked.extend(samples);
-        self.mb_x.resize(start + self.picked.len() * size, 0.0);
-        dataset.gather(&self.picked, group, key, &mut self.mb_x[start..]);
+        let gathered = start == 0
+            && ahead.is_some_and(|a| a.take(&self.picked, key, &mut self.mb_x, upcoming));
+        if !gathered {
+            self.mb_x.resize(start + self.picked.len() * size, 0.0);
+            dataset.gather(&self.picked, group, key, &mut self.mb_x[start..]);
+        }
         for &i in &self.picked {
             self.mb_y.push(dataset.target(i));
             self.mb_task_id.push(dataset.task_label(i));
             self.mb_samples.push(i as u32);
         }
+    }
+
+    /// Workers for a pass over `dataset` in order, as in evaluation.
+    ///
+    /// # Errors
+    /// As [`Prefetch::new`].
+    pub(crate) fn ahead_in_order(
+        &self,
+        dataset: &ClassificationDataset,
+        size: usize,
+    ) -> Result<Option<Prefetch>> {
+        let batches = dataset.len().div_ceil(size);
+        Prefetch::new(dataset, Group::Eval, batches, self.loader)
+    }
+
+    /// Appends up to `size` samples of `dataset` from `start` on, as in evaluation.
+    pub(crate) fn append_in_order(
+        &mut self,
+        dataset: &ClassificationDataset,
+        start: usize,
+        size: usize,
+        ahead: Option<&mut Prefetch>,
+    ) {
+        let n = dataset.len();
+        let batch = |k: usize| n.min(start + k * size)..n.min(start + (k + 1) * size);
+        self.append_ahead(dataset, Group::Eval, batch(0), ahead, |k, samples| {
+            samples.extend(batch(k));
+            !batch(k).is_empty()
+        });
     }
 
     /// The address of the random numbers that vary the next row of the mini-batch: seed of the run,
@@ -524,11 +574,11 @@ impl State {
         self.tape.generator().random_i64();
         let (mut out, mut width) = (Vec::new(), 0);
         let mut units: BTreeMap<u32, Option<Vec<bool>>> = BTreeMap::new();
-        let n = dataset.len();
-        for start in (0..n).step_by(self.train_mb_size) {
+        let (n, size) = (dataset.len(), self.train_mb_size);
+        let mut ahead = self.ahead_in_order(dataset, size)?;
+        for start in (0..n).step_by(size) {
             self.clear_batch();
-            let end = n.min(start + self.train_mb_size);
-            self.append(dataset, Group::Eval, start..end);
+            self.append_in_order(dataset, start, size, ahead.as_mut());
             let logits = self.forward(Mode::Eval);
             width = self.tape.shape(logits).dim(1);
             out.extend_from_slice(&self.scratch);

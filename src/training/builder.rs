@@ -158,7 +158,19 @@ impl StrategyBuilder {
     }
 
     /// How training data is gone through: shuffled (default) or not, with or without a last
-    /// mini-batch that is not full.
+    /// mini-batch that is not full; and how many threads gather mini-batches ahead (none), of training
+    /// and of evaluation.
+    ///
+    /// ```
+    /// use unforget::prelude::*;
+    /// use unforget::training::LoaderOptions;
+    ///
+    /// let mut tape = Tape::new(Device::Cpu)?;
+    /// let model = Mlp::new(&mut tape, &[784, 10]);
+    /// let workers = LoaderOptions { num_workers: 2, ..LoaderOptions::default() };
+    /// let strategy = Der::builder(tape, model, Sgd::new(0.03)).loader(workers).build()?;
+    /// # Ok::<(), unforget::Error>(())
+    /// ```
     pub fn loader(self, loader: LoaderOptions) -> Self {
         StrategyBuilder { loader, ..self }
     }
@@ -185,6 +197,7 @@ impl StrategyBuilder {
     /// [`Error::Config`] naming the parameter that is out of range.
     pub fn build(mut self) -> Result<Strategy> {
         self.sgd.validate()?;
+        self.loader.validate()?;
         let eval_mb_size = self.eval_mb_size.unwrap_or(self.train_mb_size);
         for (name, size) in [
             ("train-mb-size", self.train_mb_size),
@@ -214,6 +227,7 @@ impl StrategyBuilder {
             evaluator: self.evaluator,
             periodic,
             loader: TaskBalanced::default(),
+            ahead: None,
             trained: Vec::new(),
             within: None,
             resume: None,

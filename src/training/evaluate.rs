@@ -2,7 +2,7 @@
 
 use super::{EvalResult, ExperienceEval, Strategy};
 use crate::benchmarks::Experience;
-use crate::data::{ClassificationDataset, Group};
+use crate::data::ClassificationDataset;
 use crate::error::Result;
 use crate::evaluation::argmax;
 use crate::tape::Mode;
@@ -57,12 +57,13 @@ impl Strategy {
         // The seed that PyTorch's loader draws for its workers.
         self.state.tape.generator().random_i64();
         let classes = experience.classes_in_this_experience();
-        let n = dataset.len();
+        let (n, size) = (dataset.len(), self.state.eval_mb_size);
+        let mut ahead = self.state.ahead_in_order(dataset, size)?;
         let (mut correct, mut correct_task, mut loss_sum) = (0, 0, 0.0);
-        for start in (0..n).step_by(self.state.eval_mb_size) {
-            let end = n.min(start + self.state.eval_mb_size);
+        for start in (0..n).step_by(size) {
+            let end = n.min(start + size);
             self.state.clear_batch();
-            self.state.append(dataset, Group::Eval, start..end);
+            (self.state).append_in_order(dataset, start, size, ahead.as_mut());
             self.fire(Event::BeforeEvalIteration)?;
             self.fire(Event::BeforeEvalForward)?;
             let logits = self.state.forward(Mode::Eval);

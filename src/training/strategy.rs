@@ -8,7 +8,7 @@ use crate::data::{ClassificationDataset, Group};
 use crate::error::{Error, Result};
 use crate::evaluation::EvaluationPlugin;
 use crate::tape::{Mode, Tape};
-use crate::template::{Event, Plugin, Position, State, TaskBalanced, call};
+use crate::template::{Event, Plugin, Position, Prefetch, State, TaskBalanced, call};
 
 /// Experiences to train on or to evaluate: one, a stream, or a slice of either.
 pub trait Experiences {
@@ -42,6 +42,8 @@ pub struct Strategy {
     pub(super) evaluator: EvaluationPlugin,
     pub(super) periodic: PeriodicEval,
     pub(super) loader: TaskBalanced,
+    /// What gathers mini-batches ahead, within an experience.
+    pub(super) ahead: Option<Prefetch>,
     /// Every experience trained on so far, the running one included.
     pub(super) trained: Vec<Experience>,
     /// In the middle of an experience: its position in the list given to `train`.
@@ -132,7 +134,7 @@ impl Strategy {
         self.periodic.streams = streams;
         let result = Tape::guard(|| self.train_list(&mut list));
         self.periodic.streams = Streams::default();
-        self.within = None;
+        (self.within, self.ahead) = (None, None);
         self.state.is_training = false;
         self.state.experience = None;
         self.state.adapted_dataset = None;
@@ -170,7 +172,7 @@ impl Strategy {
             };
             self.within = Some(index);
             self.train_epochs(&dataset)?;
-            self.within = None;
+            (self.within, self.ahead) = (None, None);
             self.finish_experience()?;
         }
         self.fire(Event::AfterTraining)
@@ -235,6 +237,7 @@ impl Strategy {
             None => self.loader.prepare(dataset, size, options)?,
         }
         self.state.iterations_per_epoch = self.loader.len();
+        self.ahead = Prefetch::new(dataset, Group::Train, self.loader.len(), options)?;
         Ok(())
     }
 
@@ -284,13 +287,15 @@ impl Strategy {
 
     /// One iteration; false at the end of the epoch.
     fn train_iteration(&mut self, dataset: &ClassificationDataset) -> Result<bool> {
-        let batch = self.loader.batch(self.state.tape.generator());
-        if batch.is_empty() {
+        if !self.loader.advance(self.state.tape.generator()) {
             return Ok(false);
         }
         self.state.clear_batch();
-        self.state
-            .append(dataset, Group::Train, batch.iter().map(|&i| i as usize));
+        let samples = self.loader.batch().iter().map(|&i| i as usize);
+        let (ahead, loader) = (self.ahead.as_mut(), &self.loader);
+        (self.state).append_ahead(dataset, Group::Train, samples, ahead, |k, samples| {
+            loader.upcoming(k, samples)
+        });
         self.fire(Event::BeforeTrainingIteration)?;
         self.fire(Event::BeforeForward)?;
         self.method.add_replay(&mut self.state);
