@@ -1,57 +1,15 @@
 //! A warm training step allocates no memory, on any thread.
-//!
-//! One test in a binary of its own: the counter sees the whole process.
-#![allow(unsafe_code)]
 
+#[path = "common/counting.rs"]
+mod counting;
 #[path = "common/step.rs"]
 mod step;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
+
+use counting::{ARMED, COUNT};
 use step::{Trainer, on_threads};
 use unforget::nn::{Mlp, ResNet18};
-
-/// The system's allocator, counting while [`ARMED`].
-struct Counting;
-
-static ARMED: AtomicBool = AtomicBool::new(false);
-static COUNT: AtomicUsize = AtomicUsize::new(0);
-
-fn count() {
-    if ARMED.load(SeqCst) {
-        COUNT.fetch_add(1, SeqCst);
-    }
-}
-
-// SAFETY: every call is passed on unchanged to `System`, which keeps the contract; counting touches
-// two atomics and never allocates.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller keeps the contract of `alloc`, which is the same.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller keeps the contract of `alloc_zeroed`, which is the same.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: `ptr` came from `System`, as every block does; the rest is the caller's contract.
-        unsafe { System.realloc(ptr, layout, size) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: `ptr` came from `System`, as every block does; the rest is the caller's contract.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// The allocations of `steps` steps after `warm` steps, inside a pool of `threads` threads. On a busy
 /// machine a thread may take part for the first time, and get its scratch, long after the others;

@@ -1,52 +1,16 @@
 //! Metrics allocate no memory in a training iteration in which they emit nothing.
-//!
-//! One test in a binary of its own: the counter sees the whole process.
-#![allow(unsafe_code)]
 
+#[path = "common/counting.rs"]
+mod counting;
 #[path = "common/ten_classes.rs"]
 mod ten_classes;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use counting::{ARMED, COUNT};
 use unforget::evaluation::*;
 use unforget::prelude::*;
 use unforget::training::{Event, MetricValue};
-
-/// The system's allocator, counting while [`ARMED`].
-struct Counting;
-
-static ARMED: AtomicBool = AtomicBool::new(false);
-static COUNT: AtomicUsize = AtomicUsize::new(0);
-
-fn count() {
-    if ARMED.load(SeqCst) {
-        COUNT.fetch_add(1, SeqCst);
-    }
-}
-
-// SAFETY: every call is passed on unchanged to `System`, which keeps the contract; counting touches
-// two atomics and never allocates.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller keeps the contract of `alloc`, which is the same.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: `ptr` came from `System`, as every block does; the rest is the caller's contract.
-        unsafe { System.realloc(ptr, layout, size) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: `ptr` came from `System`, as every block does; the rest is the caller's contract.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// Counts what its metrics allocate in iterations, from the second epoch of each experience on: in
 /// the first they meet its classes.

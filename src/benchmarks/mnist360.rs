@@ -244,6 +244,11 @@ fn turned(data: &Dataset, draws: &[Draw]) -> Result<Dataset> {
             let pixels = turned_pixels(pixels, shape, draws);
             Dataset::from_f32("mnist-360", shape, pixels, targets, DIGITS)
         }
+        Pixels::Files(_) => Err(Error::config(
+            "data",
+            "digits in memory for mnist-360",
+            format!("{}, files that are read when they are wanted", data.name()),
+        )),
     }
 }
 

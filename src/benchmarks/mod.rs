@@ -33,7 +33,7 @@ pub use ni::NiBenchmark;
 pub use online::{OnlineOptions, SubExperience, split_online_stream};
 pub use pixel_maps::{PermutedMnist, RotatedMnist};
 pub use splits::{SplitCifar10, SplitCifar100, SplitCifar110};
-pub use splits::{SplitFmnist, SplitMnist, SplitTinyImageNet};
+pub use splits::{SplitFmnist, SplitImageNet, SplitMnist, SplitTinyImageNet};
 
 use crate::data::{Dataset, TransformGroups};
 use crate::{Error, Result};

@@ -6,6 +6,7 @@ use super::NcBenchmark;
 use crate::Result;
 use crate::data::embedded::mnist_tenth;
 use crate::data::locate::{Kind, load};
+use crate::data::on_disk::image_folder_on_disk;
 use crate::data::{Dataset, Transform, TransformGroups};
 use crate::rng::PythonRandom;
 
@@ -215,6 +216,33 @@ impl SplitTinyImageNet {
     /// As [`SplitCifar10::full`].
     pub fn full(dir: Option<&Path>) -> Result<NcBenchmark> {
         full(Kind::TinyImageNet, dir, Self::from_datasets)
+    }
+}
+
+/// ImageNet's classes, or those of any two folders of pictures, divided over experiences.
+pub struct SplitImageNet;
+
+impl SplitImageNet {
+    /// Training and test pictures from two folders with one sub-folder for each class, as ImageNet's
+    /// `train` and `val` are laid out for PyTorch; ten experiences unless told otherwise. The pictures
+    /// stay on the disk ([`image_folder_on_disk`]), so give the run loader workers.
+    ///
+    /// Every picture is scaled to cover 256 x 256. In training 224 x 224 of it are taken at a random place and
+    /// mirrored at random; in evaluation the middle; normalised. Avalanche's training crop also varies size
+    /// and shape (`RandomResizedCrop`).
+    ///
+    /// # Errors
+    /// As [`image_folder_on_disk`].
+    pub fn from_folders(train: &Path, test: &Path) -> Result<NcBenchmark> {
+        let [train, test] =
+            [train, test].map(|dir| image_folder_on_disk(dir, "ImageNet", [256; 2]));
+        let crop = Transform::imagenet().random_crop(224, 224, 0);
+        let transforms = TransformGroups {
+            train: crop.random_horizontal_flip(0.5),
+            eval: Transform::imagenet().center_crop(224, 224),
+        };
+        let builder = NcBenchmark::new(train?, test?, transforms).name("SplitImageNet");
+        Ok(builder.n_experiences(10))
     }
 }
 

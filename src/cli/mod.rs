@@ -121,11 +121,11 @@ fn train(options: &TrainOptions) -> Result<()> {
 /// on the result.
 fn resume(options: &TrainOptions, folder: &RunFolder) -> Result<()> {
     let given = options.to_table();
-    if let Some(option) = (given.keys()).find(|name| !["threads", "quiet"].contains(&name.as_str()))
-    {
+    let free = ["threads", "num-workers", "prefetch-factor", "quiet"];
+    if let Some(option) = (given.keys()).find(|name| !free.contains(&name.as_str())) {
         return Err(Error::config(
             format!("--{option}"),
-            "only --threads and --quiet together with --resume",
+            "only --threads, --num-workers, --prefetch-factor and --quiet together with --resume",
             "another option (it would change the run)",
         ));
     }

@@ -31,8 +31,8 @@ pub struct TrainOptions {
     #[arg(long, value_name = "FILE", help_heading = "Run")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
-    /// Go on with the run in this folder from its last checkpoint; only --threads and --quiet may
-    /// be given with it
+    /// Go on with the run in this folder from its last checkpoint; only --threads,
+    /// --num-workers, --prefetch-factor and --quiet may be given with it
     #[arg(
         long,
         value_name = "RUNDIR",
@@ -260,6 +260,13 @@ struct CommonOptions {
     /// shared between threads [default: 1]
     #[arg(long, value_name = "N")]
     threads: Option<i64>,
+    /// Threads that gather the coming mini-batches while the step runs; never changes the result. For
+    /// data that is costly to decode or to vary [default: 0, the step gathers its own]
+    #[arg(long, value_name = "N")]
+    num_workers: Option<i64>,
+    /// Mini-batches that each of them may be ahead [default: 2]
+    #[arg(long, value_name = "N")]
+    prefetch_factor: Option<i64>,
     /// Print nothing but errors
     #[arg(long, num_args = 0, default_missing_value = "true")]
     quiet: Option<bool>,

@@ -133,7 +133,7 @@ impl Stage {
 
 /// Where a part of `size` begins in the middle of `from` pixels, before them if it is longer; halves
 /// to even, as torchvision's `CenterCrop` rounds.
-fn centred(from: usize, size: usize) -> isize {
+pub(super) fn centred(from: usize, size: usize) -> isize {
     if from >= size {
         ((from - size) as f64 / 2.0).round_ties_even() as isize
     } else {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::on_disk::ImageFiles;
 use crate::{Error, Result};
 
 /// The pixels of a [`Dataset`], sample after sample, each laid out channels x height x width.
@@ -11,9 +12,12 @@ pub enum Pixels {
     U8(Arc<[u8]>),
     /// Floating point numbers, finite, in whatever range the user prepared.
     F32(Arc<[f32]>),
+    /// Bytes in files of pictures, each decoded when it is wanted.
+    Files(Arc<ImageFiles>),
 }
 
-/// Labelled images in memory, validated once; a clone shares them.
+/// Labelled images, in memory or in files that are read when they are wanted; validated once, and a clone
+/// shares them.
 ///
 /// ```
 /// use unforget::data::Dataset;
@@ -88,6 +92,31 @@ impl Dataset {
             targets,
             n_classes,
         })))
+    }
+
+    /// Pictures that are decoded when they are wanted.
+    pub(super) fn from_files(
+        name: &str,
+        files: ImageFiles,
+        targets: Vec<u32>,
+        n_classes: usize,
+    ) -> Result<Dataset> {
+        let shape = files.shape();
+        let size = shape.iter().fold(1usize, |n, &d| n.saturating_mul(d));
+        let values = size.saturating_mul(files.len());
+        check(name, shape, values, &targets, n_classes)?;
+        Ok(Dataset(Arc::new(Inner {
+            name: name.to_owned(),
+            shape,
+            pixels: Pixels::Files(Arc::new(files)),
+            targets,
+            n_classes,
+        })))
+    }
+
+    /// Whether a sample has to be read and decoded whenever it is wanted.
+    pub(super) fn is_on_disk(&self) -> bool {
+        matches!(self.0.pixels, Pixels::Files(_))
     }
 
     /// What the data is called in messages.

@@ -20,6 +20,44 @@ const REMEDY: &str = "give a folder with one sub-folder of PNG or JPEG pictures 
 /// for a class without pictures, a picture that cannot be decoded or one of another size;
 /// [`Error::Io`] if something cannot be read.
 pub fn image_folder(dir: &Path, name: &str) -> Result<Dataset> {
+    let (files, n_classes) = classes(dir)?;
+    let pictures: Vec<DynamicImage> = files
+        .iter()
+        .map(|(_, path)| decode(path))
+        .collect::<Result<_>>()?;
+    let size = (pictures[0].width(), pictures[0].height());
+    for (picture, (_, path)) in pictures.iter().zip(&files) {
+        let found = (picture.width(), picture.height());
+        if found != size {
+            let expected = format!("{} x {} pixels, as in the first picture", size.0, size.1);
+            let found = format!("{} x {}", found.0, found.1);
+            return Err(Error::format(
+                path,
+                expected,
+                found,
+                "scale all pictures to one size",
+            ));
+        }
+    }
+    let targets = files.iter().map(|&(class, _)| class).collect();
+    let channels = if pictures.iter().any(|picture| picture.color().has_color()) {
+        3
+    } else {
+        1
+    };
+    let mut pixels = Vec::new();
+    for picture in pictures {
+        append(&picture, channels, &mut pixels);
+    }
+    let shape = [channels, size.1 as usize, size.0 as usize];
+    Dataset::from_u8(name, shape, pixels, targets, n_classes)
+}
+
+/// The pictures by class and name, each with its class, and the number of classes.
+///
+/// # Errors
+/// As [`image_folder`], but for the pictures' content.
+pub(super) fn classes(dir: &Path) -> Result<(Vec<(u32, PathBuf)>, usize)> {
     if !dir.is_dir() {
         return Err(Error::DataMissing(format!(
             "{}: expected a folder of pictures, found none; {REMEDY}",
@@ -50,36 +88,7 @@ pub fn image_folder(dir: &Path, name: &str) -> Result<Dataset> {
             ));
         }
     }
-    let pictures: Vec<DynamicImage> = files
-        .iter()
-        .map(|(_, path)| decode(path))
-        .collect::<Result<_>>()?;
-    let size = (pictures[0].width(), pictures[0].height());
-    for (picture, (_, path)) in pictures.iter().zip(&files) {
-        let found = (picture.width(), picture.height());
-        if found != size {
-            let expected = format!("{} x {} pixels, as in the first picture", size.0, size.1);
-            let found = format!("{} x {}", found.0, found.1);
-            return Err(Error::format(
-                path,
-                expected,
-                found,
-                "scale all pictures to one size",
-            ));
-        }
-    }
-    let targets = files.iter().map(|&(class, _)| class).collect();
-    let channels = if pictures.iter().any(|picture| picture.color().has_color()) {
-        3
-    } else {
-        1
-    };
-    let mut pixels = Vec::new();
-    for picture in pictures {
-        append(&picture, channels, &mut pixels);
-    }
-    let shape = [channels, size.1 as usize, size.0 as usize];
-    Dataset::from_u8(name, shape, pixels, targets, classes.len())
+    Ok((files, classes.len()))
 }
 
 /// What lies in `dir`, hidden entries left out, sorted by name.

@@ -16,6 +16,7 @@ mod gather;
 pub mod idx;
 pub mod locate;
 pub mod npy;
+pub mod on_disk;
 mod pickle;
 mod pictures;
 mod resize;

@@ -15,7 +15,9 @@ pub const OUTSIDE: u32 = u32::MAX;
 /// A view of samples of one or several [`Dataset`]s of the same shape; a clone shares everything.
 ///
 /// Sample i has an image, a target and a task label. The builder methods return a changed view and
-/// copy no pixel.
+/// copy no pixel. Where pictures lie on the disk, what reads one that cannot be read unwinds with the
+/// [`Error`](crate::Error), which [`Tape::guard`](crate::tape::Tape::guard), and so every training and
+/// evaluation, turns back into one.
 ///
 /// ```
 /// use unforget::data::{ClassificationDataset, Dataset, Group, TransformGroups};
@@ -265,7 +267,8 @@ impl ClassificationDataset {
     /// If a sample is out of range or `out` has another length.
     #[track_caller]
     pub fn gather(&self, samples: &[usize], group: Group, key: CounterKey, out: &mut [f32]) {
-        let costly = (self.sources.iter()).any(|s| s.transforms.get(group).is_costly());
+        let costly = |s: &Source| s.dataset.is_on_disk() || s.transforms.get(group).is_costly();
+        let costly = self.sources.iter().any(costly);
         gather_rows(samples.len(), costly, group, key, out, |row, key, out| {
             self.write(samples[row], group, key, out);
         });
@@ -300,6 +303,10 @@ impl ClassificationDataset {
         match source.dataset.pixels() {
             Pixels::U8(pixels) => transform.write(&pixels[range], map, key, out),
             Pixels::F32(pixels) => transform.write(&pixels[range], map, key, out),
+            Pixels::Files(files) => {
+                let index = self.samples[i].index as usize;
+                files.with(index, |pixels| transform.write(pixels, map, key, out));
+            }
         }
     }
 
@@ -316,6 +323,10 @@ impl ClassificationDataset {
         match source.dataset.pixels() {
             Pixels::U8(pixels) => RawSample::U8(rearranged(&pixels[range], map)),
             Pixels::F32(pixels) => RawSample::F32(rearranged(&pixels[range], map)),
+            Pixels::Files(files) => {
+                let index = self.samples[i].index as usize;
+                RawSample::U8(files.with(index, |pixels| rearranged(pixels, map)))
+            }
         }
     }
 

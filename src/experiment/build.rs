@@ -144,7 +144,8 @@ pub(super) fn strategy(config: &Config, benchmark: &Benchmark) -> Result<Strateg
     .beta(config.beta as f32)
     .train_mb_size(config.train_mb_size)
     .train_epochs(config.train_epochs)
-    .eval_mb_size(config.eval_mb_size);
+    .eval_mb_size(config.eval_mb_size)
+    .loader(config.loader());
     Ok(builder)
 }
 

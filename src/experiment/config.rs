@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::data::locate::Kind;
+use crate::training::LoaderOptions;
 use crate::{Error, Result};
 
 mod choices;
@@ -123,6 +124,11 @@ pub struct Config {
     pub precision: PrecisionName,
     /// Threads; 0 is one for each core. The result does not depend on it.
     pub threads: usize,
+    /// Threads that gather the coming mini-batches, of training and of evaluation; 0: the step gathers its
+    /// own. The result does not depend on it.
+    pub num_workers: usize,
+    /// Mini-batches that each of them may be ahead.
+    pub prefetch_factor: usize,
     /// Losses are written every so many steps.
     pub log_every: usize,
     /// What is written besides `metrics.jsonl`.
@@ -185,6 +191,8 @@ impl Default for Config {
             device: DeviceName::Cpu,
             precision: PrecisionName::F32,
             threads: 1,
+            num_workers: 0,
+            prefetch_factor: 2,
             log_every: 10,
             loggers: vec![LoggerName::Csv, LoggerName::TensorBoard],
             checkpoint_every: 0,
@@ -425,7 +433,17 @@ impl Config {
             let found = found.join(",");
             return Err(Error::config("--loggers", "none alone, or loggers", found));
         }
+        self.loader().validate()?;
         at_most("--threads", self.threads, 1024)
+    }
+
+    /// How the strategy goes through its data.
+    pub(super) fn loader(&self) -> LoaderOptions {
+        LoaderOptions {
+            num_workers: self.num_workers,
+            prefetch_factor: self.prefetch_factor,
+            ..LoaderOptions::default()
+        }
     }
 }
 

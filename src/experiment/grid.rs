@@ -86,7 +86,14 @@ impl Job {
         let wanted = self.config.to_table();
         // What cannot change the outcome, and options that came with a later version, do not count.
         let differs = record.config.iter().find(|(name, value)| {
-            let free = ["threads", "eval-mb-size", "log-every", "data-dir"];
+            let free = [
+                "threads",
+                "num-workers",
+                "prefetch-factor",
+                "eval-mb-size",
+                "log-every",
+                "data-dir",
+            ];
             !free.contains(&name.as_str()) && wanted.get(*name) != Some(value)
         });
         match differs {

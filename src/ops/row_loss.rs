@@ -91,9 +91,8 @@ impl<B: Backend> Graph<B> {
         self.row_loss(logits, &rows, |_| (weight, 0.0))
     }
 
-    /// Avalanche's DER loss, replay rows first: the replay rows give
-    /// both other terms. A mean over replay rows and
-    /// classes, so each stored logit has the weight `alpha / (replay·C)`; where a row has fewer than
+    /// Avalanche's DER loss, replay rows first: a short form of [`row_loss`](Self::row_loss) for loops
+    /// written by hand. The replay rows give both other terms. A mean over replay rows and classes, so each stored logit has the weight `alpha / (replay·C)`; where a row has fewer than
     /// C columns stored, C is their number.
     ///
     /// # Panics

@@ -1,54 +1,21 @@
 //! Everything that plugins and methods may look at and change.
 
+use super::adaptation::Seen;
 use super::loader::Endless;
 use super::passes::Penalty;
-use super::{Clock, Criterion, LoaderOptions, MetricData, Prefetch};
+use super::{Clock, Criterion, LoaderOptions, LossTerms, MetricData, Prefetch};
 use crate::benchmarks::Experience;
 use crate::data::{ClassificationDataset, Group, gather_rows};
-use crate::error::{Error, Result};
-use crate::nn::{Adaptation, Module};
+use crate::error::Result;
+use crate::nn::Module;
 use crate::optim::Sgd;
 use crate::replay::Buffer;
 use crate::rng::{CounterKey, Purpose};
 use crate::snapshot::Snapshot;
-use crate::tape::{LossRows, Mode, Tape, Var};
+use crate::tape::{Mode, Tape, Var};
 use ndarray::{ArrayView2, ArrayView4};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
-
-/// The loss of a mini-batch and its terms, each with its weight: the terms add up to the total, but
-/// for what plugins add to it.
-#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
-pub struct LossTerms {
-    /// What was differentiated.
-    pub total: f32,
-    /// Cross-entropy of the current data.
-    pub current: f32,
-    /// `alpha` times the mean squared error of the replayed logits.
-    pub logits: f32,
-    /// `beta` times the cross-entropy of the replayed labels.
-    pub replay: f32,
-}
-
-/// What the model was told of an experience.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
-struct Seen {
-    classes: Vec<u32>,
-    task_label: u32,
-    training: bool,
-}
-
-impl Seen {
-    fn adapt(&self, model: &mut dyn Module, tape: &mut Tape) {
-        let adaptation = Adaptation {
-            classes: &self.classes,
-            task_label: self.task_label,
-            training: self.training,
-        };
-        model.adapt(tape, &adaptation);
-    }
-}
+use std::collections::BTreeMap;
 
 /// The part of the state that a snapshot keeps besides tape and buffer.
 #[derive(Serialize, Deserialize)]
@@ -64,17 +31,6 @@ struct Kept {
     stop: bool,
     evaluation_requested: bool,
     seen: Vec<Seen>,
-}
-
-/// Which rows of a mini-batch each term of the loss of Dark Experience Replay is a mean of.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(crate) struct DarkRows {
-    /// The cross-entropy of the current data.
-    pub current: Range<usize>,
-    /// The mean squared error of the stored logits.
-    pub logits: Range<usize>,
-    /// The cross-entropy of the replayed labels.
-    pub labels: Range<usize>,
 }
 
 /// The state of a strategy, under Avalanche's names.
@@ -145,7 +101,7 @@ pub struct State {
     /// The samples being gathered.
     picked: Vec<usize>,
     /// The different experiences that the model was adapted to, in order.
-    seen: Vec<Seen>,
+    pub(super) seen: Vec<Seen>,
 }
 
 impl State {
@@ -427,180 +383,8 @@ impl State {
         output
     }
 
-    /// Records the criterion over all rows of the mini-batch, and notes it as the current loss.
-    pub fn criterion_loss(&mut self, logits: Var) -> Var {
-        match &self.criterion {
-            None => {
-                let loss = self.tape.cross_entropy(logits, &self.mb_y);
-                self.note_terms(loss);
-                loss
-            }
-            Some(criterion) => {
-                let loss = criterion.loss(&mut self.tape, logits, &self.mb_y);
-                let total = self.tape.item(loss);
-                self.loss = LossTerms {
-                    total,
-                    current: total,
-                    ..LossTerms::default()
-                };
-                loss
-            }
-        }
-    }
-
-    /// Records the loss of Dark Experience Replay over the mini-batch:
-    /// `criterion(current) + alpha·MSE(logits, stored logits) + beta·criterion(labels)`, each over
-    /// its rows; the stored logits are those of the rows of the second term. Without replayed rows it
-    /// is the criterion of the current ones alone. A term of weight 0 is not evaluated.
-    pub(crate) fn dark_loss(&mut self, logits: Var, rows: &DarkRows, alpha: f32, beta: f32) -> Var {
-        let width = self.tape.shape(logits).dim(1);
-        // A mean over the rows and over the columns that are compared.
-        let alpha_row = f64::from(alpha) / rows.logits.len().max(1) as f64;
-        let alpha_each = |columns: usize| alpha_row / columns.max(1) as f64;
-        let Some(criterion) = &self.criterion else {
-            let new_each = 1.0 / rows.current.len().max(1) as f64;
-            let beta_each = f64::from(beta) / rows.labels.len().max(1) as f64;
-            let targets = LossRows {
-                labels: &self.mb_y,
-                current: rows.current.clone(),
-                targets: &self.mb_logits_stored,
-                first_target: rows.logits.start,
-                widths: &self.mb_logit_widths,
-            };
-            let each = |range: &Range<usize>, row, weight| {
-                if range.contains(&row) { weight } else { 0.0 }
-            };
-            let mut compared = targets.compared(width);
-            let loss = self.tape.row_loss(logits, &targets, |row| {
-                let ce = each(&rows.current, row, new_each) + each(&rows.labels, row, beta_each);
-                if !rows.logits.contains(&row) {
-                    return (ce, 0.0);
-                }
-                (ce, alpha_each(compared.next().unwrap_or(width)))
-            });
-            drop(compared);
-            self.note_terms(loss);
-            return loss;
-        };
-        let tape = &mut self.tape;
-        let part = tape.slice(logits, rows.current.clone());
-        let current = criterion.loss(tape, part, &self.mb_y[rows.current.clone()]);
-        let mut terms = LossTerms {
-            current: tape.item(current),
-            ..LossTerms::default()
-        };
-        let mut loss = current;
-        if alpha != 0.0 && !rows.logits.is_empty() {
-            let targets = LossRows {
-                labels: &self.mb_y[rows.logits.clone()],
-                current: 0..0,
-                targets: &self.mb_logits_stored,
-                first_target: 0,
-                widths: &self.mb_logit_widths,
-            };
-            let part = tape.slice(logits, rows.logits.clone());
-            let mut compared = targets.compared(width);
-            let term = tape.row_loss(part, &targets, |_| {
-                (0.0, alpha_each(compared.next().unwrap_or(width)))
-            });
-            terms.logits = tape.item(term);
-            loss = tape.add(loss, term);
-        }
-        if beta != 0.0 && !rows.labels.is_empty() {
-            let part = tape.slice(logits, rows.labels.clone());
-            let term = criterion.loss(tape, part, &self.mb_y[rows.labels.clone()]);
-            let term = tape.scale(term, beta);
-            terms.replay = tape.item(term);
-            loss = tape.add(loss, term);
-        }
-        terms.total = tape.item(loss);
-        self.loss = terms;
-        loss
-    }
-
-    fn note_terms(&mut self, loss: Var) {
-        let [total, current, logits, replay] = self.tape.loss_terms(loss);
-        self.loss = LossTerms {
-            total,
-            current,
-            logits,
-            replay,
-        };
-    }
-
     /// The logits that [`forward`](Self::forward) computed, row after row.
     pub(crate) fn logits(&self) -> &[f32] {
         &self.scratch
-    }
-
-    /// Lets the model make room for what `experience` brings, task by task (Avalanche's
-    /// `model_adaptation`). Parameters that change lose their momentum, all others keep theirs.
-    pub(crate) fn adapt_model(&mut self, experience: &Experience) {
-        let dataset = experience.dataset();
-        let mut tasks: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
-        let mut last = None;
-        for i in 0..dataset.len() {
-            let label = (dataset.task_label(i), dataset.target(i));
-            // Data is mostly grouped by class.
-            if last != Some(label) {
-                tasks.entry(label.0).or_default().insert(label.1);
-                last = Some(label);
-            }
-        }
-        for (task_label, classes) in tasks {
-            let seen = Seen {
-                classes: classes.into_iter().collect(),
-                task_label,
-                training: self.is_training,
-            };
-            seen.adapt(self.model.as_mut(), &mut self.tape);
-            if !self.seen.contains(&seen) {
-                self.seen.push(seen);
-            }
-        }
-    }
-
-    /// The logits of every sample of `dataset`, in order, from the model in evaluation mode: what
-    /// DER stores. Returns them row after row, with the width of a row; NaN where a logit means
-    /// nothing, because its unit is masked or beyond the head of the sample's task.
-    ///
-    /// # Errors
-    /// [`Error::NonFinite`] if one of the others is not a number: the model has diverged.
-    pub(crate) fn compute_dataset_logits(
-        &mut self,
-        dataset: &ClassificationDataset,
-    ) -> Result<(Vec<f32>, usize)> {
-        // The seed that PyTorch's loader draws for its workers.
-        self.tape.generator().random_i64();
-        let (mut out, mut width) = (Vec::new(), 0);
-        let mut units: BTreeMap<u32, Option<Vec<bool>>> = BTreeMap::new();
-        let (n, size) = (dataset.len(), self.train_mb_size);
-        let mut ahead = self.ahead_in_order(dataset, size)?;
-        for start in (0..n).step_by(size) {
-            self.clear_batch();
-            self.append_in_order(dataset, start, size, ahead.as_mut());
-            let logits = self.forward(Mode::Eval);
-            width = self.tape.shape(logits).dim(1);
-            out.extend_from_slice(&self.scratch);
-            let rows = out[start * width..].chunks_exact_mut(width);
-            for (row, &task) in rows.zip(&self.mb_task_id) {
-                let units = (units.entry(task))
-                    .or_insert_with(|| self.model.active_units(&self.tape, task));
-                for (j, logit) in row.iter_mut().enumerate() {
-                    let used = |units: &Vec<bool>| units.get(j) == Some(&true);
-                    if !units.as_ref().is_none_or(used) {
-                        *logit = f32::NAN;
-                    } else if !logit.is_finite() {
-                        return Err(Error::NonFinite(format!(
-                            "a logit of a sample to be stored is {logit}: expected a finite number; \
-                             lower the learning rate (now {})",
-                            self.optimizer.lr
-                        )));
-                    }
-                }
-            }
-        }
-        self.clear_batch();
-        Ok((out, width))
     }
 }
