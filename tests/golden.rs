@@ -380,6 +380,7 @@ fn build(tape: &mut Tape, name: &str, input: [usize; 3], seed: u64) -> Box<dyn M
         _ => (name, None, None, false),
     };
     let options = models::ModelOptions {
+        head: models::HeadKind::Own,
         hidden_size: size,
         hidden_layers: layers,
         drop_rate: Some(0.0),

@@ -11,6 +11,7 @@ pub struct Benchmark {
     valid: Option<Stream>,
     classes_order: Vec<u32>,
     original_classes_in_exp: Vec<Vec<u32>>,
+    samples_in_exp: Option<Vec<Vec<u32>>>,
 }
 
 impl Benchmark {
@@ -38,7 +39,14 @@ impl Benchmark {
             valid: None,
             classes_order,
             original_classes_in_exp,
+            samples_in_exp: None,
         }
+    }
+
+    /// The same benchmark with the samples that its training experiences were given.
+    pub(super) fn with_samples(mut self, samples: Vec<Vec<u32>>) -> Self {
+        self.samples_in_exp = Some(samples);
+        self
     }
 
     /// The same benchmark with another training stream, such as a
@@ -112,6 +120,12 @@ impl Benchmark {
     /// The number of classes of each training experience.
     pub fn n_classes_per_exp(&self) -> Vec<usize> {
         self.original_classes_in_exp.iter().map(Vec::len).collect()
+    }
+
+    /// The training samples of each experience, where they and not their classes were
+    /// [divided](super::NiBenchmark).
+    pub fn samples_in_exp(&self) -> Option<&[Vec<u32>]> {
+        self.samples_in_exp.as_deref()
     }
 
     /// The labels of each training experience as the data set numbers them, in class order.

@@ -25,6 +25,7 @@ struct Inner {
     future: Vec<u32>,
     batches: Option<Arc<[Range<usize>]>>,
     sub_experience: Option<SubExperience>,
+    stream_length: Option<usize>,
 }
 
 impl Experience {
@@ -45,6 +46,7 @@ impl Experience {
             classes,
             batches: None,
             sub_experience: None,
+            stream_length: None,
         }))
     }
 
@@ -116,6 +118,18 @@ impl Experience {
         self.0.id
     }
 
+    /// The id under which evaluations of the original stream know it: its own, or that of the larger
+    /// experience that it is a piece of.
+    pub fn origin_id(&self) -> usize {
+        let piece = self.0.sub_experience.as_ref();
+        piece.map_or(self.0.id, |piece| piece.origin_experience().origin_id())
+    }
+
+    /// How many experiences its stream has; `None` if it was never part of one. A slice keeps it.
+    pub fn stream_length(&self) -> Option<usize> {
+        self.0.stream_length
+    }
+
     /// The name of the stream, "train" or "test" in the benchmarks of this crate.
     pub fn stream_name(&self) -> &str {
         &self.0.stream_name
@@ -175,6 +189,7 @@ impl Stream {
     /// `experiences` in the order in which they are met; each is told which classes come before
     /// and after it.
     pub fn new(name: &str, experiences: Vec<Experience>) -> Self {
+        let length = experiences.len();
         let mut seen = BTreeSet::new();
         let mut told: Vec<Inner> = Vec::with_capacity(experiences.len());
         for experience in experiences {
@@ -182,6 +197,7 @@ impl Stream {
             inner.previous = seen.iter().copied().collect();
             seen.extend(&inner.classes);
             inner.seen = seen.iter().copied().collect();
+            inner.stream_length = Some(length);
             told.push(inner);
         }
         let mut future = BTreeSet::new();

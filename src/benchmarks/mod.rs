@@ -17,6 +17,7 @@ mod online;
 mod pixel_maps;
 #[cfg(test)]
 mod properties;
+mod several;
 mod splits;
 
 pub use benchmark::Benchmark;

@@ -2,12 +2,12 @@
 
 mod plan;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::BTreeMap;
 
 use plan::{Remapping, labels};
 
-use super::{Benchmark, Experience, Stream, check_datasets};
+use super::several::joined;
+use super::{Benchmark, Experience, Stream};
 use crate::data::{ClassificationDataset, Dataset, Transform, TransformGroups};
 use crate::rng::python_set_order;
 use crate::{Error, Result};
@@ -111,6 +111,15 @@ impl NcBenchmark {
         self
     }
 
+    /// The classes of each experience of another benchmark,
+    /// [`Benchmark::original_classes_in_exp`], to build the same one again (Avalanche's
+    /// `reproducibility_data`); nothing is drawn then.
+    pub fn reproducibility_data(self, classes_in_exp: &[Vec<u32>]) -> Self {
+        self.n_experiences(classes_in_exp.len())
+            .fixed_class_order(classes_in_exp.concat())
+            .per_exp_classes(classes_in_exp.iter().map(Vec::len).enumerate().collect())
+    }
+
     /// The number of classes of some experiences, by experience id; the remaining classes are
     /// divided equally over the others.
     pub fn per_exp_classes(mut self, counts: BTreeMap<usize, usize>) -> Self {
@@ -182,7 +191,7 @@ impl NcBenchmark {
     /// [`Error::Config`] naming the option that does not fit the data or another option.
     pub fn build(self) -> Result<Benchmark> {
         let remapping = self.remapping()?;
-        let (train, test, by_dataset) = self.datasets()?;
+        let (train, test, by_dataset) = joined(&self.train, &self.test, &self.transforms)?;
         let classes = self.plan(&by_dataset)?;
         let labels = labels(&classes, remapping);
         let stream = |name, whole: &ClassificationDataset| {
@@ -223,56 +232,6 @@ impl NcBenchmark {
                 .flat_map(|(classes, labels)| classes.iter().map(|class| labels[class]))
                 .collect(),
             classes,
-        ))
-    }
-
-    /// All training and all test samples, and the classes of each data set.
-    fn datasets(&self) -> Result<(ClassificationDataset, ClassificationDataset, Vec<Vec<u32>>)> {
-        if self.train.is_empty() || self.train.len() != self.test.len() {
-            return Err(Error::config(
-                "data sets",
-                "at least one, as many for training as for testing",
-                format!("{} and {}", self.train.len(), self.test.len()),
-            ));
-        }
-        for (train, test) in self.train.iter().zip(&self.test) {
-            check_datasets(train, test, &self.transforms)?;
-            check_datasets(&self.train[0], train, &self.transforms)?;
-        }
-        let transforms = Arc::new(self.transforms.clone());
-        let view = |data: &Dataset| {
-            ClassificationDataset::with_shared_transforms(data.clone(), transforms.clone())
-        };
-        let classes = |data: &Dataset| data.targets().iter().copied().collect::<BTreeSet<u32>>();
-        if let ([train], [test]) = (&self.train[..], &self.test[..]) {
-            return Ok((
-                view(train),
-                view(test),
-                vec![classes(train).into_iter().collect()],
-            ));
-        }
-        let (mut parts, mut test_parts, mut by_dataset) = (Vec::new(), Vec::new(), Vec::new());
-        let mut first = 0;
-        for (train, test) in self.train.iter().zip(&self.test) {
-            let known = classes(train);
-            let mapping: BTreeMap<u32, u32> = known.iter().copied().zip(first..).collect();
-            let numbered = |data: &Dataset| {
-                let kept = (0..)
-                    .zip(data.targets())
-                    .filter(|(_, class)| known.contains(class));
-                let (indices, targets): (Vec<u32>, Vec<u32>) =
-                    kept.map(|(i, class)| (i, mapping[class])).unzip();
-                view(data).subset(&indices).with_targets(&targets)
-            };
-            parts.push(numbered(train));
-            test_parts.push(numbered(test));
-            by_dataset.push(mapping.into_values().collect());
-            first += known.union(&classes(test)).count() as u32;
-        }
-        Ok((
-            ClassificationDataset::concat(&parts),
-            ClassificationDataset::concat(&test_parts),
-            by_dataset,
         ))
     }
 }

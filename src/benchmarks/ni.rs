@@ -1,9 +1,9 @@
 //! New instances of the same classes in every experience.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use super::{Benchmark, Experience, Stream, check_datasets, check_n_experiences};
+use super::several::joined;
+use super::{Benchmark, Experience, Stream, check_n_experiences};
 use crate::data::{ClassificationDataset, Dataset, TransformGroups};
 use crate::rng::TorchGenerator;
 use crate::{Error, Result};
@@ -29,8 +29,8 @@ use crate::{Error, Result};
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct NiBenchmark {
-    train: Dataset,
-    test: Dataset,
+    train: Vec<Dataset>,
+    test: Vec<Dataset>,
     transforms: TransformGroups,
     name: String,
     n_experiences: Option<usize>,
@@ -45,8 +45,19 @@ pub struct NiBenchmark {
 impl NiBenchmark {
     /// Starts from all training and test data.
     pub fn new(train: Dataset, test: Dataset, transforms: TransformGroups) -> Self {
+        Self::from_several(vec![train], vec![test], transforms)
+    }
+
+    /// Starts from the training and test data of several data sets, whose classes are numbered as
+    /// [`NcBenchmark::from_several`](super::NcBenchmark::from_several) numbers them.
+    pub fn from_several(
+        train: Vec<Dataset>,
+        test: Vec<Dataset>,
+        transforms: TransformGroups,
+    ) -> Self {
+        let names: Vec<&str> = train.iter().map(Dataset::name).collect();
         NiBenchmark {
-            name: train.name().to_owned(),
+            name: names.join("+"),
             train,
             test,
             transforms,
@@ -91,7 +102,9 @@ impl NiBenchmark {
         self
     }
 
-    /// The training samples of each experience; nothing is drawn then.
+    /// The training samples of each experience, counted through all data sets; nothing is drawn then.
+    /// [`Benchmark::samples_in_exp`] of another benchmark builds the same one again (Avalanche's
+    /// `reproducibility_data`).
     pub fn fixed_exp_assignment(mut self, samples: Vec<Vec<u32>>) -> Self {
         self.fixed_exp_assignment = Some(samples);
         self
@@ -115,48 +128,32 @@ impl NiBenchmark {
     /// # Errors
     /// [`Error::Config`] naming the option that does not fit the data.
     pub fn build(self) -> Result<Benchmark> {
-        check_datasets(&self.train, &self.test, &self.transforms)?;
+        let (whole, test, _) = joined(&self.train, &self.test, &self.transforms)?;
         let assignment = match &self.fixed_exp_assignment {
-            Some(fixed) => self.checked(fixed)?.clone(),
-            None => self.assignment()?,
+            Some(fixed) => checked(whole.len(), fixed)?.clone(),
+            None => self.assignment(&whole)?,
         };
-        let transforms = Arc::new(self.transforms);
-        let view =
-            |data| ClassificationDataset::with_shared_transforms(data, Arc::clone(&transforms));
-        let whole = view(self.train);
         let train = assignment.iter().enumerate().map(|(id, samples)| {
             let task_label = if self.return_task_id { id as u32 } else { 0 };
             let part = whole.subset(samples).with_task_label(task_label);
             Experience::from_dataset(part, id, "train")
         });
         let train = Stream::new("train", train.collect());
-        let test = Experience::from_dataset(view(self.test), 0, "test");
+        let test = Experience::from_dataset(test, 0, "test");
         let test = Stream::new("test", vec![test]);
-        Ok(Benchmark::from_streams(&self.name, train, test))
-    }
-
-    fn checked<'a>(&self, fixed: &'a Vec<Vec<u32>>) -> Result<&'a Vec<Vec<u32>>> {
-        let n = self.train.len();
-        let outside = fixed.iter().flatten().find(|&&sample| sample as usize >= n);
-        let found = match (outside, fixed.iter().position(Vec::is_empty)) {
-            (Some(sample), _) => format!("sample {sample}"),
-            (None, Some(id)) => format!("no sample for experience {id}"),
-            (None, None) if fixed.is_empty() => "no experience".into(),
-            (None, None) => return Ok(fixed),
-        };
-        let expected = format!("samples below {n} for each experience");
-        Err(Error::config("fixed_exp_assignment", expected, found))
+        let benchmark = Benchmark::from_streams(&self.name, train, test);
+        Ok(benchmark.with_samples(assignment))
     }
 
     /// The samples of each experience, drawn as Avalanche draws them.
-    fn assignment(&self) -> Result<Vec<Vec<u32>>> {
+    fn assignment(&self, whole: &ClassificationDataset) -> Result<Vec<Vec<u32>>> {
         let n = check_n_experiences(self.n_experiences)?;
-        if n > self.train.len() {
-            let expected = format!("at most the number of samples, {}", self.train.len());
+        if n > whole.len() {
+            let expected = format!("at most the number of samples, {}", whole.len());
             return Err(Error::config("n_experiences", expected, n));
         }
         let mut generator = TorchGenerator::manual_seed(self.seed);
-        let classes = self.samples_by_class(&mut generator);
+        let classes = self.samples_by_class(whole, &mut generator);
         let least = classes.iter().map(Vec::len).min().unwrap_or(0);
         let wanted = self.min_class_patterns_in_exp;
         if n.checked_mul(wanted).is_none_or(|wanted| wanted > least) {
@@ -169,14 +166,18 @@ impl NiBenchmark {
         Ok(if self.balance_experiences {
             self.balanced(n, &classes, &mut generator)
         } else {
-            self.unbalanced(n, &classes, &mut generator)
+            self.unbalanced(whole.len(), n, &classes, &mut generator)
         })
     }
 
     /// The samples of each class, shuffled if asked for.
-    fn samples_by_class(&self, generator: &mut TorchGenerator) -> Vec<Vec<u32>> {
+    fn samples_by_class(
+        &self,
+        whole: &ClassificationDataset,
+        generator: &mut TorchGenerator,
+    ) -> Vec<Vec<u32>> {
         let mut by_class = BTreeMap::<u32, Vec<u32>>::new();
-        for (index, &class) in (0..).zip(self.train.targets()) {
+        for (index, class) in (0..).zip(whole.targets()) {
             by_class.entry(class).or_default().push(index);
         }
         let classes = by_class.into_values();
@@ -222,12 +223,13 @@ impl NiBenchmark {
 
     fn unbalanced(
         &self,
+        samples: usize,
         n: usize,
         classes: &[Vec<u32>],
         generator: &mut TorchGenerator,
     ) -> Vec<Vec<u32>> {
         let least = self.min_class_patterns_in_exp;
-        let mut taken = vec![false; self.train.len()];
+        let mut taken = vec![false; samples];
         let mut experiences = vec![Vec::new(); n];
         for (id, experience) in experiences.iter_mut().enumerate() {
             for samples in classes {
@@ -254,6 +256,19 @@ impl NiBenchmark {
         }
         experiences
     }
+}
+
+/// An assignment that a user gave, of `n` samples.
+fn checked(n: usize, fixed: &Vec<Vec<u32>>) -> Result<&Vec<Vec<u32>>> {
+    let outside = fixed.iter().flatten().find(|&&sample| sample as usize >= n);
+    let found = match (outside, fixed.iter().position(Vec::is_empty)) {
+        (Some(sample), _) => format!("sample {sample}"),
+        (None, Some(id)) => format!("no sample for experience {id}"),
+        (None, None) if fixed.is_empty() => "no experience".into(),
+        (None, None) => return Ok(fixed),
+    };
+    let expected = format!("samples below {n} for each experience");
+    Err(Error::config("fixed_exp_assignment", expected, found))
 }
 
 /// The samples in an order drawn as `torch.randperm` does.
@@ -349,5 +364,35 @@ mod tests {
             .fixed_exp_assignment(vec![vec![4, 0], vec![0]])
             .build();
         assert_eq!(sources(&fixed.unwrap()), [vec![4, 0], vec![0]]);
+    }
+
+    #[test]
+    fn several_data_sets_are_numbered_one_after_the_other_and_built_again() {
+        let data = |targets: &[u32]| {
+            let pixels = vec![0; targets.len()];
+            Dataset::from_u8("part", [1, 1, 1], pixels, targets.to_vec(), 9).unwrap()
+        };
+        let parts = vec![data(&[3, 3, 5, 5]), data(&[1, 1, 0])];
+        let builder =
+            || NiBenchmark::from_several(parts.clone(), parts.clone(), TransformGroups::default());
+        let benchmark = builder().n_experiences(3).seed(4).build().unwrap();
+        let samples = benchmark.samples_in_exp().expect("they were assigned");
+        let mut all = samples.concat();
+        all.sort_unstable();
+        assert_eq!(all, (0..7).collect::<Vec<_>>());
+        // Classes 3 and 5 become 0 and 1, then 0 and 1 become 2 and 3.
+        let labels = [0, 0, 1, 1, 3, 3, 2];
+        for (experience, samples) in benchmark.train_stream().iter().zip(samples) {
+            let wanted: Vec<u32> = samples.iter().map(|&i| labels[i as usize]).collect();
+            assert_eq!(experience.dataset().targets(), wanted);
+        }
+        assert_eq!(benchmark.test_stream()[0].dataset().targets(), labels);
+        let again = builder()
+            .fixed_exp_assignment(samples.to_vec())
+            .seed(9)
+            .build();
+        assert_eq!(sources(&again.unwrap()), sources(&benchmark));
+        let lacking = NiBenchmark::from_several(parts, vec![], TransformGroups::default());
+        assert!(lacking.n_experiences(2).build().is_err());
     }
 }

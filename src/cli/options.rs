@@ -8,7 +8,7 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use serde::Serialize;
 use unforget::experiment::{
-    BenchmarkName, DataSource, DeviceName, LoggerName, Mnist360Test, ModeName, ModelName,
+    BenchmarkName, DataSource, DeviceName, HeadName, LoggerName, Mnist360Test, ModeName, ModelName,
     PrecisionName, StrategyName,
 };
 
@@ -133,6 +133,10 @@ struct ModelOptions {
 #[serde(rename_all = "kebab-case")]
 #[command(next_help_heading = "Model")]
 struct SizeOptions {
+    /// The last layer: the network's own, one that grows with the classes, or one for each task (with
+    /// --return-task-id) [default: own]
+    #[arg(long, value_parser = PossibleValuesParser::new(HeadName::NAMES))]
+    head: Option<String>,
     /// Neurons in a hidden layer [default: mlp 100, simple-mlp 512]
     #[arg(long, value_name = "N")]
     hidden_size: Option<i64>,

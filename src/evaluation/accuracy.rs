@@ -1,4 +1,4 @@
-//! Accuracies over samples: the largest logit, the k largest, the largest among a task's classes.
+//! Accuracies over samples: the largest logit, the largest among a task's classes.
 
 use super::{At, MeanMetric, Metric};
 use crate::template::State;
@@ -17,23 +17,6 @@ pub fn accuracy_metrics(at: &[At]) -> Vec<Box<dyn Metric>> {
                 _ => at.named("Top1_", "Acc"),
             };
             Box::new(MeanMetric::new(name, at, accuracy)) as Box<dyn Metric>
-        })
-        .collect()
-}
-
-/// Avalanche's `topk_acc_metrics`: the share of samples whose label is among the `k` largest logits;
-/// of equal logits the first count as larger.
-///
-/// Names: `Topk_{k}_Acc_MB`, `Topk_{k}_Acc_Epoch`, `Topk_{k}_RunningAcc_Epoch` (Avalanche gives it
-/// the name of the value per epoch), `Topk_{k}_Acc_Exp`, `Topk_{k}_Acc_Stream`,
-/// `Topk_{k}_Acc_On_Trained_Experiences`. Over a stream of several tasks there is one value without
-/// a task, not one per task.
-pub fn topk_acc_metrics(k: usize, at: &[At]) -> Vec<Box<dyn Metric>> {
-    (at.iter())
-        .map(|&at| {
-            let name = at.named(&format!("Topk_{k}_"), "Acc");
-            let measure = move |s: &State| share(s, 0, |row, label| rank(row, label) < k);
-            Box::new(MeanMetric::new(name, at, measure)) as Box<dyn Metric>
         })
         .collect()
 }
@@ -92,17 +75,6 @@ pub(super) fn for_each_row(s: &State, mut visit: impl FnMut(&[f32], u32)) {
     }
 }
 
-/// How many logits come before the label's in descending order, equal ones in the order of columns;
-/// a label without a logit, or with NaN, comes last.
-fn rank(row: &[f32], label: u32) -> usize {
-    let label = label as usize;
-    let Some(&own) = row.get(label).filter(|own| !own.is_nan()) else {
-        return row.len();
-    };
-    let before = |(column, &value): (usize, &f32)| value > own || (value == own && column < label);
-    row.iter().enumerate().filter(|&x| before(x)).count()
-}
-
 /// The column of the largest value among `columns`, the first if several are equal; `None` of none.
 pub fn argmax(row: &[f32], columns: impl Iterator<Item = u32>) -> Option<u32> {
     let mut best: Option<(u32, f32)> = None;
@@ -122,12 +94,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_logits_are_ranked_by_column() {
+    fn of_equal_logits_the_first_column_is_the_largest() {
         let row = [1.0, 3.0, 3.0, 0.0];
-        assert_eq!(
-            [0, 1, 2, 3, 4].map(|label| rank(&row, label)),
-            [2, 0, 1, 3, 4]
-        );
         assert_eq!(argmax(&row, 0..4), Some(1));
         assert_eq!(argmax(&row, [3, 2].into_iter()), Some(2));
         assert_eq!(argmax(&row, std::iter::empty()), None);

@@ -117,7 +117,7 @@ impl Span {
     pub fn on(&mut self, event: Event, s: &State) -> Now {
         let id = s.experience.as_ref().map_or(0, |e| e.current_experience());
         if event == Event::AfterTrainingExp {
-            self.last_trained = id;
+            self.last_trained = s.experience.as_ref().map_or(0, |e| e.origin_id());
         }
         let trained = self.at != At::TrainedExperience || id <= self.last_trained;
         Now {

@@ -57,7 +57,7 @@ impl Metric for Cumulative {
                 self.classes.extend(experience.classes_in_this_experience());
                 self.classes.sort_unstable();
                 self.classes.dedup();
-                let id = experience.current_experience();
+                let id = experience.origin_id();
                 self.trained = Some(id);
                 self.splits.entry(id).or_default().classes = self.classes.clone();
             }

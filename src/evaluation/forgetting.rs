@@ -29,6 +29,10 @@ enum Definition {
 /// Names: `ExperienceForgetting/eval_phase/test_stream/Task000/Exp000` ([`At::Experience`]) and
 /// `StreamForgetting/eval_phase/test_stream`, without a task ([`At::Stream`]).
 ///
+/// After training on a piece of an online stream ([`split_online_stream`](crate::benchmarks::split_online_stream)),
+/// the experience trained on last is the one that it is a piece of; Avalanche compares the pieces' ids with
+/// those of the test stream, which mean something else.
+///
 /// Streams are told apart by their names; in Avalanche evaluating train and test stream in one run
 /// mixes their accuracies.
 ///

@@ -21,6 +21,12 @@ impl Mean {
         self.weight += weight;
     }
 
+    /// Takes in another mean.
+    pub fn merge(&mut self, other: Mean) {
+        self.sum += other.sum;
+        self.weight += other.weight;
+    }
+
     /// The mean so far.
     pub fn value(&self) -> f64 {
         self.get().unwrap_or(0.0)

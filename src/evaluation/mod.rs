@@ -43,7 +43,8 @@
 //! | | Avalanche 0.6 | here |
 //! |---|---|---|
 //! | a metric over several tasks | has the task of the experience evaluated last in its name | has no task in its name |
-//! | top-k over several tasks | one value for each task | one value |
+//! | top-k over several tasks | one value for each task | the same, and one over all |
+//! | forgetting and transfer on online streams | compare the ids of pieces with those of the test stream | know what the pieces are of |
 //! | top-k running in an epoch | `Topk_3_Acc_Epoch`, as the value of the epoch | `Topk_3_RunningAcc_Epoch` |
 //! | accuracy of a class without samples | 0 if it was ever met | not emitted, unless [`ClassAccuracy::every_class_met`] |
 //! | AMCA | classes and streams not evaluated count as 0 | they do not count |
@@ -92,10 +93,11 @@ mod process;
 mod record;
 mod scores;
 mod timing;
+mod top_k;
 mod transfer;
 mod weights;
 
-pub use accuracy::{accuracy_metrics, argmax, task_incremental_accuracy_metrics, topk_acc_metrics};
+pub use accuracy::{accuracy_metrics, argmax, task_incremental_accuracy_metrics};
 pub use accuracy_matrix::{accuracy_matrix_metrics, average_incremental_accuracy_metrics};
 use at::only;
 pub use at::{At, Now, Span};
@@ -121,5 +123,6 @@ pub use peak::{gpu_usage_metrics, ram_usage_metrics};
 pub use plugin::EvaluationPlugin;
 pub use scores::mean_scores_metrics;
 pub use timing::timing_metrics;
+pub use top_k::topk_acc_metrics;
 pub use transfer::forward_transfer_metrics;
 pub use weights::WeightCheckpoint;

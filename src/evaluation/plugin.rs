@@ -3,17 +3,17 @@
 use std::collections::BTreeMap;
 
 use super::{At, Logger, Metric, accuracy_metrics, loss_metrics};
-use crate::Result;
+use crate::benchmarks::Experience;
 use crate::snapshot::Snapshot;
 use crate::template::{Event, MetricData, MetricValue, State};
+use crate::{Error, Result};
 
 /// The values of a metric over the run: training iterations and values.
 pub type History = (Vec<u64>, Vec<MetricData>);
 
 /// Avalanche's `EvaluationPlugin`: calls every metric at every point of the loop, publishes the
 /// values in [`State::last_metrics`] (which may be cleared: `reset_last_metrics` there), keeps them
-/// all if asked to, and hands them to the loggers. Its `strict_checks` (is a whole stream evaluated?)
-/// is left out, because an experience does not know how long its stream is.
+/// all if asked to, and hands them to the loggers.
 ///
 /// ```
 /// use unforget::evaluation::{At, EvaluationPlugin, accuracy_metrics, loss_metrics};
@@ -30,6 +30,8 @@ pub struct EvaluationPlugin {
     pub active: bool,
     /// Whether all values are kept, not only the last of each metric (Avalanche's `collect_all`).
     pub collect_all: bool,
+    /// Whether it is an error to evaluate a part of a stream (Avalanche's `strict_checks`).
+    pub strict_checks: bool,
     all: BTreeMap<String, History>,
     values: Vec<MetricValue>,
 }
@@ -53,6 +55,7 @@ impl EvaluationPlugin {
             loggers: Vec::new(),
             active: true,
             collect_all: true,
+            strict_checks: false,
             all: BTreeMap::new(),
             values: Vec::new(),
         }
@@ -82,6 +85,14 @@ impl EvaluationPlugin {
         self
     }
 
+    /// Whether every evaluation must be of a whole stream, so that metrics of the stream mean the same
+    /// each time (default no). A single experience of a longer stream is refused too, which Avalanche lets
+    /// pass.
+    pub fn strict_checks(mut self, strict_checks: bool) -> Self {
+        self.strict_checks = strict_checks;
+        self
+    }
+
     /// Every value of every metric so far; empty unless they are kept.
     pub fn get_all_metrics(&self) -> &BTreeMap<String, History> {
         &self.all
@@ -90,6 +101,9 @@ impl EvaluationPlugin {
     pub(crate) fn on(&mut self, event: Event, s: &mut State) -> Result<()> {
         if !self.active {
             return Ok(());
+        }
+        if event == Event::BeforeEval && self.strict_checks {
+            check_whole(&s.current_eval_stream)?;
         }
         self.values.clear();
         for metric in &mut self.metrics {
@@ -129,5 +143,23 @@ impl EvaluationPlugin {
             self.all = from.get("all")?;
         }
         Ok(())
+    }
+}
+
+/// That a list of experiences is a whole stream.
+fn check_whole(list: &[Experience]) -> Result<()> {
+    let Some(first) = list.first() else {
+        return Ok(());
+    };
+    match first.stream_length() {
+        Some(length) if length != list.len() => Err(Error::config(
+            "strict_checks",
+            format!(
+                "all {length} experiences of the stream {}",
+                first.stream_name()
+            ),
+            format!("{} to evaluate", list.len()),
+        )),
+        _ => Ok(()),
     }
 }

@@ -13,7 +13,7 @@ use crate::template::{Event, State};
 /// next training overwrites an earlier one.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Row {
-    /// The id of the experience trained on; `None` before any training.
+    /// The id of the experience trained on (or of what it is a piece of); `None` before any training.
     pub trained: Option<usize>,
     /// How many trainings there have been.
     pub trainings: usize,
@@ -40,8 +40,17 @@ impl Record {
     pub fn on(&mut self, event: Event, s: &State) {
         match event {
             Event::BeforeTrainingExp => {
-                self.trained = s.experience.as_ref().map(|e| e.current_experience());
-                self.trainings += 1;
+                // The pieces of an online stream are one training of what they are pieces of.
+                let piece = s
+                    .experience
+                    .as_ref()
+                    .and_then(|e| e.sub_experience_for_logging());
+                let goes_on = piece.is_some_and(|piece| !piece.is_first_subexp());
+                let before = self.trained;
+                self.trained = s.experience.as_ref().map(|e| e.origin_id());
+                if !(goes_on && self.trained == before) {
+                    self.trainings += 1;
+                }
                 self.seen.extend(self.trained);
             }
             Event::BeforeEval => self.evaluated.clear(),

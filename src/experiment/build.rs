@@ -10,7 +10,7 @@ use crate::benchmarks::{
 use crate::data::locate;
 use crate::data::{Dataset, embedded};
 use crate::nn::Module;
-use crate::nn::models::{self, ModelOptions};
+use crate::nn::models::{self, HeadKind, ModelOptions};
 use crate::optim::Sgd;
 use crate::tape::{Precision, Tape};
 use crate::training::{
@@ -19,7 +19,8 @@ use crate::training::{
 };
 
 use super::config::{
-    BenchmarkName, Config, DataSource, Mnist360Test, ModeName, PrecisionName, StrategyName,
+    BenchmarkName, Config, DataSource, HeadName, Mnist360Test, ModeName, PrecisionName,
+    StrategyName,
 };
 
 /// Reads the data and makes the stream of experiences.
@@ -191,6 +192,11 @@ fn model(config: &Config, benchmark: &Benchmark) -> Result<(Tape, Box<dyn Module
         hidden_layers: config.hidden_layers,
         drop_rate: config.drop_rate.map(|rate| rate as f32),
         xavier: config.xavier,
+        head: match config.head {
+            HeadName::Own => HeadKind::Own,
+            HeadName::Incremental => HeadKind::Incremental,
+            HeadName::MultiHead => HeadKind::MultiHead,
+        },
     };
     let mut tape = Tape::new(config.device.device())?;
     tape.set_precision(match config.precision {

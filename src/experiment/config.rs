@@ -15,8 +15,8 @@ mod device;
 mod strategy;
 
 pub use choices::{
-    BenchmarkName, DataSource, LoggerName, Mnist360Test, ModeName, ModelName, PrecisionName,
-    StrategyName,
+    BenchmarkName, DataSource, HeadName, LoggerName, Mnist360Test, ModeName, ModelName,
+    PrecisionName, StrategyName,
 };
 pub use device::DeviceName;
 
@@ -60,6 +60,8 @@ pub struct Config {
 
     /// Which network learns.
     pub model: ModelName,
+    /// What its last layer is.
+    pub head: HeadName,
     /// Neurons in a hidden layer (`mlp`: 100, `simple-mlp`: 512).
     pub hidden_size: Option<usize>,
     /// Hidden layers (`mlp`: 2, `simple-mlp`: 1).
@@ -160,6 +162,7 @@ impl Default for Config {
             rotations_list: None,
             mnist360_test: None,
             model: ModelName::Mlp,
+            head: HeadName::Own,
             hidden_size: None,
             hidden_layers: None,
             drop_rate: None,
@@ -368,6 +371,10 @@ impl Config {
             ("--drop-rate", self.drop_rate.is_some() && drop.is_none()),
             ("--xavier", self.xavier && self.model != ModelName::Mlp),
         ];
+        if self.head != HeadName::Own && name.starts_with("mt-") {
+            let expected = "own with a model that has a head for each task already";
+            return Err(Error::config("--head", expected, self.head.name()));
+        }
         if let Some((option, _)) = unused.iter().find(|(_, unused)| *unused) {
             return Err(Error::config(
                 option,

@@ -19,8 +19,8 @@ pub mod sweep;
 mod trial;
 
 pub use config::{
-    BenchmarkName, Config, DataSource, DeviceName, LoggerName, Mnist360Test, ModeName, ModelName,
-    PrecisionName, StrategyName,
+    BenchmarkName, Config, DataSource, DeviceName, HeadName, LoggerName, Mnist360Test, ModeName,
+    ModelName, PrecisionName, StrategyName,
 };
 pub use evaluate::evaluate;
 pub use folder::RunFolder;

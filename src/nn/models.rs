@@ -1,6 +1,9 @@
 //! The models by name, as the command line and a configuration ask for them.
 
-use super::{LeNet5, Mlp, Module, ResNet18, ResNet32, SimpleCnn, SimpleMlp};
+use super::{
+    Backbone, INITIAL_OUT_FEATURES, LeNet5, Mlp, Module, ResNet18, ResNet32, SimpleCnn, SimpleMlp,
+    with_incremental_head, with_multi_head,
+};
 use crate::error::{Error, Result};
 use crate::tape::Tape;
 
@@ -19,7 +22,20 @@ pub const NAMES: [&str; 10] = [
     "mt-slim-resnet18",
 ];
 
-/// The sizes of a model that has any.
+/// What the last layer of a model is to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum HeadKind {
+    /// The model's own: as wide as there are classes, or, for the `mt-` models, one for each task.
+    #[default]
+    Own,
+    /// One that grows with the classes ([`IncrementalClassifier`](super::IncrementalClassifier)).
+    Incremental,
+    /// One for each task, which grows with its classes
+    /// ([`MultiHeadClassifier`](super::MultiHeadClassifier)).
+    MultiHead,
+}
+
+/// The sizes of a model that has any, and its head.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct ModelOptions {
     /// Columns of each hidden layer of `mlp` (default 100), `simple-mlp` and `mt-simple-mlp`
@@ -31,6 +47,8 @@ pub struct ModelOptions {
     pub drop_rate: Option<f32>,
     /// Xavier-uniform weights and zero biases for `mlp`, as in the paper.
     pub xavier: bool,
+    /// The last layer; a growing one begins with 2 units.
+    pub head: HeadKind,
 }
 
 /// Builds the model `name` for images of `input` (`[C, H, W]`) and `n_classes` classes.
@@ -66,6 +84,15 @@ pub fn build(
             Err(Error::config("model", what, found))
         }
     };
+    if name.starts_with("mt-") && options.head != HeadKind::Own {
+        let expected = "the head that a model with a head for each task has already";
+        return Err(Error::config(
+            "head",
+            expected,
+            format!("another for {name}"),
+        ));
+    }
+    let head = options.head;
     Ok(match name {
         "mlp" => {
             let (size, layers) = sizes(100, 2);
@@ -73,11 +100,12 @@ pub fn build(
             all.extend(std::iter::repeat_n(size, layers));
             all.push(n_classes);
             let model = Mlp::new(tape, &all);
-            Box::new(if options.xavier {
+            let model = if options.xavier {
                 model.xavier(tape)
             } else {
                 model
-            })
+            };
+            with_head(tape, model, head)
         }
         "simple-mlp" => {
             let (size, layers) = sizes(512, 1);
@@ -89,7 +117,8 @@ pub fn build(
                 ));
             }
             let rate = options.drop_rate.unwrap_or(0.5);
-            Box::new(SimpleMlp::new(tape, n_classes, flat, size, layers, rate))
+            let model = SimpleMlp::new(tape, n_classes, flat, size, layers, rate);
+            with_head(tape, model, head)
         }
         "mt-simple-mlp" => {
             if let Some(layers) = options.hidden_layers.filter(|&layers| layers != 1) {
@@ -109,16 +138,19 @@ pub fn build(
                 "simple-cnn" => SimpleCnn::new(tape, n_classes),
                 _ => SimpleCnn::multi_task(tape),
             };
-            Box::new(model.drop_rate(options.drop_rate.unwrap_or(0.25)))
+            let model = model.drop_rate(options.drop_rate.unwrap_or(0.25));
+            with_head(tape, model, head)
         }
         "lenet5" => {
             needs("images of 32x32 for lenet5", height == 32 && width == 32)?;
-            Box::new(LeNet5::new(tape, n_classes, channels))
+            let model = LeNet5::new(tape, n_classes, channels);
+            with_head(tape, model, head)
         }
         "resnet18" | "slim-resnet18" => {
             needs("RGB images for a ResNet", channels == 3)?;
             let width = if name == "resnet18" { 64 } else { 20 };
-            Box::new(ResNet18::new(tape, n_classes, width))
+            let model = ResNet18::new(tape, n_classes, width);
+            with_head(tape, model, head)
         }
         "mt-slim-resnet18" => {
             needs("RGB images for a ResNet", channels == 3)?;
@@ -126,7 +158,8 @@ pub fn build(
         }
         "resnet32" => {
             needs("RGB images for a ResNet", channels == 3)?;
-            Box::new(ResNet32::new(tape, n_classes))
+            let model = ResNet32::new(tape, n_classes);
+            with_head(tape, model, head)
         }
         _ => {
             return Err(Error::config(
@@ -136,4 +169,13 @@ pub fn build(
             ));
         }
     })
+}
+
+/// The model with the head that was asked for.
+fn with_head<M: Backbone + 'static>(tape: &mut Tape, model: M, head: HeadKind) -> Box<dyn Module> {
+    match head {
+        HeadKind::Own => Box::new(model),
+        HeadKind::Incremental => Box::new(with_incremental_head(tape, model, INITIAL_OUT_FEATURES)),
+        HeadKind::MultiHead => Box::new(with_multi_head(tape, model, INITIAL_OUT_FEATURES)),
+    }
 }

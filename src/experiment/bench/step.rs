@@ -1,7 +1,7 @@
 //! Training steps of DER++ on made-up numbers: what `unforget bench` and `benches/steps.rs` time.
 
 use crate::error::Result;
-use crate::nn::models::{self, ModelOptions};
+use crate::nn::models::{self, HeadKind, ModelOptions};
 use crate::nn::{Mlp, Module};
 use crate::optim::Sgd;
 use crate::rng::TorchGenerator;
@@ -123,6 +123,7 @@ impl Workload {
         let mut tape = Tape::new(Device::Cpu)?;
         tape.manual_seed(0);
         let options = ModelOptions {
+            head: HeadKind::Own,
             hidden_size: None,
             hidden_layers: None,
             drop_rate: None,

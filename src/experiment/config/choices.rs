@@ -175,6 +175,18 @@ choice! {
 }
 
 choice! {
+    /// What the last layer of the network is.
+    HeadName {
+        /// The network's own: as wide as there are classes, or, for the `mt-` models, one for each task.
+        Own = "own",
+        /// One that grows with the classes that are met.
+        Incremental = "incremental",
+        /// One for each task, growing with its classes.
+        MultiHead = "multi-head",
+    }
+}
+
+choice! {
     /// What a run writes besides `metrics.jsonl`.
     LoggerName {
         /// Avalanche's CSV files, and one with every number.

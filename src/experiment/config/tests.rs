@@ -37,6 +37,10 @@ fn impossible_values_name_their_option() {
         ("n-experiences = 0", "--n-experiences"),
         ("log-every = 0", "--log-every"),
         ("num-workers = -1", "--num-workers"),
+        (
+            "model = \"mt-simple-mlp\"\nhead = \"incremental\"",
+            "--head",
+        ),
         ("num-workers = 1025", "--num-workers"),
         ("prefetch-factor = 0", "--prefetch-factor"),
         ("loggers = [\"none\", \"csv\"]", "--loggers"),

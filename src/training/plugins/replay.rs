@@ -4,6 +4,7 @@ use crate::benchmarks::Experience;
 use crate::data::ClassificationDataset;
 use crate::error::{Error, Result};
 use crate::replay::{Buffer, ExperienceBalancedBuffer, TransformTable};
+use crate::rng::python_set_order;
 use crate::snapshot::Snapshot;
 use crate::template::{Endless, Plugin, State};
 
@@ -33,11 +34,42 @@ use crate::template::{Endless, Plugin, State};
 pub struct ReplayPlugin {
     storage_policy: Buffer,
     batch_size_mem: Option<usize>,
+    task_balanced: bool,
     /// The experiences in the buffer.
     seen: Vec<Experience>,
     /// The buffer's content in the running experience; made when first needed.
-    stored: Option<ClassificationDataset>,
-    loader: Endless,
+    stored: Option<Stored>,
+    /// One for each group of the content.
+    loaders: Vec<Endless>,
+}
+
+/// The buffer's content: all its samples, and the groups that share the replayed part of a mini-batch.
+#[derive(Clone, Debug)]
+struct Stored {
+    dataset: ClassificationDataset,
+    groups: Vec<Vec<u32>>,
+}
+
+impl Stored {
+    fn new(dataset: ClassificationDataset, by_task: bool) -> Self {
+        let mut tasks: Vec<u32> = Vec::new();
+        let mut groups: Vec<Vec<u32>> = Vec::new();
+        for i in 0..dataset.len() {
+            let task = if by_task { dataset.task_label(i) } else { 0 };
+            let at = tasks.iter().position(|&t| t == task).unwrap_or_else(|| {
+                tasks.push(task);
+                groups.push(Vec::new());
+                tasks.len() - 1
+            });
+            groups[at].push(i as u32);
+        }
+        // Avalanche walks a Python set of the labels.
+        let order = python_set_order(&tasks);
+        let mut pairs: Vec<_> = tasks.into_iter().zip(groups).collect();
+        pairs.sort_by_key(|(task, _)| order.iter().position(|t| t == task));
+        let groups = pairs.into_iter().map(|(_, group)| group).collect();
+        Stored { dataset, groups }
+    }
 }
 
 impl Default for ReplayPlugin {
@@ -54,9 +86,10 @@ impl ReplayPlugin {
         ReplayPlugin {
             storage_policy: Buffer::ExperienceBalanced(buffer),
             batch_size_mem: None,
+            task_balanced: false,
             seen: Vec::new(),
             stored: None,
-            loader: Endless::default(),
+            loaders: Vec::new(),
         }
     }
 
@@ -76,6 +109,16 @@ impl ReplayPlugin {
         }
     }
 
+    /// Whether the added samples are divided over the task labels in the buffer, the first ones having one
+    /// more where they do not divide evenly (Avalanche's `task_balanced_dataloader`; default no). Each task is
+    /// then gone through by itself, again and again.
+    pub fn task_balanced(self, task_balanced: bool) -> Self {
+        ReplayPlugin {
+            task_balanced,
+            ..self
+        }
+    }
+
     /// The samples stored.
     pub fn buffer(&self) -> &Buffer {
         &self.storage_policy
@@ -91,7 +134,7 @@ impl Plugin for ReplayPlugin {
     }
 
     fn before_training_exp(&mut self, _: &mut State) -> Result<()> {
-        self.loader = Endless::default();
+        self.loaders.clear();
         Ok(())
     }
 
@@ -101,13 +144,24 @@ impl Plugin for ReplayPlugin {
                 return Ok(());
             };
             let shape = experience.dataset().shape();
-            self.stored = self.storage_policy.dataset(shape, |_| true);
+            let stored = self.storage_policy.dataset(shape, |_| true);
+            self.stored = stored.map(|stored| Stored::new(stored, self.task_balanced));
         }
-        if let Some(stored) = &self.stored {
-            let n = stored.len();
-            let size = self.batch_size_mem.unwrap_or(s.train_mb_size).min(n);
-            let batch = self.loader.batch(n, size, s.tape.generator());
-            s.append_beside(stored, batch.iter().map(|&i| i as usize));
+        let Some(Stored { dataset, groups }) = &self.stored else {
+            return Ok(());
+        };
+        let size = self.batch_size_mem.unwrap_or(s.train_mb_size);
+        let tasks = groups.len();
+        if size < tasks {
+            let expected = format!("at least {tasks}, one sample of each task label stored");
+            return Err(Error::config("batch-size-mem", expected, size));
+        }
+        self.loaders.resize_with(tasks, Endless::default);
+        for (i, (group, loader)) in groups.iter().zip(&mut self.loaders).enumerate() {
+            let share = size / tasks + usize::from(i < size % tasks);
+            let batch = loader.batch(group.len(), share.min(group.len()), s.tape.generator());
+            let samples = batch.iter().map(|&at| group[at as usize] as usize);
+            s.append_beside(dataset, samples);
         }
         Ok(())
     }
@@ -123,13 +177,13 @@ impl Plugin for ReplayPlugin {
     }
 
     fn save(&self, out: &mut Snapshot) {
-        out.put("loader", &self.loader);
+        out.put("loaders", &self.loaders);
         self.storage_policy
             .save(out.child("buffer"), &TransformTable::of(&self.seen));
     }
 
     fn load(&mut self, from: &Snapshot, trained: &[Experience]) -> Result<()> {
-        self.loader = from.get("loader")?;
+        self.loaders = from.get("loaders")?;
         self.storage_policy = Buffer::load(from.at("buffer"), &TransformTable::of(trained))?;
         self.seen = trained.to_vec();
         self.stored = None;
