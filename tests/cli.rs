@@ -243,6 +243,57 @@ fn the_other_benchmarks_train() {
     }
 }
 
+/// The first line of a written configuration names the run's own folder.
+fn config_but_its_name(run: &Path) -> Vec<String> {
+    let text = fs::read_to_string(run.join("config.toml")).unwrap();
+    text.lines().skip(1).map(String::from).collect()
+}
+
+#[test]
+fn workers_change_nothing_and_are_kept_in_the_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let options = "--n-experiences 2 --train-epochs 2 --quiet --out";
+    succeeds(here, &format!("{options} alone"));
+    succeeds(
+        here,
+        &format!("--num-workers 2 --prefetch-factor 3 {options} helped"),
+    );
+    let [alone, helped] = ["alone", "helped"].map(|run| here.join(run));
+    for file in ["model.safetensors", "eval_results.csv"] {
+        let read = |run: &Path| fs::read(run.join(file)).unwrap();
+        assert!(read(&alone) == read(&helped), "{file} differs");
+    }
+    let [alone, helped] = [&alone, &helped].map(|run| config_but_its_name(run));
+    let new: Vec<&String> = helped.iter().filter(|l| !alone.contains(l)).collect();
+    assert_eq!(new, ["num-workers = 2", "prefetch-factor = 3"]);
+    fails(
+        here,
+        "--num-workers 1025",
+        "--num-workers: expected at most 1024",
+    );
+    fails(here, "--num-workers -1", "--num-workers");
+    fails(here, "--prefetch-factor 0", "--prefetch-factor");
+    // It may be another number when a run goes on.
+    succeeds(here, "train --resume helped --num-workers 0 --quiet");
+}
+
+#[test]
+fn heads_that_grow_are_an_option() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    for (head, more) in [("incremental", ""), ("multi-head", "--return-task-id")] {
+        let options = format!("--head {head} {more} --n-experiences 2 --out {head} --quiet");
+        succeeds(here, &options);
+        let summary = records(&here.join(head)).pop().unwrap();
+        let accuracy = summary["accuracy_stream"].as_f64().unwrap();
+        let tested = succeeds(here, &format!("eval --model {head}"));
+        let wanted = format!("{:.2} %", 100.0 * accuracy);
+        assert!(tested.lines().last().unwrap().contains(&wanted), "{tested}");
+    }
+    fails(here, "--model mt-simple-mlp --head multi-head", "--head");
+}
+
 #[test]
 fn a_head_for_each_task_is_trained_saved_and_loaded() {
     let folder = tempfile::tempdir().unwrap();

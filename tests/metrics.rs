@@ -5,6 +5,7 @@ mod ten_classes;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
+use unforget::benchmarks::{OnlineOptions, split_online_stream};
 use unforget::evaluation::*;
 use unforget::prelude::*;
 use unforget::snapshot::Snapshot;
@@ -470,4 +471,118 @@ fn an_evaluator_can_be_suspended_and_keep_only_the_last_values() {
         ]
     );
     assert!(last.values().all(|value| value.scalar().is_some()));
+}
+
+#[test]
+fn top_k_of_several_tasks_is_told_for_each_and_for_all() {
+    let benchmark = ten_classes::builder().return_task_id(true).build().unwrap();
+    let evaluator = EvaluationPlugin::new().metrics(topk_acc_metrics(
+        3,
+        &[At::Epoch, At::Experience, At::Stream],
+    ));
+    let mut strategy = ten_classes::strategy()
+        .evaluator(evaluator)
+        .build()
+        .unwrap();
+    strategy
+        .train(&benchmark.train_stream().slice(0..2))
+        .unwrap();
+    strategy.eval(&benchmark.test_stream().slice(0..2)).unwrap();
+    strategy.eval(&benchmark.test_stream()[1]).unwrap();
+    let all = all(&strategy);
+    let value = |name: &str, i: usize| scalars(&all, name)[i];
+    let stream = "Topk_3_Acc_Stream/eval_phase/test_stream";
+    let [first, second] = [0, 1].map(|task| {
+        let exp = format!("Topk_3_Acc_Exp/eval_phase/test_stream/Task00{task}/Exp00{task}");
+        let of_task = value(&format!("{stream}/Task00{task}"), 0);
+        close(of_task, value(&exp, 0), "an experience is a task");
+        of_task
+    });
+    close(value(stream, 0), (first + second) / 2.0, "ten samples each");
+    assert_eq!(scalars(&all, stream).len(), 1);
+    assert_eq!(
+        scalars(&all, &format!("{stream}/Task001")).len(),
+        2,
+        "the second is of one task"
+    );
+}
+
+/// An online stream of the same experiences forgets as much: the pieces are taken for what they are of.
+#[test]
+fn forgetting_knows_what_the_pieces_of_an_online_stream_are_of() {
+    let benchmark = ten_classes::benchmark();
+    let pieces = OnlineOptions {
+        experience_size: 8,
+        ..OnlineOptions::default()
+    };
+    let online = split_online_stream(benchmark.train_stream(), pieces).unwrap();
+    let evaluator = EvaluationPlugin::new()
+        .metrics(accuracy_metrics(&BOTH))
+        .metrics(accuracy_metrics(&[At::TrainedExperience]))
+        .metrics(forgetting_metrics(&BOTH))
+        .metrics(cumulative_metrics())
+        .metrics(accuracy_matrix_metrics());
+    let mut strategy = ten_classes::strategy()
+        .evaluator(evaluator)
+        .build()
+        .unwrap();
+    // Two experiences of 20 samples, in three pieces each; evaluated after each piece.
+    for piece in online.slice(0..6).iter() {
+        strategy.train(piece).unwrap();
+        strategy.eval(benchmark.test_stream()).unwrap();
+    }
+    let all = all(&strategy);
+    let accuracy = scalars(&all, "Top1_Acc_Exp/eval_phase/test_stream/Task000/Exp000");
+    let forgotten = scalars(
+        &all,
+        "ExperienceForgetting/eval_phase/test_stream/Task000/Exp000",
+    );
+    // Nothing while its own pieces are trained on; then from its accuracy after the last of them.
+    assert_eq!((accuracy.len(), forgotten.len()), (6, 3));
+    for (i, forgotten) in forgotten.iter().enumerate() {
+        close(
+            *forgotten,
+            accuracy[2] - accuracy[3 + i],
+            "since its last piece",
+        );
+    }
+    assert!(
+        forgotten[2] > 0.1,
+        "there is something to see: {forgotten:?}"
+    );
+    let stream = scalars(&all, "StreamForgetting/eval_phase/test_stream");
+    close(stream[5], forgotten[2], "one experience has a past");
+    let trained = scalars(
+        &all,
+        "Accuracy_On_Trained_Experiences/eval_phase/test_stream/Task000",
+    );
+    close(
+        trained[1],
+        accuracy[1],
+        "experience 0 alone, after its second piece",
+    );
+    let (_, matrices) = &all["EvalStream/Acc_Matrix"];
+    let rows = matrices.last().map(|m| format!("{m:?}"));
+    assert!(
+        rows.is_some(),
+        "a row for each experience, not for each piece"
+    );
+}
+
+#[test]
+fn strict_checks_want_whole_streams() {
+    let benchmark = ten_classes::benchmark();
+    let evaluator = EvaluationPlugin::default().strict_checks(true);
+    let mut strategy = ten_classes::strategy()
+        .evaluator(evaluator)
+        .build()
+        .unwrap();
+    let test = benchmark.test_stream();
+    strategy.eval(test).unwrap();
+    let error = strategy.eval(&test.slice(0..2)).unwrap_err().to_string();
+    assert!(
+        error.contains("all 5 experiences of the stream test"),
+        "{error}"
+    );
+    assert!(strategy.eval(&test[0]).is_err());
 }

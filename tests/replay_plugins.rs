@@ -34,6 +34,52 @@ fn replay_comes_on_top_of_ders_own() {
     assert_eq!(replayed(&notes[16..24]), [0, 2, 3, 5].into());
 }
 
+/// Of three tasks one after the other the buffer holds two at last: 7 samples are 4 and 3 of them, and of the
+/// 2 samples that a task has in a small buffer no more.
+#[test]
+fn replay_can_be_divided_over_the_tasks() {
+    let replayed = |mem_size: usize, replay: ReplayPlugin| {
+        let policy = Buffer::ClassBalanced(ClassBalancedBuffer::new(mem_size));
+        let (probe, notes) = Probe::new(Event::AfterForward, |s| {
+            let of = |task| s.mb_task_id[5..].iter().filter(|&&t| t == task).count();
+            [of(0), of(1), of(2)]
+        });
+        let (tape, model) = formula::model();
+        let mut strategy = Naive::builder(tape, model, sgd())
+            .train_mb_size(5)
+            .plugin(replay.storage_policy(policy))
+            .plugin(probe)
+            .build()
+            .unwrap();
+        strategy
+            .train(formula::benchmark(true).train_stream())
+            .unwrap();
+        let notes = notes.lock().unwrap();
+        notes.clone()
+    };
+    let balanced = || ReplayPlugin::default().task_balanced(true);
+    let notes = replayed(24, balanced().batch_size_mem(7));
+    assert_eq!(notes[..4], [[0; 3]; 4]);
+    assert_eq!(notes[4..8], [[7, 0, 0]; 4]);
+    assert_eq!(notes[8..], [[4, 3, 0]; 4]);
+    let notes = replayed(4, balanced().batch_size_mem(7));
+    assert_eq!(notes[8..], [[2, 2, 0]; 4]);
+    let plain = replayed(24, ReplayPlugin::default().batch_size_mem(7));
+    assert!(plain[8..].iter().any(|n| n[0] != 4), "by chance {plain:?}");
+
+    let (tape, model) = formula::model();
+    let few = balanced().batch_size_mem(1);
+    let mut strategy = Naive::builder(tape, model, sgd())
+        .plugin(few)
+        .build()
+        .unwrap();
+    let error = strategy
+        .train(formula::benchmark(true).train_stream())
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("at least 2"), "{error}");
+}
+
 /// The paper's method stores what it trains on after each step; samples that plugins look at or add
 /// are not among that.
 #[test]

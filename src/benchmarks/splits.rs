@@ -261,6 +261,28 @@ mod tests {
     }
 
     #[test]
+    fn imagenet_comes_from_two_folders_of_pictures() {
+        let dir = tempfile::tempdir().unwrap();
+        for class in ["n01", "n02"] {
+            for part in ["train", "val"] {
+                let folder = dir.path().join(part).join(class);
+                std::fs::create_dir_all(&folder).unwrap();
+                let white = image::RgbImage::from_pixel(30, 20, image::Rgb([255; 3]));
+                white.save(folder.join("1.JPEG")).unwrap();
+            }
+        }
+        let [train, val] = ["train", "val"].map(|part| dir.path().join(part));
+        let builder = SplitImageNet::from_folders(&train, &val).unwrap();
+        let benchmark = builder.n_experiences(2).build().unwrap();
+        let view = benchmark.test_stream()[1].dataset().clone();
+        assert_eq!((view.len(), view.shape()), (1, [3, 224, 224]));
+        let red = view.images(Group::Eval)[[0, 0, 100, 100]];
+        assert!((red - (1.0 - 0.485) / 0.229).abs() <= 0.02, "{red}");
+        let elsewhere = dir.path().join("test");
+        assert!(SplitImageNet::from_folders(&train, &elsewhere).is_err());
+    }
+
+    #[test]
     fn constants_and_orders_are_those_of_avalanche_and_of_the_paper() {
         let (c10, c100, tiny) = (data(32, 10), data(32, 100), data(64, 200));
         for (builder, n, first, red, random) in [

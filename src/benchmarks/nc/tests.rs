@@ -361,3 +361,30 @@ fn classes_can_be_divided_unevenly() {
         "{message}"
     );
 }
+
+#[test]
+fn a_benchmark_is_built_again_from_its_classes() {
+    let data = |n: usize| {
+        let labels = (0..n as u32).map(|i| i % 7).collect();
+        Dataset::from_u8("seven", [1, 1, 1], vec![0; n], labels, 7).unwrap()
+    };
+    let builder = || NcBenchmark::new(data(30), data(14), TransformGroups::default());
+    let first = builder()
+        .n_experiences(3)
+        .uneven(true)
+        .seed(5)
+        .build()
+        .unwrap();
+    let again = builder()
+        .seed(8)
+        .reproducibility_data(first.original_classes_in_exp());
+    let again = again.build().unwrap();
+    assert_eq!(
+        again.original_classes_in_exp(),
+        first.original_classes_in_exp()
+    );
+    assert_eq!(again.n_classes_per_exp(), [3, 2, 2]);
+    for (a, b) in again.train_stream().iter().zip(first.train_stream()) {
+        assert_eq!(a.dataset().targets(), b.dataset().targets());
+    }
+}
