@@ -58,23 +58,33 @@ fn every_item_of_the_page_has_a_row_that_names_something_public_and_a_test_that_
         }
         for row in &rows {
             assert!(["same", "better", "different"].contains(&row[2]), "{row:?}");
-            let links: Vec<&str> = row[1].split("](crate::").skip(1).collect();
-            assert!(!links.is_empty(), "{row:?} names nothing");
-            for link in links {
-                let path = link.split(')').next().expect("the end of a link");
-                let item = path.rsplit("::").next().expect("a name");
-                let kinds = ["fn", "struct", "enum", "trait", "type", "mod"];
-                let declared = |kind: &&str| {
-                    [' ', '(', '<', '{', ';', ':']
-                        .iter()
-                        .any(|end| source.contains(&format!("{kind} {item}{end}")))
-                };
-                assert!(kinds.iter().any(declared), "{row:?}: {item} does not exist");
-            }
-            // Tests are named between backquotes, at the end of the row.
-            for file in row[3].split('`').filter(|word| word.ends_with(".rs")) {
-                assert!(root.join(file).exists(), "{row:?}: {file} does not exist");
-            }
+            names_what_exists(root, &source, row);
         }
+    }
+    let beside = rows(&page, "Beside the page");
+    assert!(beside.len() >= 9, "{beside:?}");
+    beside
+        .iter()
+        .for_each(|row| names_what_exists(root, &source, row));
+}
+
+/// The second cell links to public items, the last names tests.
+fn names_what_exists(root: &Path, source: &str, row: &[&str]) {
+    let links: Vec<&str> = row[1].split("](crate::").skip(1).collect();
+    assert!(!links.is_empty(), "{row:?} names nothing");
+    for link in links {
+        let path = link.split(')').next().expect("the end of a link");
+        let item = path.rsplit("::").next().expect("a name");
+        let kinds = ["fn", "struct", "enum", "trait", "type", "mod"];
+        let declared = |kind: &&str| {
+            [' ', '(', '<', '{', ';', ':']
+                .iter()
+                .any(|end| source.contains(&format!("{kind} {item}{end}")))
+        };
+        assert!(kinds.iter().any(declared), "{row:?}: {item} does not exist");
+    }
+    let last = row.last().expect("a cell");
+    for file in last.split('`').filter(|word| word.ends_with(".rs")) {
+        assert!(root.join(file).exists(), "{row:?}: {file} does not exist");
     }
 }

@@ -561,12 +561,16 @@ fn forgetting_knows_what_the_pieces_of_an_online_stream_are_of() {
         accuracy[1],
         "experience 0 alone, after its second piece",
     );
-    let (_, matrices) = &all["EvalStream/Acc_Matrix"];
-    let rows = matrices.last().map(|m| format!("{m:?}"));
-    assert!(
-        rows.is_some(),
-        "a row for each experience, not for each piece"
-    );
+    let matrices = all
+        .iter()
+        .find(|(name, _)| name.starts_with("EvalStream/Acc_Matrix"));
+    let Some(MetricData::Tensor(matrix)) = matrices.and_then(|(_, (_, m))| m.last()) else {
+        panic!("a matrix: {:?}", all.keys());
+    };
+    // As many rows as there are columns; of those after the second nothing is known yet.
+    assert_eq!(matrix.shape(), [5, 5], "a row an experience, not a piece");
+    let rows: Vec<f64> = matrix.outer_iter().map(|row| row.sum()).collect();
+    assert!(rows[1] > 0.0 && rows[2..] == [0.0; 3], "{rows:?}");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The progress bar.
 
+use std::time::{Duration, Instant};
+
 use console::Term;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
@@ -9,9 +11,56 @@ const FIGURES: usize = 53;
 /// The narrowest bar worth drawing, and the widest.
 const BAR: std::ops::RangeInclusive<usize> = 8..=40;
 
+/// Between two drawings: indicatif's own limit begins anew with each bar, and short epochs would flicker.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A bar that is drawn now and then while it is stepped on.
+pub(super) struct Bar {
+    bar: ProgressBar,
+    drawn: Instant,
+    steps: u64,
+}
+
+impl Bar {
+    /// A bar of `length` steps called `name`.
+    pub fn new(name: String, length: u64) -> Self {
+        Bar {
+            bar: bar(name, length),
+            drawn: Instant::now(),
+            steps: 0,
+        }
+    }
+
+    /// Redraws it by itself, too, so that the time left goes on when steps are slow.
+    pub fn ticking(self) -> Self {
+        self.bar.enable_steady_tick(4 * PAUSE);
+        self
+    }
+
+    /// One step more. If it is time to draw, `message` says what stands behind the figures.
+    pub fn step(&mut self, message: impl FnOnce() -> String) {
+        self.steps += 1;
+        if self.drawn.elapsed() >= PAUSE {
+            self.bar.set_message(message());
+            self.bar.inc(std::mem::take(&mut self.steps));
+            self.drawn = Instant::now();
+        }
+    }
+
+    /// Does `work` with the bar out of the way.
+    pub fn suspend<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.bar.suspend(work)
+    }
+
+    /// Removes it.
+    pub fn end(self) {
+        self.bar.finish_and_clear();
+    }
+}
+
 /// A bar of `length` steps on standard error: share, count, speed, time left, and what is set as
 /// its message. It stays on one line: on a narrow terminal only name, share and time left are shown.
-pub(super) fn bar(name: String, length: u64) -> ProgressBar {
+fn bar(name: String, length: u64) -> ProgressBar {
     let columns = usize::from(Term::stderr().size().1);
     let length_of_name = name.chars().count();
     let rest = columns.saturating_sub(length_of_name + FIGURES);

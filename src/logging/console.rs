@@ -4,11 +4,8 @@ use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use indicatif::ProgressBar;
-
-use super::bar::bar;
+use super::bar::Bar;
 use crate::Result;
 use crate::training::{Plugin, State};
 
@@ -37,14 +34,11 @@ impl Console {
 /// A bar for each epoch, on standard error: steps a second, the loss, the time left. It vanishes
 /// with the epoch.
 pub struct ProgressBars {
-    bar: Option<ProgressBar>,
+    bar: Option<Bar>,
     interrupt: Arc<AtomicBool>,
 }
 
 impl ProgressBars {
-    /// The loss is refreshed every so many steps; the bar itself redraws at most 20 times a second.
-    const EVERY: u64 = 16;
-
     /// Bars that go away when `interrupt` is raised, before anything else is printed.
     pub fn new(interrupt: Arc<AtomicBool>) -> Self {
         ProgressBars {
@@ -55,7 +49,7 @@ impl ProgressBars {
 
     fn end(&mut self) {
         if let Some(bar) = self.bar.take() {
-            bar.finish_and_clear();
+            bar.end();
         }
     }
 }
@@ -65,18 +59,14 @@ impl Plugin for ProgressBars {
         let experience = s.experience.as_ref().map_or(0, |e| e.current_experience());
         let (epoch, epochs) = (s.clock.train_exp_epochs + 1, s.train_epochs);
         let name = format!("exp {experience}, epoch {epoch}/{epochs}");
-        let bar = bar(name, s.iterations_per_epoch as u64);
-        bar.enable_steady_tick(Duration::from_millis(200));
-        self.bar = Some(bar);
+        let bar = Bar::new(name, s.iterations_per_epoch as u64);
+        self.bar = Some(bar.ticking());
         Ok(())
     }
 
     fn after_training_iteration(&mut self, s: &mut State) -> Result<()> {
-        if let Some(bar) = &self.bar {
-            if s.clock.train_iterations.is_multiple_of(Self::EVERY) {
-                bar.set_message(format!(", loss {:.4}", s.loss.total));
-            }
-            bar.inc(1);
+        if let Some(bar) = &mut self.bar {
+            bar.step(|| format!(", loss {:.4}", s.loss.total));
         }
         if self.interrupt.load(Ordering::Relaxed) {
             self.end();

@@ -2,9 +2,7 @@
 
 use std::io::IsTerminal;
 
-use indicatif::ProgressBar;
-
-use super::bar::bar;
+use super::bar::Bar;
 use super::text::TextLogger;
 use crate::Result;
 use crate::evaluation::{EvaluationPlugin, Logger};
@@ -21,7 +19,7 @@ use crate::template::{Event, MetricValue, State};
 /// Avalanche's own leaves out the line `-- Starting training on experience ...`; it is here.
 pub struct InteractiveLogger {
     text: TextLogger,
-    bar: Option<ProgressBar>,
+    bar: Option<Bar>,
     draws: bool,
     in_epoch: bool,
 }
@@ -53,19 +51,19 @@ impl InteractiveLogger {
 
     fn begin(&mut self, name: String, length: usize) {
         if self.draws && self.bar.is_none() {
-            self.bar = Some(bar(name, length as u64));
+            self.bar = Some(Bar::new(name, length as u64));
         }
     }
 
-    fn step(&self) {
-        if let Some(bar) = &self.bar {
-            bar.inc(1);
+    fn step(&mut self) {
+        if let Some(bar) = &mut self.bar {
+            bar.step(String::new);
         }
     }
 
     fn end(&mut self) {
         if let Some(bar) = self.bar.take() {
-            bar.finish_and_clear();
+            bar.end();
         }
     }
 }
