@@ -138,6 +138,10 @@ fn the_interactive_logger_draws_bars_between_its_lines() {
         let middle = own[own.len() / 2];
         assert!(middle.contains("it/s]") && middle.contains('█'), "{middle}");
         assert!(seconds_left(middle) <= 5.0, "{middle}");
+        // The last drawing is not long before the end.
+        let count = own[own.len() - 1].split_once("| ").expect("a count").1;
+        let done: usize = count.split('/').next().unwrap().parse().unwrap();
+        assert!(2 * done >= length && done <= length, "{own:?}");
     }
     // Whole lines of text stand between the bars, and the last bar is erased.
     let lines = drawn(&text);
@@ -163,11 +167,13 @@ fn elsewhere_the_interactive_logger_writes_text_alone() {
     assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
 }
 
-/// A run of about a second.
+/// A run of three epochs of 600 steps.
 fn run(options: &str, folder: &std::path::Path) -> String {
     let program = env!("CARGO_BIN_EXE_unforget");
     let out = folder.display();
-    format!("{program} train --train-epochs 3 --hidden-size 300 --out {out}/run {options}")
+    format!(
+        "{program} train --n-experiences 1 --train-epochs 3 --hidden-size 300 --out {out}/run {options}"
+    )
 }
 
 #[test]
@@ -177,8 +183,14 @@ fn the_program_draws_a_bar_with_the_loss_and_the_time_left() {
         return;
     };
     let bars = bars(&text, took, COLUMNS);
-    for bar in [bars.len() / 3, bars.len() / 2].map(|i| &bars[i]) {
-        assert!(bar.starts_with("exp ") && bar.contains("it/s"), "{bar}");
+    // The first drawing of each epoch knows nothing yet.
+    let running: Vec<&String> = bars.iter().filter(|bar| !bar.contains(" 0/600 ")).collect();
+    assert!(running.len() >= 6, "{bars:?}");
+    for bar in running {
+        assert!(
+            bar.starts_with("exp 0, epoch ") && bar.contains("it/s"),
+            "{bar}"
+        );
         assert!(bar.contains(", loss "), "{bar}");
         assert!(seconds_left(bar) <= 60.0, "{bar}");
     }

@@ -112,7 +112,7 @@ fn foreseen(loader: &mut TaskBalanced) -> Vec<usize> {
             if !ahead.is_empty() {
                 assert_eq!(ahead.remove(0), batch);
             }
-            let settled = (1..).map_while(|k| {
+            let settled = (1..100).map_while(|k| {
                 let mut samples = Vec::new();
                 loader.upcoming(k, &mut samples).then_some(samples)
             });
