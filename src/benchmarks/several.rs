@@ -33,7 +33,7 @@ pub(super) fn joined(
         ClassificationDataset::with_shared_transforms(data.clone(), transforms.clone())
     };
     let classes = |data: &Dataset| data.targets().iter().copied().collect::<BTreeSet<u32>>();
-    if let ([train], [test]) = (&train_sets[..], &test_sets[..]) {
+    if let ([train], [test]) = (train_sets, test_sets) {
         return Ok((
             view(train),
             view(test),
