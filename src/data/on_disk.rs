@@ -168,6 +168,13 @@ mod tests {
             "{pixels:?}"
         );
         assert!(image_folder_on_disk(dir.path(), "z", [0, 2]).is_err());
+
+        // The middle columns 1 to 3 of 5, as they are.
+        let narrow = view(image_folder_on_disk(dir.path(), "n", [4, 3]).unwrap());
+        let RawSample::U8(pixels) = narrow.raw(0) else {
+            panic!("bytes stay bytes")
+        };
+        assert_eq!(pixels[12..15], [20, 40, 60]);
     }
 
     #[test]
