@@ -52,8 +52,6 @@ pub struct Cuda {
     precision: Precision,
     driver: Box<Driver>,
     scratch: Box<RefCell<Scratch>>,
-    /// A gradient without what a ReLU held back.
-    masked: Box<RefCell<Buffer>>,
 }
 
 /// Memory that a primitive uses for itself; the next one may overwrite it.
@@ -82,7 +80,6 @@ impl Cuda {
         Ok(Cuda {
             ordinal,
             precision: Precision::Full,
-            masked: Box::new(RefCell::new(driver.alloc(1 << 10)?)),
             driver,
             scratch,
         })
@@ -115,6 +112,11 @@ impl Cuda {
         let blocks = n.div_ceil(BLOCK).min(8 * self.driver.processors);
         self.driver
             .launch(kernel, [blocks, 1, 1], [BLOCK as u32, 1, 1], args);
+    }
+
+    /// The same for a kernel that takes four numbers at a time where they lie together.
+    fn each_four(&self, kernel: Kernel, n: usize, args: &[Arg<'_>]) {
+        self.each(kernel, n.div_ceil(4), args);
     }
 
     /// Runs `work` with scratch memory for `partial` numbers and `counters` zeros.
@@ -180,13 +182,13 @@ impl Backend for Cuda {
 
     fn fill(&self, dst: Dst<'_, Self>, value: f32) {
         let n = dst.len;
-        self.each(Kernel::Fill, n, args![&dst, value, n as i64]);
+        self.each_four(Kernel::Fill, n, args![&dst, value, n as i64]);
     }
 
     fn scale_add(&self, dst: Dst<'_, Self>, src: Src<'_, Self>, alpha: f32, write: Write) {
         let n = dst.len;
         let args = args![&dst, src, alpha, n as i64, write];
-        self.each(Kernel::ScaleAdd, n, args);
+        self.each_four(Kernel::ScaleAdd, n, args);
     }
 
     fn gemm(&self, c: Dst<'_, Self>, a: Src<'_, Self>, b: Src<'_, Self>, dims: Gemm, write: Write) {
@@ -195,7 +197,7 @@ impl Backend for Cuda {
 
     fn add_bias(&self, y: Dst<'_, Self>, bias: Src<'_, Self>, cols: usize) {
         let n = y.len;
-        self.each(Kernel::AddBias, n, args![&y, bias, n as i64, int(cols)]);
+        self.each_four(Kernel::AddBias, n, args![&y, bias, n as i64, int(cols)]);
     }
 
     fn sum_rows(&self, dst: Dst<'_, Self>, src: Src<'_, Self>, cols: usize, write: Write) {
@@ -325,24 +327,24 @@ impl Backend for Cuda {
 
     fn relu(&self, y: Dst<'_, Self>, x: Src<'_, Self>) {
         let n = y.len;
-        self.each(Kernel::ReluForward, n, args![&y, x, n as i64]);
+        self.each_four(Kernel::ReluForward, n, args![&y, x, n as i64]);
     }
 
     fn relu_backward(&self, dx: Dst<'_, Self>, y: Src<'_, Self>, dy: Src<'_, Self>, write: Write) {
         let n = dx.len;
         let args = args![&dx, y, dy, n as i64, write];
-        self.each(Kernel::ReluBackward, n, args);
+        self.each_four(Kernel::ReluBackward, n, args);
     }
 
     fn tanh(&self, y: Dst<'_, Self>, x: Src<'_, Self>) {
         let n = y.len;
-        self.each(Kernel::TanhForward, n, args![&y, x, n as i64]);
+        self.each_four(Kernel::TanhForward, n, args![&y, x, n as i64]);
     }
 
     fn tanh_backward(&self, dx: Dst<'_, Self>, y: Src<'_, Self>, dy: Src<'_, Self>, write: Write) {
         let n = dx.len;
         let args = args![&dx, y, dy, n as i64, write];
-        self.each(Kernel::TanhBackward, n, args);
+        self.each_four(Kernel::TanhBackward, n, args);
     }
 
     fn dropout(
@@ -437,7 +439,7 @@ impl Backend for Cuda {
     ) {
         let n = dx.len;
         let args = args![&dx, x, t, dl, sign, n as i64, write];
-        self.each(Kernel::MseBackward, n, args);
+        self.each_four(Kernel::MseBackward, n, args);
     }
 
     fn sgd(
@@ -460,6 +462,6 @@ impl Backend for Cuda {
             step.nesterov,
             step.first,
         ];
-        self.each(Kernel::Sgd, n, args);
+        self.each_four(Kernel::Sgd, n, args);
     }
 }
