@@ -3,6 +3,7 @@
 
 mod clock;
 mod criterion;
+mod inputs;
 mod loader;
 mod metric;
 mod passes;

@@ -1,5 +1,6 @@
 //! Everything that plugins and methods may look at and change.
 
+use super::inputs::{PixelBatch, inputs, logits};
 use super::loader::Endless;
 use super::passes::Penalty;
 use super::{Clock, Criterion, LoaderOptions, MetricData};
@@ -16,6 +17,7 @@ use ndarray::{ArrayView2, ArrayView4};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::sync::OnceLock;
 
 /// The loss of a mini-batch and its terms, each with its weight: the terms add up to the total, but
 /// for what plugins add to it.
@@ -133,6 +135,8 @@ pub struct State {
     /// How wide each of these rows is: a head may have grown since.
     pub mb_logit_widths: Vec<u32>,
     pub(crate) mb_x: Vec<f32>,
+    /// In the place of `mb_x`, if the device makes the rows.
+    pub(crate) mb_pixels: PixelBatch,
     pub(crate) shape: [usize; 3],
     pub(crate) stop: bool,
     pub(crate) evaluation_requested: bool,
@@ -141,7 +145,12 @@ pub struct State {
     pub(crate) mb_samples: Vec<u32>,
     /// Sizes of the groups of rows that batch normalisation treats apart; none: all together.
     pub(crate) mb_groups: Vec<usize>,
-    pub(super) scratch: Vec<f32>,
+    /// The logits; empty if they are on the device until somebody looks at them.
+    pub(super) host_logits: Vec<f32>,
+    /// What somebody looked at.
+    pub(super) fetched_logits: OnceLock<Vec<f32>>,
+    /// The loss that the terms were noted of, with its value.
+    pub(super) noted_loss: Option<(Var, f32)>,
     /// The samples being gathered.
     picked: Vec<usize>,
     /// The different experiences that the model was adapted to, in order.
@@ -176,13 +185,16 @@ impl State {
             mb_logits_stored: Vec::new(),
             mb_logit_widths: Vec::new(),
             mb_x: Vec::new(),
+            mb_pixels: PixelBatch::default(),
             shape: [0; 3],
             stop: false,
             evaluation_requested: false,
             penalty: Penalty::default(),
             mb_samples: Vec::new(),
             mb_groups: Vec::new(),
-            scratch: Vec::new(),
+            host_logits: Vec::new(),
+            fetched_logits: OnceLock::new(),
+            noted_loss: None,
             picked: Vec::new(),
             seen: Vec::new(),
         }
@@ -255,19 +267,21 @@ impl State {
     /// Inputs of the mini-batch as the model sees them, `[n, C, H, W]`.
     pub fn mb_x(&self) -> ArrayView4<'_, f32> {
         let [c, h, w] = self.shape;
-        ArrayView4::from_shape((self.mb_y.len(), c, h, w), &self.mb_x).expect("whole samples")
+        ArrayView4::from_shape((self.mb_y.len(), c, h, w), self.input_values())
+            .expect("whole samples")
     }
 
     /// Logits of the mini-batch, `[n, classes]`; `None` before the forward pass.
     pub fn mb_logits(&self) -> Option<ArrayView2<'_, f32>> {
         let shape = self.tape.shape(self.mb_output?);
-        let dims = (shape.dim(0), shape.dim(1));
-        (self.scratch.len() == shape.len())
-            .then(|| ArrayView2::from_shape(dims, &self.scratch).expect("whole rows"))
+        let (dims, logits) = ((shape.dim(0), shape.dim(1)), self.logits());
+        (logits.len() == shape.len())
+            .then(|| ArrayView2::from_shape(dims, logits).expect("whole rows"))
     }
 
     pub(crate) fn clear_batch(&mut self) {
         self.mb_x.clear();
+        self.mb_pixels.clear();
         self.mb_y.clear();
         self.mb_task_id.clear();
         self.mb_logits_stored.clear();
@@ -278,6 +292,7 @@ impl State {
         self.penalty.clear();
         self.mb_output = None;
         self.loss_var = None;
+        self.noted_loss = None;
     }
 
     /// Appends samples of `dataset` to the mini-batch.
@@ -290,11 +305,16 @@ impl State {
         self.shape = dataset.shape();
         let size = self.shape.iter().product::<usize>();
         let key = self.augmentation_key();
-        let start = self.mb_x.len();
         self.picked.clear();
         self.picked.extend(samples);
-        self.mb_x.resize(start + self.picked.len() * size, 0.0);
-        dataset.gather(&self.picked, group, key, &mut self.mb_x[start..]);
+        let row = |r: usize, key| dataset.pixel_row(self.picked[r], group, key);
+        let by_device = self.tape.has_own_memory() && self.mb_x.is_empty();
+        if !(by_device && (self.mb_pixels).extend(self.picked.len(), group, key, row)) {
+            self.write_pixels();
+            let start = self.mb_x.len();
+            self.mb_x.resize(start + self.picked.len() * size, 0.0);
+            dataset.gather(&self.picked, group, key, &mut self.mb_x[start..]);
+        }
         for &i in &self.picked {
             self.mb_y.push(dataset.target(i));
             self.mb_task_id.push(dataset.task_label(i));
@@ -321,8 +341,7 @@ impl State {
         }
         let batch = loader.batch(stored, count.min(stored), self.tape.generator());
         self.append_items(batch, true);
-        let size = self.shape.iter().product::<usize>();
-        self.mb_x.rotate_right(batch.len() * size);
+        self.rotate_inputs(batch.len());
         self.mb_y.rotate_right(batch.len());
         self.mb_task_id.rotate_right(batch.len());
     }
@@ -330,6 +349,42 @@ impl State {
     /// Appends the samples `slots` of the buffer to the mini-batch, with their stored logits if
     /// `logits`.
     pub(super) fn append_items(&mut self, slots: &[u32], logits: bool) {
+        if !self.append_item_inputs(slots) {
+            self.write_pixels();
+            self.gather_items(slots);
+        }
+        let Some(buffer) = &self.storage_policy else {
+            return;
+        };
+        let item = |row: usize| buffer.item(slots[row] as usize);
+        for row in 0..slots.len() {
+            let item = item(row);
+            self.mb_y.push(item.target);
+            self.mb_task_id.push(item.task_label);
+            if logits {
+                self.mb_logits_stored.extend_from_slice(&item.logits);
+                self.mb_logit_widths.push(item.logits.len() as u32);
+            }
+        }
+        self.replay_rows += slots.len();
+    }
+
+    /// Leaves the inputs of these samples of the buffer to the device; false if the host must make them.
+    fn append_item_inputs(&mut self, slots: &[u32]) -> bool {
+        let key = self.augmentation_key();
+        let Some(buffer) = &self.storage_policy else {
+            return true;
+        };
+        let row = |r: usize, key| {
+            let item = buffer.item(slots[r] as usize);
+            item.raw.pixel_row(&item.transforms.train, key)
+        };
+        let by_device = self.tape.has_own_memory() && self.mb_x.is_empty();
+        by_device && (self.mb_pixels).extend(slots.len(), Group::Train, key, row)
+    }
+
+    /// Makes the inputs of these samples of the buffer.
+    fn gather_items(&mut self, slots: &[u32]) {
         let key = self.augmentation_key();
         let Some(buffer) = &self.storage_policy else {
             return;
@@ -343,28 +398,21 @@ impl State {
         gather_rows(slots.len(), costly, train, key, rows, |row, key, out| {
             item(row).write_sample(train, key, out);
         });
-        for row in 0..slots.len() {
-            let item = item(row);
-            self.mb_y.push(item.target);
-            self.mb_task_id.push(item.task_label);
-            if logits {
-                self.mb_logits_stored.extend_from_slice(&item.logits);
-                self.mb_logit_widths.push(item.logits.len() as u32);
-            }
-        }
-        self.replay_rows += slots.len();
     }
 
     /// Runs the model on the mini-batch in a new step of the tape.
     pub(crate) fn forward(&mut self, mode: Mode) -> Var {
-        let [c, h, w] = self.shape;
         self.tape.begin(mode);
         self.tape.set_groups(&self.mb_groups);
-        let x = self.tape.input(&[self.mb_y.len(), c, h, w], &self.mb_x);
+        let x = inputs!(self).on(&mut self.tape, 0..self.mb_y.len());
         let (tape, tasks) = (&mut self.tape, &self.mb_task_id);
         let logits = self.model.forward_tasks(tape, x, tasks);
         self.mb_output = Some(logits);
-        self.tape.copy_into(logits, &mut self.scratch);
+        self.fetched_logits.take();
+        match self.tape.has_own_memory() {
+            true => self.host_logits.clear(),
+            false => self.tape.copy_into(logits, &mut self.host_logits),
+        }
         logits
     }
 
@@ -372,8 +420,8 @@ impl State {
     pub(crate) fn replace_output(&mut self, values: &[f32], width: usize) -> Var {
         let output = self.tape.input(&[self.mb_y.len(), width], values);
         self.mb_output = Some(output);
-        self.scratch.clear();
-        self.scratch.extend_from_slice(values);
+        self.host_logits.clear();
+        self.host_logits.extend_from_slice(values);
         output
     }
 
@@ -476,11 +524,13 @@ impl State {
             logits,
             replay,
         };
+        self.noted_loss = Some((loss, total));
     }
 
     /// The logits that [`forward`](Self::forward) computed, row after row.
     pub(crate) fn logits(&self) -> &[f32] {
-        &self.scratch
+        let (here, fetched) = (&self.host_logits, &self.fetched_logits);
+        logits(here, fetched, &self.tape, self.mb_output)
     }
 
     /// Lets the model make room for what `experience` brings, task by task (Avalanche's
@@ -531,7 +581,7 @@ impl State {
             self.append(dataset, Group::Eval, start..end);
             let logits = self.forward(Mode::Eval);
             width = self.tape.shape(logits).dim(1);
-            out.extend_from_slice(&self.scratch);
+            out.extend_from_slice(self.logits());
             let rows = out[start * width..].chunks_exact_mut(width);
             for (row, &task) in rows.zip(&self.mb_task_id) {
                 let units = (units.entry(task))

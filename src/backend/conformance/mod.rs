@@ -10,6 +10,7 @@ mod lab;
 mod linear;
 mod loss;
 mod norm;
+mod pixels;
 mod random;
 mod rows;
 mod windows;
@@ -55,6 +56,7 @@ fn visit_all(visitor: &mut impl Visitor) {
     images::visit(visitor);
     windows::visit(visitor);
     norm::visit(visitor);
+    pixels::visit(visitor);
     loss::visit(visitor);
     rows::visit(visitor);
 }

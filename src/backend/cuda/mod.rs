@@ -17,6 +17,7 @@ mod images;
 mod kernels;
 mod norm;
 mod nvrtc;
+mod pixels;
 mod probe;
 mod product;
 mod sequence;
@@ -29,10 +30,12 @@ use super::{
     Src, View, ViewMut, Write,
 };
 use crate::error::{Error, Result};
+use crate::pixels::PixelRow;
 use crate::shape::{Conv, Images, Pool};
 pub use driver::Buffer;
 use driver::Driver;
 use kernels::Kernel;
+use pixels::PixelStore;
 pub(crate) use probe::available;
 use sequence::Arg;
 use std::cell::RefCell;
@@ -52,6 +55,7 @@ pub struct Cuda {
     precision: Precision,
     driver: Box<Driver>,
     scratch: Box<RefCell<Scratch>>,
+    pixels: Box<RefCell<PixelStore>>,
 }
 
 /// Memory that a primitive uses for itself; the next one may overwrite it.
@@ -62,6 +66,10 @@ struct Scratch {
     counters: Buffer,
     /// The number of the step, for dropout: uploaded, so that the launch is the same in every step.
     step: Buffer,
+    /// The learning rate, uploaded when it changes, for the same reason.
+    rate: Buffer,
+    /// Its bits.
+    known_rate: Option<u32>,
 }
 
 impl Cuda {
@@ -76,12 +84,15 @@ impl Cuda {
             partial: driver.alloc(1 << 16)?,
             counters: driver.alloc(1 << 10)?,
             step: driver.alloc(2)?,
+            rate: driver.alloc(1)?,
+            known_rate: None,
         }));
         Ok(Cuda {
             ordinal,
             precision: Precision::Full,
             driver,
             scratch,
+            pixels: Box::default(),
         })
     }
 
@@ -159,6 +170,7 @@ impl Backend for Cuda {
     type Elem = f32;
     type Buf = Buffer;
     const BATCH_BLOCK: usize = 1;
+    const OWN_MEMORY: bool = true;
 
     fn alloc(&self, len: usize) -> Result<Buffer> {
         self.driver.alloc(len)
@@ -178,6 +190,13 @@ impl Backend for Cuda {
 
     fn host<'a>(&self, _src: Src<'a, Self>) -> Option<&'a [f32]> {
         None
+    }
+
+    fn gather_pixels(&self, y: Dst<'_, Self>, rows: &[PixelRow]) {
+        if !self.gather_on_device(&y, rows) {
+            let values = PixelRow::write_all(rows, y.len);
+            self.upload(y, &values);
+        }
     }
 
     fn fill(&self, dst: Dst<'_, Self>, value: f32) {
@@ -450,12 +469,25 @@ impl Backend for Cuda {
         step: SgdStep,
     ) {
         let n = values.len;
+        let mut scratch = self.scratch.borrow_mut();
+        let Scratch {
+            rate, known_rate, ..
+        } = &mut *scratch;
+        let rate = ViewMut {
+            buf: rate,
+            offset: 0,
+            len: 1,
+        };
+        let rate_at = Arg::from(&rate);
+        if known_rate.replace(step.lr.to_bits()) != Some(step.lr.to_bits()) {
+            self.driver.upload(rate, &[step.lr]);
+        }
         let args = args![
             &values,
             grads,
             &momentum,
             n as i64,
-            step.lr,
+            rate_at,
             step.momentum,
             step.dampening,
             step.weight_decay,
