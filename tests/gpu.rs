@@ -4,8 +4,12 @@
 #[path = "cuda_emu/mod.rs"]
 mod cuda_emu;
 
+use std::sync::{Arc, Mutex};
+
+use unforget::data::{Transform, TransformGroups};
 use unforget::nn::{Mlp, Module};
 use unforget::optim::Sgd;
+use unforget::prelude::*;
 use unforget::tape::{Device, Mode, Tape};
 
 /// A little training on a tape of its own, opened and closed again: the weights at the end.
@@ -46,4 +50,81 @@ fn tapes_in_several_threads_share_a_gpu() {
             });
         }
     });
+}
+
+/// Inputs, logits and loss of a mini-batch as a plugin sees them.
+struct Seen {
+    inputs: Vec<f32>,
+    logits: Vec<f32>,
+    loss: f32,
+}
+
+#[derive(Clone, Default)]
+struct Watch(Arc<Mutex<Vec<Seen>>>);
+
+impl Plugin for Watch {
+    fn after_training_iteration(&mut self, state: &mut State) -> unforget::Result<()> {
+        self.0.lock().unwrap().push(Seen {
+            inputs: state.mb_x().iter().copied().collect(),
+            logits: state.mb_logits().unwrap().iter().copied().collect(),
+            loss: state.loss.total,
+        });
+        Ok(())
+    }
+}
+
+/// DER++ with a small ResNet-18 on colour images of 8 x 8, cropped and mirrored at random.
+fn varied_run(device: Device) -> (Vec<Seen>, EvalResult) {
+    let pixels = (0..24 * 192).map(|p| ((p % 192) + (p / 192)) as u8);
+    let targets = (0..24).map(|i| i % 4).collect();
+    let images = Dataset::from_u8("images", [3, 8, 8], pixels.collect(), targets, 4).unwrap();
+    let eval = Transform::cifar10();
+    let train = (eval.clone().random_crop(8, 8, 2)).random_horizontal_flip(0.5);
+    let benchmark = NcBenchmark::new(images.clone(), images, TransformGroups { train, eval });
+    let benchmark = benchmark.n_experiences(2).build().unwrap();
+    let mut tape = Tape::new(device).unwrap();
+    tape.manual_seed(3);
+    let model = ResNet18::new(&mut tape, 4, 2);
+    let watch = Watch::default();
+    let mut strategy = Der::builder(tape, model, Sgd::new(0.02))
+        .mem_size(6)
+        .batch_size_mem(4)
+        .train_mb_size(6)
+        .train_epochs(2)
+        .eval_mb_size(8)
+        .plugin(watch.clone())
+        .build()
+        .unwrap();
+    strategy.train(benchmark.train_stream()).unwrap();
+    let result = strategy.eval(benchmark.test_stream()).unwrap();
+    (std::mem::take(&mut *watch.0.lock().unwrap()), result)
+}
+
+#[test]
+fn varied_images_are_those_of_the_processor() {
+    if !cuda_emu::ready() {
+        return;
+    }
+    let (cpu, cpu_result) = varied_run(Device::Cpu);
+    let (gpu, gpu_result) = varied_run(Device::Cuda(0));
+    assert_eq!((cpu.len(), gpu.len()), (8, 8));
+    for (step, (a, b)) in cpu.iter().zip(&gpu).enumerate() {
+        assert_eq!(a.inputs, b.inputs, "step {step}");
+        let close = |a: f32, b: f32| (a - b).abs() <= 1e-4 * (1.0 + a.abs());
+        assert!(
+            close(a.loss, b.loss),
+            "step {step}: {} and {}",
+            a.loss,
+            b.loss
+        );
+        assert_eq!(a.logits.len(), b.logits.len());
+        let all = a.logits.iter().zip(&b.logits).all(|(&a, &b)| close(a, b));
+        assert!(all, "step {step}: {:?} and {:?}", a.logits, b.logits);
+    }
+    for (a, b) in cpu_result.experiences.iter().zip(&gpu_result.experiences) {
+        assert!(
+            (a.loss - b.loss).abs() <= 1e-4 * (1.0 + a.loss),
+            "{a:?} and {b:?}"
+        );
+    }
 }

@@ -6,7 +6,7 @@
 // Environment: CUDA_EMU_FAIL=cuInit:100 makes an entry point return that CUresult; CUDA_EMU_CC (80),
 // CUDA_EMU_VERSION (12000), CUDA_EMU_DEVICES (1) and CUDA_EMU_MEMORY (bytes) describe the device;
 // CUDA_EMU_ORDER fixes the order in which threads take turns (see emu::launch), which otherwise changes
-// from launch to launch. CUDA_EMU_COUNT=1 says at the end how many kernels and graphs were launched.
+// from launch to launch. CUDA_EMU_COUNT=1 says at the end how often each kernel ran, and how many graphs.
 
 #include "emu.h"
 #undef threadIdx
@@ -65,13 +65,15 @@ Stream null_stream;
 // What all streams have been given, in order.
 std::vector<std::function<void()>> waiting;
 std::atomic<u64> launches, graph_launches;
+std::map<std::string, u64> launches_of;
 // Captures that forbid calls like those of `may_break_capture`: to all threads, and to their own.
 std::atomic<int> global_captures;
 thread_local int own_captures;
 struct Count {
     ~Count() {
-        if (getenv("CUDA_EMU_COUNT"))
-            fprintf(stderr, "cuda-emu: %llu kernels, %llu graphs\n", (u64)launches, (u64)graph_launches);
+        if (!getenv("CUDA_EMU_COUNT")) return;
+        for (auto& of : launches_of) fprintf(stderr, "cuda-emu: %s %llu\n", of.first.c_str(), of.second);
+        fprintf(stderr, "cuda-emu: %llu kernels, %llu graphs\n", (u64)launches, (u64)graph_launches);
     }
 } count;
 thread_local void* context;
@@ -438,6 +440,7 @@ API cuLaunchKernel(
         std::vector<void*> pointers;
         for (auto& value : values) pointers.push_back(value.data());
         u64 number = launches++;
+        launches_of[kernel->name]++;
         unsigned order = (unsigned)setting("CUDA_EMU_ORDER", number % 3 < 2 ? number % 3 : number + 2);
         if (!emu::launch(kernel, {gx, gy, gz}, {bx, by, bz}, shared, pointers.data(), order))
             emu::fail("kernel %s: geometry that no device takes", kernel->name);
