@@ -274,7 +274,8 @@ fn rows_of_pixels(n: usize, [c, h, w]: [usize; 3]) -> Vec<PixelRow> {
         .collect()
 }
 
-/// Microseconds of a step of DER++ as in training: rows from the store on the GPU, forward, forward, loss (read back), backward, SGD.
+/// Microseconds of a step of DER++ as in training: rows from the store on the GPU, forward, loss (read
+/// back), backward, SGD.
 fn step<M: Module + 'static>(
     quick: bool,
     precision: Precision,

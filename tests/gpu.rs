@@ -73,20 +73,20 @@ impl Plugin for Watch {
     }
 }
 
-/// DER++ with a small ResNet-18 on colour images of 8 x 8, cropped and mirrored at random.
+/// DER++ with a small ResNet-18 on colour images of 16 x 16, cropped and mirrored at random.
 fn varied_run(device: Device) -> (Vec<Seen>, EvalResult) {
-    let pixels = (0..24 * 192).map(|p| ((p % 192) + (p / 192)) as u8);
+    let pixels = (0..24 * 768).map(|p| (p % 768 * 7 + p / 768 * 5) as u8);
     let targets = (0..24).map(|i| i % 4).collect();
-    let images = Dataset::from_u8("images", [3, 8, 8], pixels.collect(), targets, 4).unwrap();
+    let images = Dataset::from_u8("images", [3, 16, 16], pixels.collect(), targets, 4).unwrap();
     let eval = Transform::cifar10();
-    let train = (eval.clone().random_crop(8, 8, 2)).random_horizontal_flip(0.5);
+    let train = (eval.clone().random_crop(16, 16, 2)).random_horizontal_flip(0.5);
     let benchmark = NcBenchmark::new(images.clone(), images, TransformGroups { train, eval });
     let benchmark = benchmark.n_experiences(2).build().unwrap();
     let mut tape = Tape::new(device).unwrap();
     tape.manual_seed(3);
     let model = ResNet18::new(&mut tape, 4, 2);
     let watch = Watch::default();
-    let mut strategy = Der::builder(tape, model, Sgd::new(0.02))
+    let mut strategy = Der::builder(tape, model, Sgd::new(0.002))
         .mem_size(6)
         .batch_size_mem(4)
         .train_mb_size(6)
@@ -110,15 +110,19 @@ fn varied_images_are_those_of_the_processor() {
     assert_eq!((cpu.len(), gpu.len()), (8, 8));
     for (step, (a, b)) in cpu.iter().zip(&gpu).enumerate() {
         assert_eq!(a.inputs, b.inputs, "step {step}");
-        let close = |a: f32, b: f32| (a - b).abs() <= 1e-4 * (1.0 + a.abs());
+        let close = |a: f32, b: f32, by: f32| (a - b).abs() <= by;
         assert!(
-            close(a.loss, b.loss),
+            close(a.loss, b.loss, 1e-4),
             "step {step}: {} and {}",
             a.loss,
             b.loss
         );
         assert_eq!(a.logits.len(), b.logits.len());
-        let all = a.logits.iter().zip(&b.logits).all(|(&a, &b)| close(a, b));
+        let all = a
+            .logits
+            .iter()
+            .zip(&b.logits)
+            .all(|(&a, &b)| close(a, b, 1e-3));
         assert!(all, "step {step}: {:?} and {:?}", a.logits, b.logits);
     }
     for (a, b) in cpu_result.experiences.iter().zip(&gpu_result.experiences) {

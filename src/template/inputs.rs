@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 use super::State;
-use crate::data::{Group, row_key};
+use crate::data::{Group, gather_rows, row_key};
 use crate::pixels::PixelRow;
 use crate::rng::CounterKey;
 use crate::tape::{Tape, Var};
@@ -122,6 +122,37 @@ impl State {
             self.mb_x = self.input_values().to_vec();
             self.mb_pixels.clear();
         }
+    }
+
+    /// Leaves the inputs of these samples of the buffer to the device; false if the host must make them.
+    pub(super) fn append_item_inputs(&mut self, slots: &[u32]) -> bool {
+        let key = self.augmentation_key();
+        let Some(buffer) = &self.storage_policy else {
+            return true;
+        };
+        let row = |r: usize, key| {
+            let item = buffer.item(slots[r] as usize);
+            item.raw.pixel_row(&item.transforms.train, key)
+        };
+        let by_device = self.tape.has_own_memory() && self.mb_x.is_empty();
+        by_device && (self.mb_pixels).extend(slots.len(), Group::Train, key, row)
+    }
+
+    /// Makes the inputs of these samples of the buffer.
+    pub(super) fn gather_items(&mut self, slots: &[u32]) {
+        let key = self.augmentation_key();
+        let Some(buffer) = &self.storage_policy else {
+            return;
+        };
+        let item = |row: usize| buffer.item(slots[row] as usize);
+        let size = self.shape.iter().product::<usize>();
+        let start = self.mb_x.len();
+        self.mb_x.resize(start + slots.len() * size, 0.0);
+        let costly = (0..slots.len()).any(|row| item(row).transforms.train.is_costly());
+        let (rows, train) = (&mut self.mb_x[start..], Group::Train);
+        gather_rows(slots.len(), costly, train, key, rows, |row, key, out| {
+            item(row).write_sample(train, key, out);
+        });
     }
 
     /// Puts the last `n` rows of the inputs first.

@@ -5,7 +5,7 @@ use super::loader::Endless;
 use super::passes::Penalty;
 use super::{Clock, Criterion, LoaderOptions, MetricData};
 use crate::benchmarks::Experience;
-use crate::data::{ClassificationDataset, Group, gather_rows};
+use crate::data::{ClassificationDataset, Group};
 use crate::error::{Error, Result};
 use crate::nn::{Adaptation, Module};
 use crate::optim::Sgd;
@@ -324,7 +324,7 @@ impl State {
 
     /// The address of the random numbers that vary the next row of the mini-batch: seed of the run,
     /// training iteration, row in the order in which the rows were gathered.
-    fn augmentation_key(&mut self) -> CounterKey {
+    pub(super) fn augmentation_key(&mut self) -> CounterKey {
         CounterKey {
             seed: self.tape.generator().seed(),
             purpose: Purpose::Augmentation,
@@ -367,37 +367,6 @@ impl State {
             }
         }
         self.replay_rows += slots.len();
-    }
-
-    /// Leaves the inputs of these samples of the buffer to the device; false if the host must make them.
-    fn append_item_inputs(&mut self, slots: &[u32]) -> bool {
-        let key = self.augmentation_key();
-        let Some(buffer) = &self.storage_policy else {
-            return true;
-        };
-        let row = |r: usize, key| {
-            let item = buffer.item(slots[r] as usize);
-            item.raw.pixel_row(&item.transforms.train, key)
-        };
-        let by_device = self.tape.has_own_memory() && self.mb_x.is_empty();
-        by_device && (self.mb_pixels).extend(slots.len(), Group::Train, key, row)
-    }
-
-    /// Makes the inputs of these samples of the buffer.
-    fn gather_items(&mut self, slots: &[u32]) {
-        let key = self.augmentation_key();
-        let Some(buffer) = &self.storage_policy else {
-            return;
-        };
-        let item = |row: usize| buffer.item(slots[row] as usize);
-        let size = self.shape.iter().product::<usize>();
-        let start = self.mb_x.len();
-        self.mb_x.resize(start + slots.len() * size, 0.0);
-        let costly = (0..slots.len()).any(|row| item(row).transforms.train.is_costly());
-        let (rows, train) = (&mut self.mb_x[start..], Group::Train);
-        gather_rows(slots.len(), costly, train, key, rows, |row, key, out| {
-            item(row).write_sample(train, key, out);
-        });
     }
 
     /// Runs the model on the mini-batch in a new step of the tape.
