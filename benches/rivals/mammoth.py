@@ -36,9 +36,9 @@ def main():
     command = [
         sys.executable, "main.py", "--model", "derpp", "--dataset", "rot-mnist", "--buffer_size", str(options.buffer),
         "--lr", lr, "--alpha", alpha, "--beta", beta, "--batch_size", "128", "--minibatch_size", "128",
-        "--n_epochs", "1", "--seed", str(options.seed), "--device", "cpu", "--num_workers", "0", "--non_verbose", "1",
+        "--n_epochs", "1", "--seed", str(options.seed), "--num_workers", "0", "--non_verbose", "1",
     ]
-    environment = dict(os.environ, OMP_NUM_THREADS=str(options.threads), WANDB_MODE="disabled")
+    environment = dict(os.environ, OMP_NUM_THREADS=str(options.threads), CUDA_VISIBLE_DEVICES="", WANDB_MODE="disabled")
     start = time.perf_counter()
     done = subprocess.run(command, cwd=options.checkout, env=environment, capture_output=True, text=True)
     seconds = time.perf_counter() - start

@@ -175,9 +175,13 @@ pub(super) fn run(
                         .map_err(|e| Error::io("create the folder", folder, e))?;
                 }
                 record.write(&path)?;
+                let outcome = match record.accuracy {
+                    Some(accuracy) => format!("{accuracy:6.2} %"),
+                    None => "diverged".into(),
+                };
                 console.line(format_args!(
-                    "{:<40} {:6.2} %  {:7.1} s   {ahead}",
-                    job.name, record.accuracy, record.seconds
+                    "{:<40} {outcome}  {:7.1} s   {ahead}",
+                    job.name, record.seconds
                 ));
                 records[k] = Some(record);
             }
@@ -358,7 +362,7 @@ mod tests {
             (first.seed, first.rows.len(), first.rows[1].len()),
             (1, 2, 2)
         );
-        assert!(first.accuracy > 10.0, "{first:?}");
+        assert!(first.accuracy > Some(10.0), "{first:?}");
         options.shard = Shard::default();
         let found = run(&jobs, &options, &interrupt).unwrap();
         assert_eq!(found[1], Some(first), "not done again");
@@ -382,6 +386,25 @@ mod tests {
             error.contains("lr = 0.5") && error.contains("lr = 0.03"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_run_that_diverges_is_recorded_and_the_others_go_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut jobs, options) = jobs(folder.path());
+        jobs[0].config.lr = 1e30;
+        let found = run(&jobs, &options, &Arc::default()).unwrap();
+        let first = found[0].clone().unwrap();
+        assert!(
+            first
+                .diverged
+                .as_ref()
+                .is_some_and(|why| why.contains("loss"))
+        );
+        assert_eq!((first.accuracy, first.forgetting), (None, None));
+        assert!(found[2].as_ref().unwrap().accuracy > Some(10.0));
+        let again = run(&jobs, &options, &Arc::default()).unwrap();
+        assert_eq!(again[0], Some(first), "not done again");
     }
 
     #[test]

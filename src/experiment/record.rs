@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::write_atomically;
 use crate::{Error, Result};
 
-/// A finished run. Accuracies are in per cent.
+/// A run that is done: it was trained to the end, or it diverged. Accuracies are in per cent.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Record {
     /// The name of the run within its grid.
@@ -22,10 +22,14 @@ pub struct Record {
     pub buffer: usize,
     /// The seed of the run.
     pub seed: u64,
+    /// What was not finite, and where, if the training diverged: a run that is the same each time, so it
+    /// is not tried again. It has no accuracy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diverged: Option<String>,
     /// Mean over the tasks of the accuracy after the last of them: Class-IL, or Domain-IL.
-    pub accuracy: f64,
+    pub accuracy: Option<f64>,
     /// The same with the outputs of the task's classes only: Task-IL.
-    pub accuracy_task: f64,
+    pub accuracy_task: Option<f64>,
     /// Best accuracy on a task at any time minus that at the end, mean over all tasks but the last.
     pub forgetting: Option<f64>,
     /// After each task, the accuracy on it and on those before.
@@ -132,8 +136,9 @@ mod tests {
             method: "der".into(),
             buffer: 200,
             seed: 3,
-            accuracy: 90.04,
-            accuracy_task: 91.0,
+            diverged: None,
+            accuracy: Some(90.04),
+            accuracy_task: Some(91.0),
             forgetting: None,
             rows: vec![vec![1.5]],
             rows_task: vec![vec![2.5]],

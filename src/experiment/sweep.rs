@@ -190,8 +190,8 @@ impl Row {
             name: name.to_string(),
             values: values.map(|(k, v)| (k.clone(), word(v))).collect(),
             runs: runs.len(),
-            accuracy: of(|r| Some(r.accuracy)),
-            accuracy_task: of(|r| Some(r.accuracy_task)),
+            accuracy: of(|r| r.accuracy),
+            accuracy_task: of(|r| r.accuracy_task),
             forgetting: of(|r| r.forgetting),
             seconds: of(|r| Some(r.seconds)),
         }

@@ -54,6 +54,12 @@ impl Meter {
         let total = self.total.load(Ordering::Relaxed);
         self.done.load(Ordering::Relaxed) as f64 / total.max(1) as f64
     }
+
+    /// No step is left: a run that diverged does fewer than it was to.
+    fn finish(&self) {
+        let total = self.total.load(Ordering::Relaxed);
+        self.done.store(total, Ordering::Relaxed);
+    }
 }
 
 /// Counts the steps, and ends the run at the first one after an interrupt.
@@ -78,7 +84,8 @@ impl Plugin for Watch {
 /// before, all inside a pool of the configured number of threads.
 ///
 /// # Errors
-/// As for [`train`](super::train); [`Error::Interrupted`] as soon as `interrupt` is raised.
+/// As for [`train`](super::train), but that divergence is an outcome to record; [`Error::Interrupted`] as
+/// soon as `interrupt` is raised.
 pub(super) fn run(
     name: &str,
     config: &Config,
@@ -103,24 +110,33 @@ pub(super) fn run(
             })
             .build()?;
         let (mut rows, mut rows_task, mut training) = (Vec::new(), Vec::new(), Duration::ZERO);
-        let n = benchmark.n_experiences();
+        let (n, mut diverged) = (benchmark.n_experiences(), None);
         for last in if joint { n - 1..n } else { 0..n } {
             let train = benchmark.train_stream();
             let begin = Instant::now();
-            if joint {
-                strategy.train(train)?;
+            let trained = if joint {
+                strategy.train(train)
             } else {
-                strategy.train(&train[last])?;
-            }
+                strategy.train(&train[last])
+            };
             training += begin.elapsed();
+            match trained {
+                Err(Error::NonFinite(what)) => {
+                    diverged = Some(what);
+                    break;
+                }
+                other => other?,
+            }
             let result = strategy.eval(&benchmark.test_stream().slice(0..last + 1))?;
             let (class, task) = percentages(&result);
             rows.push(class);
             rows_task.push(task);
         }
+        meter.finish();
+        let finished = diverged.is_none();
         let mean = |rows: &[Vec<f64>]| {
-            let last = rows.last().map_or(&[][..], Vec::as_slice);
-            last.iter().sum::<f64>() / last.len().max(1) as f64
+            let last = rows.last().filter(|_| finished)?;
+            Some(last.iter().sum::<f64>() / last.len().max(1) as f64)
         };
         Ok(Record {
             name: name.to_string(),
@@ -130,7 +146,8 @@ pub(super) fn run(
             seed: config.seed,
             accuracy: mean(&rows),
             accuracy_task: mean(&rows_task),
-            forgetting: forgetting(&rows),
+            forgetting: forgetting(&rows).filter(|_| finished),
+            diverged,
             steps: strategy.state().clock.train_iterations,
             seconds: start.elapsed().as_secs_f64(),
             seconds_training: training.as_secs_f64(),

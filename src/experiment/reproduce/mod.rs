@@ -117,11 +117,12 @@ fn measure(cells: &[Cell], records: &[Record]) -> Vec<Measured> {
         let prefix = format!("{}/seed-", cell.name());
         let runs = records.iter().filter(|r| r.name.starts_with(&prefix));
         let runs: Vec<&Record> = runs.collect();
-        let row = |setting, paper, of: fn(&Record) -> f64| Measured {
+        let row = |setting, paper, of: fn(&Record) -> Option<f64>| Measured {
             cell: *cell,
             setting,
             paper,
-            ours: runs.iter().map(|r| of(r)).collect(),
+            ours: runs.iter().filter_map(|r| of(r)).collect(),
+            diverged: runs.iter().filter(|r| r.diverged.is_some()).count(),
             seconds: runs.iter().map(|r| r.seconds).sum::<f64>() / runs.len().max(1) as f64,
         };
         let class = match (cell.task, cell.benchmark) {

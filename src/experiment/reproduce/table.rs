@@ -12,8 +12,10 @@ pub(super) struct Measured {
     /// Class-IL, Task-IL, Domain-IL or General CL.
     pub setting: &'static str,
     pub paper: Published,
-    /// One accuracy in per cent for each run.
+    /// One accuracy in per cent for each run that did not diverge.
     pub ours: Vec<f64>,
+    /// Runs that diverged.
+    pub diverged: usize,
     /// Mean seconds of a run.
     pub seconds: f64,
 }
@@ -37,10 +39,21 @@ impl Measured {
     }
 
     fn found(&self) -> String {
-        mean_std(&self.ours).map_or("not run here".into(), |(mean, std)| match self.ours.len() {
-            1 => format!("{mean:.2}"),
-            _ => format!("{mean:.2} ± {std:.2}"),
-        })
+        match (mean_std(&self.ours), self.ours.len()) {
+            (Some((mean, _)), 1) => format!("{mean:.2}"),
+            (Some((mean, std)), _) => format!("{mean:.2} ± {std:.2}"),
+            (None, _) if self.diverged > 0 => "diverged".into(),
+            (None, _) => "not run here".into(),
+        }
+    }
+
+    /// How many runs there are, and how many of them are in no mean because they diverged.
+    fn runs(&self) -> String {
+        let all = self.ours.len() + self.diverged;
+        match self.diverged {
+            0 => all.to_string(),
+            n => format!("{all}, {n} diverged"),
+        }
     }
 
     /// Whether our mean lies within the paper's mean ± max(2 of its standard deviations, 1 point).
@@ -72,7 +85,7 @@ pub(super) fn text(rows: &[Measured]) -> String {
             row.setting,
             row.published(),
             row.found(),
-            row.ours.len(),
+            row.runs(),
             row.verdict()
         );
     }
@@ -91,8 +104,9 @@ pub(super) fn markdown(
          Baseline\", NeurIPS 2020. Accuracy in per cent after the last task, mean over tasks; mean \
          and standard deviation over runs. \"Within\" means that our mean lies within the paper's \
          mean ± max(2 of its standard deviations, 1 point); in brackets our mean minus the \
-         paper's. The algorithm is `--mode paper`; hyper-parameters are the authors' best for each \
-         cell. This page is written by the command below.\n\n",
+         paper's. A run whose loss became infinite or NaN counts among the runs but in no mean. The \
+         algorithm is `--mode paper`; hyper-parameters are the authors' best for each cell. This page \
+         is written by the command below.\n\n",
     );
     let words = match options.cells.as_slice() {
         [] => String::new(),
@@ -143,7 +157,7 @@ pub(super) fn markdown(
             buffer => buffer.to_string(),
         };
         let mark = if row.cell.is_recalled() { "†" } else { "" };
-        let seconds = match row.ours.len() {
+        let seconds = match row.ours.len() + row.diverged {
             0 => "-".to_string(),
             _ => format!("{:.1}", row.seconds),
         };
@@ -154,7 +168,7 @@ pub(super) fn markdown(
             row.setting,
             row.published(),
             row.found(),
-            row.ours.len(),
+            row.runs(),
             row.verdict(),
             if last { "\n" } else { "" }
         );
@@ -193,6 +207,7 @@ mod tests {
                 std: paper.1,
             },
             ours: ours.to_vec(),
+            diverged: 0,
             seconds: 1.0,
         }
     }
@@ -221,5 +236,21 @@ mod tests {
         assert_eq!(row((1.0, 1.0), &[1.0, 3.0]).found(), "2.00 ± 1.41");
         assert_eq!(row((1.0, 1.0), &[]).found(), "not run here");
         assert_eq!(mean_std(&[]), None);
+    }
+
+    #[test]
+    fn a_run_that_diverged_is_named_and_in_no_mean() {
+        let row = |ours: &[f64]| Measured {
+            diverged: 1,
+            ..row((1.0, 1.0), ours)
+        };
+        assert_eq!(
+            (row(&[2.0]).found(), row(&[2.0]).runs()),
+            ("2.00".into(), "2, 1 diverged".into())
+        );
+        assert_eq!(
+            (row(&[]).found(), row(&[]).verdict()),
+            ("diverged".into(), "-".into())
+        );
     }
 }
