@@ -149,6 +149,8 @@ pub struct State {
     pub(super) host_logits: Vec<f32>,
     /// What somebody looked at.
     pub(super) fetched_logits: OnceLock<Vec<f32>>,
+    /// Whether somebody looked in the step before: who does will look again.
+    reads_logits: bool,
     /// The loss that the terms were noted of, with its value.
     pub(super) noted_loss: Option<(Var, f32)>,
     /// The samples being gathered.
@@ -194,6 +196,7 @@ impl State {
             mb_groups: Vec::new(),
             host_logits: Vec::new(),
             fetched_logits: OnceLock::new(),
+            reads_logits: false,
             noted_loss: None,
             picked: Vec::new(),
             seen: Vec::new(),
@@ -377,7 +380,7 @@ impl State {
         let (tape, tasks) = (&mut self.tape, &self.mb_task_id);
         let logits = self.model.forward_tasks(tape, x, tasks);
         self.mb_output = Some(logits);
-        self.fetched_logits.take();
+        self.reads_logits = self.fetched_logits.take().is_some();
         match self.tape.has_own_memory() {
             true => self.host_logits.clear(),
             false => self.tape.copy_into(logits, &mut self.host_logits),
@@ -494,6 +497,10 @@ impl State {
             replay,
         };
         self.noted_loss = Some((loss, total));
+        if self.reads_logits {
+            // Now they cost no more waiting; after the backward pass they would.
+            self.logits();
+        }
     }
 
     /// The logits that [`forward`](Self::forward) computed, row after row.
