@@ -5,6 +5,7 @@
 //! GB/s counts what must be read and written at least once, GFLOP/s a multiplication and an addition
 //! for each term.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use unforget::Result;
@@ -14,6 +15,7 @@ use unforget::backend::{
 };
 use unforget::nn::{Mlp, Module, ResNet18};
 use unforget::optim::Sgd;
+use unforget::pixels::{Cutout, PixelRow};
 use unforget::shape::{Conv, Images};
 use unforget::tape::{DerLoss, Device, Mode, Tape};
 
@@ -97,6 +99,10 @@ impl Bench {
         };
         let s = self.time(|| g.to_spatial(dst(&mut y, n), src(&x, n), images, Write::Set));
         row("to channels last", 2, n, s);
+        let rows = rows_of_pixels(if self.quick { 2 } else { 256 }, [3, 32, 32]);
+        let made = rows.len() * 3072;
+        let s = self.time(|| g.gather_pixels(dst(&mut y, made), &rows));
+        row("256 images of CIFAR from bytes, mirrored", 1, made, s);
         // The parameters of ResNet-18.
         let n = n.min(11_173_962);
         let (grads, mut v, mut p) = (self.numbers(n)?, self.numbers(n)?, self.numbers(n)?);
@@ -246,7 +252,30 @@ impl Bench {
     }
 }
 
-/// Microseconds of a step of DER++: upload, forward, loss (read back), backward, SGD.
+/// Rows from a store of a thousand images, every other one mirrored.
+fn rows_of_pixels(n: usize, [c, h, w]: [usize; 3]) -> Vec<PixelRow> {
+    let image = c * h * w;
+    let pixels: Arc<[u8]> = (0..1000 * image).map(|i| (i * 37 % 251) as u8).collect();
+    let tables: Arc<[_]> = vec![std::array::from_fn(|b| b as f32 / 255.0 - 0.5); c].into();
+    (0..n)
+        .map(|i| {
+            let mut cutout = Cutout::whole([h, w]);
+            if i % 2 == 1 {
+                cutout.mirror();
+            }
+            PixelRow {
+                pixels: pixels.clone(),
+                first: i * 37 % 1000 * image,
+                map: None,
+                tables: tables.clone(),
+                cutout,
+            }
+        })
+        .collect()
+}
+
+/// Microseconds of a step of DER++ as in training: rows from the store on the GPU, forward, loss (read
+/// back), backward, SGD.
 fn step<M: Module + 'static>(
     quick: bool,
     precision: Precision,
@@ -259,7 +288,7 @@ fn step<M: Module + 'static>(
     tape.set_precision(precision)?;
     let model = build(&mut tape);
     let number = |i: usize| (i * 37 % 101) as f32 / 101.0 - 0.5;
-    let x: Vec<f32> = (0..n * c * h * w).map(number).collect();
+    let rows = rows_of_pixels(n, [c, h, w]);
     let labels: Vec<u32> = (0..n).map(|i| (i * 7 % CLASSES) as u32).collect();
     let targets: Vec<f32> = (0..n / 2 * CLASSES).map(number).collect();
     let sgd = Sgd::new(1e-3).momentum(0.9);
@@ -267,7 +296,7 @@ fn step<M: Module + 'static>(
         quick,
         || {
             tape.begin(Mode::Train);
-            let x = tape.input(&[n, c, h, w], &x);
+            let x = tape.pixels(&[n, c, h, w], &rows);
             let logits = model.forward(&mut tape, x);
             let loss = DerLoss {
                 labels: &labels,

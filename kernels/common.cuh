@@ -107,6 +107,54 @@ DEV i64 grid_threads() { return (i64)gridDim.x * blockDim.x; }
 // Writes one number: adds to what is there, or sets it without reading what is there.
 DEV void put(float* at, float value, int add) { *at = add ? *at + value : value; }
 
+// W numbers that lie together, at a multiple of their size: four move with one instruction.
+template <int W> struct alignas(4 * W) Pack {
+    static const int width = W;
+    float v[W];
+};
+
+template <int W> DEV Pack<W> load(const float* at) { return *reinterpret_cast<const Pack<W>*>(at); }
+
+template <int W> DEV void put(float* at, Pack<W> values, int add) {
+    if (add) {
+        Pack<W> before = load<W>(at);
+#pragma unroll
+        for (int e = 0; e < W; e++) values.v[e] = before.v[e] + values.v[e];
+    }
+    *reinterpret_cast<Pack<W>*>(at) = values;
+}
+
+// Whether every address is a multiple of 16 bytes; a null pointer is.
+DEV bool in_fours() { return true; }
+template <class... P> DEV bool in_fours(const float* first, P... rest) {
+    return ((u64)first & 15) == 0 && in_fours(rest...);
+}
+
+// Calls f(i, pack) for the numbers first .. last, which this thread shares with the grid: four at a time
+// if `fours`, where f may use Pack<4> at multiples of 4, and the rest one by one.
+template <class F> DEV void each_number(i64 first, i64 last, bool fours, F f) {
+    i64 done = first;
+    if (fours) {
+        i64 n = (last - first) / 4;
+        for (i64 i = grid_thread(); i < n; i += grid_threads()) f(first + 4 * i, Pack<4>());
+        done += 4 * n;
+    }
+    for (i64 i = done + grid_thread(); i < last; i += grid_threads()) f(i, Pack<1>());
+}
+
+// y[i] = f(x[i]...) for n numbers, set or added.
+template <class F, class... X> DEV void map_numbers(float* y, i64 n, int add, F f, const X*... x) {
+    each_number(0, n, in_fours(y, x...), [&](i64 i, auto pack) {
+        const int W = decltype(pack)::width;
+        auto one = [&](const auto&... loaded) {
+#pragma unroll
+            for (int e = 0; e < W; e++) pack.v[e] = f(loaded.v[e]...);
+        };
+        one(load<W>(x + i)...);
+        put(y + i, pack, add);
+    });
+}
+
 DEV bool is_nan(float x) { return x != x; }
 
 DEV float warp_sum(float x) {

@@ -42,16 +42,20 @@ KERNEL void __launch_bounds__(256) norm_moments(
     int j = blockIdx.x * 32 + threadIdx.x;
     Rows rows = rows_of(groups, blockIdx.z, blockIdx.y, gridDim.y);
     float count = fmaxf((float)(rows.last - rows.first), 1.f), sum = 0.f;
-    if (j < c)
+    if (j < c) {
+#pragma unroll 4
         for (i64 row = rows.first + threadIdx.y; row < rows.last; row += 8) sum += x[row * c + j];
+    }
     float mean = column_sum(sum, shared) / count;
     float rest = 0.f, squares = 0.f;
-    if (j < c)
+    if (j < c) {
+#pragma unroll 4
         for (i64 row = rows.first + threadIdx.y; row < rows.last; row += 8) {
             float d = x[row * c + j] - mean;
             rest += d;
             squares += d * d;
         }
+    }
     rest = column_sum(rest, shared);
     squares = column_sum(squares, shared);
     if (threadIdx.y == 0 && j < c) {
@@ -105,32 +109,51 @@ DEV int group_of(const Groups& groups, i64 row) {
     return g;
 }
 
-// y = (x - mean) inv_std gamma + beta, over the rows of the groups.
-KERNEL void norm_apply(
-    float* y, const float* x, const float* mean, const float* inv_std, const float* gamma,
-    const float* beta, int c, Groups groups) {
+// The numbers of the rows of the groups, in fours where a row has them and all addresses allow it.
+template <class F> DEV void each_place(const Groups& groups, int c, bool fours, F f) {
     i64 first = (i64)groups.first[0] * c, last = (i64)groups.first[groups.count] * c;
-    for (i64 at = first + grid_thread(); at < last; at += grid_threads()) {
-        int j = (int)(at % c), s = group_of(groups, at / c) * c + j;
-        y[at] = (x[at] - mean[s]) * (inv_std[s] * gamma[j]) + beta[j];
-    }
+    each_number(first, last, fours && c % 4 == 0, f);
 }
 
-// Sum of dy and of dy * h for each part, h = (x - mean) inv_std: sums[group][part][2][c]. Block and grid
-// as in norm_moments.
+// y = (x - mean) inv_std gamma + beta, over the rows of the groups; then the residual is added, if there
+// is one, and the ReLU applied.
+KERNEL void norm_apply(
+    float* y, const float* x, const float* residual, const float* mean, const float* inv_std,
+    const float* gamma, const float* beta, int c, Groups groups, int relu) {
+    bool fours = in_fours(y, x, residual, mean, inv_std, gamma, beta);
+    each_place(groups, c, fours, [&](i64 at, auto pack) {
+        const int W = decltype(pack)::width;
+        int j = (int)(at % c), s = group_of(groups, at / c) * c + j;
+        auto centre = load<W>(mean + s), scale = load<W>(inv_std + s), in = load<W>(x + at);
+        auto by = load<W>(gamma + j), shift = load<W>(beta + j), beside = pack;
+        if (residual) beside = load<W>(residual + at);
+#pragma unroll
+        for (int e = 0; e < W; e++) {
+            float out = (in.v[e] - centre.v[e]) * (scale.v[e] * by.v[e]) + shift.v[e];
+            if (residual) out += beside.v[e];
+            pack.v[e] = relu && out < 0.f ? 0.f : out;
+        }
+        put(y + at, pack, 0);
+    });
+}
+
+// Sum of dy and of dy * h for each part, h = (x - mean) inv_std: sums[group][part][2][c]. Where y, the output
+// of a ReLU, is given and not above 0, dy counts as 0. Block and grid as in norm_moments.
 KERNEL void __launch_bounds__(256) norm_backward_sums(
-    float* sums, const float* x, const float* dy, const float* mean, const float* inv_std, int c,
-    Groups groups) {
+    float* sums, const float* x, const float* dy, const float* y, const float* mean,
+    const float* inv_std, int c, Groups groups) {
     SHARED(float, shared, [8][32]);
     int j = blockIdx.x * 32 + threadIdx.x, g = blockIdx.z;
     Rows rows = rows_of(groups, g, blockIdx.y, gridDim.y);
     float sum = 0.f, dot = 0.f;
     if (j < c) {
         float centre = mean[g * c + j], scale = inv_std[g * c + j];
+#pragma unroll 4
         for (i64 row = rows.first + threadIdx.y; row < rows.last; row += 8) {
-            float d = dy[row * c + j];
+            i64 at = row * c + j;
+            float d = y && !(y[at] > 0.f) ? 0.f : dy[at];
             sum += d;
-            dot += d * ((x[row * c + j] - centre) * scale);
+            dot += d * ((x[at] - centre) * scale);
         }
     }
     sum = column_sum(sum, shared);
@@ -165,19 +188,37 @@ KERNEL void norm_backward_merge(
     put(dparams + c + j, dbeta, add);
 }
 
-// dx = gamma inv_std (dy - sum / n - h dot / n); with constant statistics (eval) gamma inv_std dy.
+// dx = gamma inv_std (dy - sum / n - h dot / n); with constant statistics (eval) gamma inv_std dy; and
+// dresidual = dy. Either may be null; y masks dy as in norm_backward_sums.
 KERNEL void norm_backward_apply(
-    float* dx, const float* x, const float* dy, const float* gamma, const float* mean,
-    const float* inv_std, const float* sums, int c, Groups groups, int parts, int eval, int add) {
-    i64 first = (i64)groups.first[0] * c, last = (i64)groups.first[groups.count] * c;
-    for (i64 at = first + grid_thread(); at < last; at += grid_threads()) {
+    float* dx, float* dresidual, const float* x, const float* dy, const float* y,
+    const float* gamma, const float* mean, const float* inv_std, const float* sums, int c,
+    Groups groups, int parts, int eval, int add, int add_residual) {
+    bool fours = in_fours(dx, dresidual, x, dy, y, gamma) && in_fours(mean, inv_std, sums);
+    each_place(groups, c, fours, [&](i64 at, auto pack) {
+        const int W = decltype(pack)::width;
+        auto d = load<W>(dy + at);
+        if (y) {
+            auto out = load<W>(y + at);
+#pragma unroll
+            for (int e = 0; e < W; e++) d.v[e] = out.v[e] > 0.f ? d.v[e] : 0.f;
+        }
+        if (dresidual) put(dresidual + at, d, add_residual);
+        if (!dx) return;
         int j = (int)(at % c), g = group_of(groups, at / c), s = g * c + j;
-        float d = dy[at];
+        auto scale = load<W>(inv_std + s), by = load<W>(gamma + j);
         if (!eval) {
             float n = (float)(groups.first[g + 1] - groups.first[g]);
-            const float* sum = sums + (i64)g * parts * 2 * c;
-            d -= sum[j] / n + (x[at] - mean[s]) * inv_std[s] * (sum[c + j] / n);
+            const float* of_group = sums + (i64)g * parts * 2 * c;
+            auto sum = load<W>(of_group + j), dot = load<W>(of_group + c + j);
+            auto in = load<W>(x + at), centre = load<W>(mean + s);
+#pragma unroll
+            for (int e = 0; e < W; e++)
+                d.v[e] -= sum.v[e] / n +
+                          (in.v[e] - centre.v[e]) * scale.v[e] * (dot.v[e] / n);
         }
-        put(dx + at, gamma[j] * inv_std[s] * d, add);
-    }
+#pragma unroll
+        for (int e = 0; e < W; e++) d.v[e] *= by.v[e] * scale.v[e];
+        put(dx + at, d, add);
+    });
 }

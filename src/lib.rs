@@ -13,6 +13,7 @@ pub mod logging;
 pub mod nn;
 pub mod ops;
 pub mod optim;
+pub mod pixels;
 pub mod replay;
 pub mod report;
 pub mod rng;

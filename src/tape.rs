@@ -5,8 +5,9 @@ use crate::backend::cpu::Cpu;
 #[cfg(feature = "cuda")]
 use crate::backend::cuda::{self, Cuda};
 use crate::backend::reference::Reference;
-use crate::backend::{Elem, SgdStep};
+use crate::backend::{Backend, Elem, SgdStep};
 use crate::error::{Error, Result};
+use crate::pixels::PixelRow;
 use crate::rng::TorchGenerator;
 use crate::shape::{Shape, Window};
 use ndarray::{ArrayD, CowArray, IxDyn};
@@ -180,6 +181,21 @@ impl Tape {
     #[track_caller]
     pub fn input(&mut self, dims: &[usize], values: &[f32]) -> Var {
         self.leaf(dims, values, false)
+    }
+
+    /// Whether the device has a memory of its own: then [`pixels`](Self::pixels) is better than making rows
+    /// on the host, and numbers are better read as seldom as can be.
+    pub fn has_own_memory(&self) -> bool {
+        fn has<B: Backend>(_: &Graph<B>) -> bool {
+            B::OWN_MEMORY
+        }
+        on!(self, g => has(g))
+    }
+
+    /// A constant of this shape, in PyTorch's order, made from stored bytes.
+    #[track_caller]
+    pub fn pixels(&mut self, dims: &[usize], rows: &[PixelRow]) -> Var {
+        on!(self, g => g.pixels(Shape::new(dims), rows))
     }
 
     /// An input whose gradient is wanted.

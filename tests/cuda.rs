@@ -78,6 +78,45 @@ fn dropout_on_the_gpu_drops_what_it_drops_on_the_processor() {
     same_run_on_both("--model simple-mlp --hidden-size 32 --n-experiences 2 --train-mb-size 100");
 }
 
+/// What each of them does to the rows of a mini-batch: rows behind, rearranged pixels, other weights, mirror
+/// images.
+#[test]
+fn every_way_to_make_rows_has_the_losses_of_the_processor() {
+    same_run_on_both("--mode paper --n-experiences 2 --train-mb-size 64");
+    same_run_on_both("--benchmark rotated-mnist --n-experiences 2 --train-mb-size 128");
+    same_run_on_both("--strategy mir --n-experiences 2 --train-mb-size 100");
+    same_run_on_both("--strategy lwf --n-experiences 2 --train-mb-size 100");
+}
+
+/// The host makes the rows where the GPU has no room for the data set, and they are the same.
+#[test]
+fn a_data_set_that_does_not_fit_stays_on_the_host() {
+    let Some(driver) = cuda_emu::folder() else {
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let left = [("roomy", "4000000000"), ("tight", "10000000")];
+    let mut gathers = Vec::new();
+    let left = left.map(|(name, memory)| {
+        let line = format!(
+            "train --device cuda --model mlp --n-experiences 2 --train-mb-size 100 --out {name}"
+        );
+        let environment = [("CUDA_EMU_MEMORY", memory), ("CUDA_EMU_COUNT", "1")];
+        let output = run(folder.path(), &driver, &environment, &line);
+        let said = text(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        let count = said
+            .lines()
+            .find_map(|l| l.strip_prefix("cuda-emu: gather_pixels "));
+        gathers.push(count.map_or(0, |n| n.parse().expect("a number")));
+        fs::read(folder.path().join(name).join("model.safetensors")).expect("the weights")
+    });
+    assert!(left[0] == left[1], "two ways to the same rows");
+    // The test images are a sixth of the others.
+    let [roomy, tight]: [usize; 2] = gathers.try_into().expect("two runs");
+    assert!(tight < roomy / 2 && roomy > 100, "{tight} and {roomy}");
+}
+
 #[test]
 fn a_captured_step_has_the_bits_of_one_that_is_not() {
     let Some(driver) = cuda_emu::folder() else {
@@ -102,7 +141,16 @@ fn a_captured_step_has_the_bits_of_one_that_is_not() {
             .0
             .parse()
             .expect("a number");
-        let wanted = if graphs == "0" { 0..1 } else { 20..usize::MAX };
+        let passes = said
+            .lines()
+            .find_map(|l| l.strip_prefix("cuda-emu: gather_pixels "));
+        let passes: usize = passes.expect("a count").parse().expect("a number");
+        // One for each forward pass; that of a training step holds the backward pass of the step before.
+        let wanted = if graphs == "0" {
+            0..1
+        } else {
+            passes * 3 / 4..passes + 1
+        };
         assert!(
             wanted.contains(&count),
             "UNFORGET_CUDA_GRAPHS={graphs}: {count} graphs"
@@ -165,7 +213,8 @@ fn whatever_is_missing_is_said_in_one_line() {
             "supports CUDA 11.8; 12.0 or later",
         ),
         ("CUDA_EMU_CC", "75", "cuda", "compute capability 7.5; 8.0"),
-        ("CUDA_EMU_DEVICES", "1", "cuda:1", "there is only cuda:0"),
+        ("CUDA_EMU_DEVICES", "1", "cuda:7", "there is only cuda:0"),
+        ("CUDA_EMU_DEVICES", "3", "cuda:7", "only cuda:0 to cuda:2"),
         ("CUDA_EMU_MEMORY", "600000", "cuda", "no memory for"),
         (
             "CUDA_EMU_FAIL",
@@ -193,6 +242,10 @@ fn whatever_is_missing_is_said_in_one_line() {
             "{message}"
         );
         assert!(message.contains(wanted), "{variable}={value}: {message}");
+        assert!(
+            message.contains("--device c"),
+            "what to do instead: {message}"
+        );
     }
 }
 

@@ -1,5 +1,8 @@
 //! A run that was cut anywhere goes on as if nothing had happened.
 
+#[path = "common/devices.rs"]
+mod devices;
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -64,6 +67,7 @@ impl Keeper for CutAfter {
 type Build = fn(Tape, SimpleMlp, Sgd) -> unforget::training::StrategyBuilder;
 
 struct Lab {
+    device: Device,
     benchmark: Benchmark,
     build: Build,
     growing: bool,
@@ -100,6 +104,7 @@ impl Lab {
             .build()
             .unwrap();
         Lab {
+            device: Device::Cpu,
             benchmark,
             build,
             growing: false,
@@ -109,7 +114,7 @@ impl Lab {
     }
 
     fn strategy(&self, losses: &Arc<Mutex<Vec<u32>>>, keeper: Option<CutAfter>) -> Strategy {
-        let mut tape = Tape::new(Device::Cpu).unwrap();
+        let mut tape = Tape::new(self.device).unwrap();
         tape.manual_seed(self.seed);
         let mut model = SimpleMlp::new(&mut tape, 10, 784, 8, 1, 0.3);
         if self.growing {
@@ -211,6 +216,24 @@ fn cut_after_any_step_der_ends_bit_for_bit_the_same() {
             }
         }
     });
+}
+
+#[test]
+fn so_does_a_run_on_the_gpu() {
+    let folder = tempfile::tempdir().unwrap();
+    for device in devices::in_f32().into_iter().skip(1) {
+        for build in [Der::builder as Build, PaperDer::builder] {
+            let mut lab = Lab::new(build);
+            lab.device = device;
+            let whole = lab.whole();
+            for steps in [1, 10, 11, 37] {
+                assert!(
+                    lab.cut(steps, folder.path()) == whole,
+                    "cut after step {steps}"
+                );
+            }
+        }
+    }
 }
 
 #[test]

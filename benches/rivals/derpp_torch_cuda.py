@@ -1,10 +1,11 @@
 """Microseconds of a step of DER++ in PyTorch on a GPU: the rival of benches/cuda.rs.
 
-    python derpp_torch_cuda.py [--tf32]
+    python derpp_torch_cuda.py [--precision f32|tf32|bf16] [--compile]
 
 The same step: host batch copied over, one forward pass of replayed and current rows, loss read back, backward, SGD.
-Eager; eager with channels last; and the whole step captured as one CUDA graph (inputs copied into fixed tensors).
-Prints a Markdown table.
+Eager; eager with channels last; and the whole step captured as one CUDA graph (inputs copied into fixed tensors);
+with --compile also through torch.compile, which takes minutes to start. Before them products and convolutions
+of cuBLAS and cuDNN. bf16 is autocast. Prints Markdown tables.
 """
 
 import argparse
@@ -63,7 +64,7 @@ def measure(step):
     return best * 1e6
 
 
-def run(build, rows, shape, channels_last, graph):
+def run(build, rows, shape, bf16, channels_last, graph=False, compiled=False):
     torch.manual_seed(0)
     model = build().cuda()
     host = torch.rand(rows, *shape).pin_memory()
@@ -74,10 +75,14 @@ def run(build, rows, shape, channels_last, graph):
     x = host.cuda().to(memory_format=layout)
     y, z = labels.cuda(), kept.cuda()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+    if compiled:
+        model = torch.compile(model)
 
     def compute():
         optimizer.zero_grad(set_to_none=True)
-        out = model(x)
+        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=bf16):
+            out = model(x)
+        out = out.float()
         half = rows // 2
         loss = F.cross_entropy(out[half:], y[half:]) + ALPHA * F.mse_loss(out[:half], z)
         loss = loss + BETA * F.cross_entropy(out[:half], y[:half])
@@ -103,22 +108,47 @@ def run(build, rows, shape, channels_last, graph):
     return measure(lambda: (copy(), captured.replay(), loss.item()))
 
 
+def kernels(bf16):
+    """GFLOP/s of the products and convolutions that benches/cuda.rs times."""
+    dtype = torch.bfloat16 if bf16 else torch.float32
+
+    def row(name, multiply_adds, work):
+        us = measure(work)
+        print(f"| {name} | {us:.1f} | {2 * multiply_adds / us / 1e3:.0f} |", flush=True)
+
+    print("| kernel | µs | GFLOP/s |\n|---|---|---|")
+    for n in (256, 512, 1024, 2048, 4096):
+        a, b = (torch.rand(n, n, device="cuda", dtype=dtype) for _ in range(2))
+        row(f"product {n} x {n} x {n}", n**3, lambda: torch.mm(a, b))
+    for c, h in [(64, 32), (128, 16), (256, 8), (512, 4)]:
+        x = torch.rand(64, c, h, h, device="cuda", dtype=dtype).to(memory_format=torch.channels_last)
+        w = torch.rand(c, c, 3, 3, device="cuda", dtype=dtype).to(memory_format=torch.channels_last)
+        row(f"{c} channels {h}x{h}, forward", x.numel() * 9 * c, lambda: F.conv2d(x, w, padding=1))
+    print()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tf32", action="store_true", help="let products and convolutions use TF32")
-    tf32 = parser.parse_args().tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    parser.add_argument("--precision", choices=["f32", "tf32", "bf16"], default="f32")
+    parser.add_argument("--compile", action="store_true", help="also time torch.compile")
+    args = parser.parse_args()
+    bf16 = args.precision == "bf16"
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.precision == "tf32"
     torch.backends.cudnn.benchmark = True
-    print(f"PyTorch {torch.__version__}, {torch.cuda.get_device_name()}, {'TF32' if tf32 else 'f32'}\n")
-    print("| step of DER++ | batch | eager µs | channels last µs | CUDA graph µs |\n|---|---|---|---|---|")
+    print(f"PyTorch {torch.__version__}, {torch.cuda.get_device_name()}, {args.precision}\n")
+    kernels(bf16)
+    ways = [("eager", (False,)), ("channels last", (True,)), ("CUDA graph", (True, True))]
+    if args.compile:
+        ways.append(("torch.compile", (True, False, True)))
+    print("| step of DER++ | batch | " + " | ".join(f"{name} µs" for name, _ in ways) + " |")
+    print("|---" * (2 + len(ways)) + "|")
     mnist, cifar = (1, 28, 28), (3, 32, 32)
     for name, build, rows, shape in [
         *[("MLP 784-100-100-10", mlp, rows, mnist) for rows in (20, 64, 256)],
         *[("ResNet-18 (CIFAR)", resnet18, rows, cifar) for rows in (64, 256)],
     ]:
-        last = build is resnet18
-        times = [run(build, rows, shape, False, False), run(build, rows, shape, last, False)]
-        times.append(run(build, rows, shape, last, True))
+        # Images of one channel lie the same either way.
+        times = [run(build, rows, shape, bf16, last and build is resnet18, *rest) for _, (last, *rest) in ways]
         print(f"| {name} | {rows // 2}+{rows // 2} | " + " | ".join(f"{t:.1f}" for t in times) + " |", flush=True)
 
 

@@ -31,6 +31,7 @@ pub mod reference;
 mod conformance;
 
 use crate::error::Result;
+use crate::pixels::PixelRow;
 use crate::shape::{Conv, Images, Pool};
 use std::borrow::Cow;
 use std::fmt::Debug;
@@ -312,6 +313,10 @@ pub trait Backend: Send {
     type Buf: Send + Sync;
     /// Most samples in one block of a spatial tensor.
     const BATCH_BLOCK: usize;
+    /// Whether the device has a memory of its own. Then it keeps stored pixels there, and makes rows of them
+    /// better than the host ([`gather_pixels`](Self::gather_pixels)), and every number that is read is waited
+    /// for.
+    const OWN_MEMORY: bool = false;
 
     /// Memory for at least `len` numbers, zeroed.
     ///
@@ -326,6 +331,13 @@ pub trait Backend: Send {
     fn download(&self, src: Src<'_, Self>, dst: &mut [Self::Elem]);
     /// The numbers themselves where device memory is host memory.
     fn host<'a>(&self, src: Src<'a, Self>) -> Option<&'a [Self::Elem]>;
+    /// Writes rows of a mini-batch made from stored bytes to `y`, one after the other; they divide it.
+    /// What the rows are is said at [`PixelRow`]; a device for which [`OWN_MEMORY`](Self::OWN_MEMORY) holds copies the bytes once and makes the
+    /// rows itself.
+    fn gather_pixels(&self, y: Dst<'_, Self>, rows: &[PixelRow]) {
+        let values = PixelRow::write_all(rows, y.len);
+        self.upload(y, &Self::Elem::from_f32s(&values));
+    }
 
     /// `dst = value`
     fn fill(&self, dst: Dst<'_, Self>, value: Self::Elem);

@@ -253,9 +253,9 @@ mod tests {
         Dataset::from_u8("images", [1, 28, 28], pixels, vec![0, 1, 9], 10).unwrap()
     }
 
-    fn pixels(view: &ClassificationDataset, i: usize) -> Box<[u8]> {
+    fn pixels(view: &ClassificationDataset, i: usize) -> Vec<u8> {
         match view.raw(i) {
-            RawSample::U8(pixels) => pixels,
+            RawSample::U8(pixels) => pixels.to_vec(),
             RawSample::F32(_) => panic!("the images are bytes"),
         }
     }

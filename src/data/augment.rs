@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::resize::{Axis, Pixel, resize};
 use super::rotation::pillow_rotated;
+use crate::pixels::Cutout;
 use crate::rng::CounterRng;
 
 /// One change, on pixels as they are stored.
@@ -25,7 +26,7 @@ pub(super) enum Step {
 #[derive(Clone, Debug)]
 pub(super) struct Stage {
     step: Step,
-    input: [usize; 2],
+    pub input: [usize; 2],
     pub output: [usize; 2],
     axes: Option<Arc<[Axis; 2]>>,
 }
@@ -94,23 +95,11 @@ impl Stage {
                     resize(image, self.input, axes, between, out);
                 }
             }
-            Step::CenterCrop(size) => {
-                let offset = [0, 1].map(|d| centred(self.input[d], size[d]));
-                window(image, self.input, offset, size, out);
-            }
-            Step::RandomCrop { size, padding } => {
-                let offset = match rng {
-                    // Rows first, then columns, as torchvision draws them.
-                    Some(rng) => [0, 1].map(|d| {
-                        let places = self.input[d] + 2 * padding - size[d] + 1;
-                        below(rng, places) as isize - padding as isize
-                    }),
-                    None => [0, 1].map(|d| centred(self.input[d], size[d])),
-                };
-                window(image, self.input, offset, size, out);
+            Step::CenterCrop(_) | Step::RandomCrop { .. } => {
+                window(image, self.input, self.offset(rng), self.output, out);
             }
             Step::RandomHorizontalFlip(p) => {
-                if !rng.is_some_and(|rng| uniform(rng) < f64::from(p)) {
+                if !flips(p, rng) {
                     return false;
                 }
                 for row in image.chunks_exact(width) {
@@ -129,6 +118,40 @@ impl Stage {
         }
         true
     }
+
+    /// The same on what is shown of an image; false if that is not a part of it any more.
+    pub fn cut(&self, cutout: &mut Cutout, rng: Option<&mut CounterRng>) -> bool {
+        match self.step {
+            Step::Resize(_) => return false,
+            Step::CenterCrop(_) | Step::RandomCrop { .. } => {
+                cutout.crop(self.offset(rng), self.output);
+            }
+            Step::RandomHorizontalFlip(p) => {
+                if flips(p, rng) {
+                    cutout.mirror();
+                }
+            }
+            Step::RandomRotation(_) => return rng.is_none(),
+        }
+        true
+    }
+
+    /// Where a crop begins: in the middle, or at random.
+    fn offset(&self, rng: Option<&mut CounterRng>) -> [isize; 2] {
+        match (&self.step, rng) {
+            // Rows first, then columns, as torchvision draws them.
+            (Step::RandomCrop { size, padding }, Some(rng)) => [0, 1].map(|d| {
+                let places = self.input[d] + 2 * padding - size[d] + 1;
+                below(rng, places) as isize - *padding as isize
+            }),
+            _ => [0, 1].map(|d| centred(self.input[d], self.output[d])),
+        }
+    }
+}
+
+/// Whether an image is mirrored; never at rest.
+fn flips(p: f32, rng: Option<&mut CounterRng>) -> bool {
+    rng.is_some_and(|rng| uniform(rng) < f64::from(p))
 }
 
 /// Where a part of `size` begins in the middle of `from` pixels, before them if it is longer; halves

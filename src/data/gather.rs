@@ -9,6 +9,15 @@ use crate::rng::CounterKey;
 /// same for any number of threads.
 const PIECE: usize = 8;
 
+/// The key of row r is `key` with its sample moved on by r; in evaluation there is none, so that random
+/// steps rest.
+pub(crate) fn row_key(group: Group, key: CounterKey, row: usize) -> Option<CounterKey> {
+    (group == Group::Train).then(|| CounterKey {
+        sample: key.sample.wrapping_add(row as u32),
+        ..key
+    })
+}
+
 /// Fills `out`, `rows` rows of equal length, by `write(row, key, out)`; on the threads of the pool if
 /// the rows are `costly`.
 ///
@@ -35,13 +44,7 @@ pub fn gather_rows(
         out.len()
     );
     let size = out.len() / rows;
-    let row = |(row, out): (usize, &mut [f32])| {
-        let key = (group == Group::Train).then(|| CounterKey {
-            sample: key.sample.wrapping_add(row as u32),
-            ..key
-        });
-        write(row, key, out);
-    };
+    let row = |(row, out): (usize, &mut [f32])| write(row, row_key(group, key, row), out);
     if costly && rows > PIECE {
         let pieces = out.par_chunks_mut(PIECE * size).enumerate();
         pieces.for_each(|(piece, out)| {

@@ -27,6 +27,7 @@ mod view;
 
 pub use dataset::{Dataset, Pixels};
 pub use gather::gather_rows;
+pub(crate) use gather::row_key;
 pub use rotation::{pillow_rotation_map, rotation_map};
 pub use transform::{Group, Transform, TransformGroups};
 pub use view::{ClassificationDataset, OUTSIDE, RawSample};

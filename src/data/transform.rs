@@ -7,6 +7,7 @@ use std::thread::LocalKey;
 use super::augment::{Scratch, Stage, Step};
 use super::resize::Pixel;
 use super::view::OUTSIDE;
+use crate::pixels::{Cutout, PixelRow};
 use crate::rng::{CounterKey, CounterRng};
 use crate::{Error, Result};
 
@@ -285,6 +286,37 @@ impl Transform {
             scratch.run(&self.stages, key.map(CounterRng::new));
             self.finish(&scratch.image, None, out);
         });
+    }
+
+    /// What [`write`](Self::write) makes of stored bytes, as a [`PixelRow`]: those from `first` on are
+    /// the `len` of this image. `None` if that is more than a part of it.
+    ///
+    /// # Panics
+    /// If the transform was not [fitted](Transform::fit) to a size of image.
+    #[track_caller]
+    pub(super) fn pixel_row(
+        &self,
+        pixels: &Arc<[u8]>,
+        first: usize,
+        len: usize,
+        map: Option<&Arc<[u32]>>,
+        key: Option<CounterKey>,
+    ) -> Option<PixelRow> {
+        let plane = map.map_or(len / self.tables.len(), |map| map.len());
+        let mut cutout = Cutout::whole([1, plane]);
+        if !self.steps.is_empty() {
+            cutout = Cutout::whole(self.stages.first().expect("a fitted transform").input);
+        }
+        let mut rng = key.map(CounterRng::new);
+        (self.stages.iter())
+            .all(|stage| stage.cut(&mut cutout, rng.as_mut()))
+            .then(|| PixelRow {
+                pixels: pixels.clone(),
+                first,
+                map: map.cloned(),
+                tables: self.tables.clone(),
+                cutout,
+            })
     }
 
     /// To f32 and normalised.

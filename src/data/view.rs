@@ -7,6 +7,7 @@ use ndarray::Array4;
 use super::gather::gather_rows;
 use super::transform::rearrange;
 use super::{Dataset, Group, Pixels, Transform, TransformGroups};
+use crate::pixels::PixelRow;
 use crate::rng::CounterKey;
 
 /// The entry of a pixel map for a position outside the source image: a zero pixel.
@@ -294,6 +295,22 @@ impl ClassificationDataset {
         });
     }
 
+    /// What [`gather`](Self::gather) writes for sample `i`, for a device that makes rows itself; `None` if
+    /// the pixels are not bytes in memory, or the transform does more than cut out and mirror.
+    ///
+    /// # Panics
+    /// If `i` is out of range.
+    #[track_caller]
+    pub fn pixel_row(&self, i: usize, group: Group, key: Option<CounterKey>) -> Option<PixelRow> {
+        let source = self.source(i);
+        let Pixels::U8(pixels) = source.dataset.pixels() else {
+            return None;
+        };
+        let range = self.pixel_range(i);
+        let (transform, map) = (source.transforms.get(group), source.pixel_map.as_ref());
+        transform.pixel_row(pixels, range.start, range.len(), map, key)
+    }
+
     #[track_caller]
     fn write(&self, i: usize, group: Group, key: Option<CounterKey>, out: &mut [f32]) {
         let source = self.source(i);
@@ -360,7 +377,13 @@ impl ClassificationDataset {
     }
 }
 
-fn rearranged<T: Copy + Default>(pixels: &[T], map: Option<&[u32]>) -> Box<[T]> {
+fn rearranged<T: Copy + Default, Out>(pixels: &[T], map: Option<&[u32]>) -> Out
+where
+    Out: From<Vec<T>> + for<'a> From<&'a [T]>,
+{
+    if map.is_none() {
+        return pixels.into();
+    }
     let mut out = Vec::with_capacity(pixels.len());
     rearrange(pixels, map, &mut out);
     out.into()
@@ -369,8 +392,8 @@ fn rearranged<T: Copy + Default>(pixels: &[T], map: Option<&[u32]>) -> Box<[T]> 
 /// One image in its stored form, owned: what a replay buffer keeps.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RawSample {
-    /// Bytes, channels x height x width.
-    U8(Box<[u8]>),
+    /// Bytes, channels x height x width; shared, so that a device that has a copy knows them again.
+    U8(Arc<[u8]>),
     /// Floats, channels x height x width.
     F32(Box<[f32]>),
 }
@@ -385,6 +408,14 @@ impl RawSample {
         match self {
             RawSample::U8(pixels) => transform.write(pixels, None, key, out),
             RawSample::F32(pixels) => transform.write(pixels, None, key, out),
+        }
+    }
+
+    /// The same for a device that makes rows itself, as [`ClassificationDataset::pixel_row`].
+    pub fn pixel_row(&self, transform: &Transform, key: Option<CounterKey>) -> Option<PixelRow> {
+        match self {
+            RawSample::U8(pixels) => transform.pixel_row(pixels, 0, pixels.len(), None, key),
+            RawSample::F32(_) => None,
         }
     }
 }
@@ -431,6 +462,67 @@ mod tests {
         let images = both.images(Group::Eval);
         assert_eq!(images.shape(), [3, 2, 1, 2]);
         assert_eq!(images[[1, 1, 0, 0]], 19.0);
+    }
+
+    /// A device makes the rows that the host makes, from the same random numbers.
+    #[test]
+    fn pixel_rows_are_the_rows_that_are_written() {
+        let pixels: Vec<u8> = (0..2 * 3 * 5 * 6).map(|i| (i * 37 % 256) as u8).collect();
+        let data = Dataset::from_u8("data", [3, 5, 6], pixels, vec![0, 1], 2).unwrap();
+        let map: Vec<u32> = (0..30)
+            .map(|p| if p % 7 == 0 { OUTSIDE } else { 29 - p })
+            .collect();
+        let colours = Transform::normalize(&[0.5, 0.1, 0.3], &[0.2, 0.4, 0.3]);
+        for transform in [
+            Transform::default(),
+            colours.clone(),
+            colours
+                .clone()
+                .random_crop(5, 6, 2)
+                .random_horizontal_flip(0.5),
+            colours
+                .clone()
+                .random_horizontal_flip(0.5)
+                .random_crop(4, 8, 3),
+            Transform::default().center_crop(3, 2).random_crop(3, 2, 1),
+            colours
+                .random_crop(7, 7, 4)
+                .center_crop(9, 3)
+                .random_horizontal_flip(0.7),
+        ] {
+            let view = ClassificationDataset::new(data.clone(), TransformGroups::same(transform));
+            for view in [view.clone(), view.with_pixel_map(map.clone())] {
+                let size = view.shape().iter().product();
+                let [mut want, mut row, mut raw] = [(); 3].map(|()| vec![9.0; size]);
+                for (i, sample) in (0..60).map(|sample| (sample as usize % 2, sample)) {
+                    let key = (sample < 50).then_some(CounterKey {
+                        seed: 3,
+                        purpose: crate::rng::Purpose::Augmentation,
+                        step: 8,
+                        sample,
+                    });
+                    view.write(i, Group::Train, key, &mut want);
+                    let described = view.pixel_row(i, Group::Train, key).expect("bytes");
+                    described.write(&mut row);
+                    let stored = view.raw(i).pixel_row(&view.transforms(i).train, key);
+                    stored.expect("bytes").write(&mut raw);
+                    assert_eq!(row, want, "{described:?}");
+                    assert_eq!(raw, want, "{described:?}");
+                }
+            }
+        }
+        let turned = Transform::default().random_rotation(0.0, 9.0);
+        let view = ClassificationDataset::new(data, TransformGroups::same(turned));
+        let key = CounterKey {
+            seed: 0,
+            purpose: crate::rng::Purpose::Augmentation,
+            step: 0,
+            sample: 0,
+        };
+        assert!(view.pixel_row(0, Group::Train, Some(key)).is_none());
+        assert!(view.pixel_row(0, Group::Eval, None).is_some());
+        let floats = ClassificationDataset::new(counting(1), TransformGroups::default());
+        assert!(floats.pixel_row(0, Group::Train, None).is_none());
     }
 
     #[test]

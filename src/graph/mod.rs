@@ -21,6 +21,7 @@ pub use params::{BufferId, ParamId, ParamLayout};
 
 use crate::backend::{Backend, Elem, SgdStep, SpatialLayout, Write};
 use crate::error::Result;
+use crate::pixels::PixelRow;
 use crate::rng::TorchGenerator;
 use crate::shape::Shape;
 
@@ -117,6 +118,27 @@ impl<B: Backend> Graph<B> {
         self.arena.restore(lent);
         let needs_grad = grad && self.mode != Mode::Eval;
         self.push_leaf(Op::Input, shape, value, needs_grad)
+    }
+
+    /// A constant made from stored bytes, in row order: see [`Backend::gather_pixels`].
+    ///
+    /// # Panics
+    /// If the rows do not divide the shape.
+    #[track_caller]
+    pub fn pixels(&mut self, shape: Shape, rows: &[PixelRow]) -> Var {
+        let (n, len) = (rows.len(), shape.len());
+        let fit = |row: &PixelRow| (len / n).is_multiple_of(row.cutout.size.iter().product());
+        assert!(
+            n == shape.dim(0) && rows.iter().all(fit),
+            "pixels of shape {shape}: {n} rows"
+        );
+        let value = self.arena.take(&self.backend, len);
+        let mut lent = self.arena.lend(value);
+        let mut y = lent.view();
+        y.len = len;
+        self.backend.gather_pixels(y, rows);
+        self.arena.restore(lent);
+        self.push_leaf(Op::Input, shape, value, false)
     }
 
     fn push_leaf(&mut self, op: Op, shape: Shape, value: Block, needs_grad: bool) -> Var {

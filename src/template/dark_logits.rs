@@ -29,7 +29,7 @@ impl State {
             self.append_in_order(dataset, start, size, ahead.as_mut());
             let logits = self.forward(Mode::Eval);
             width = self.tape.shape(logits).dim(1);
-            out.extend_from_slice(&self.scratch);
+            out.extend_from_slice(self.logits());
             let rows = out[start * width..].chunks_exact_mut(width);
             for (row, &task) in rows.zip(&self.mb_task_id) {
                 let units = (units.entry(task))

@@ -132,5 +132,10 @@ impl State {
             logits,
             replay,
         };
+        self.noted_loss = Some((loss, total));
+        if self.reads_logits {
+            // Now they cost no more waiting; after the backward pass they would.
+            self.logits();
+        }
     }
 }

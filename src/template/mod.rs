@@ -5,6 +5,7 @@ mod adaptation;
 mod clock;
 mod criterion;
 mod dark_logits;
+mod inputs;
 mod loader;
 mod loss;
 mod metric;

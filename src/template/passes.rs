@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use super::State;
+use super::inputs::{Inputs, inputs};
 use crate::data::{ClassificationDataset, Group};
 use crate::nn::Module;
 use crate::tape::{Mode, Tape, Var, Weights};
@@ -21,14 +22,11 @@ pub(crate) struct Penalty {
 fn forward_rows(
     tape: &mut Tape,
     model: &dyn Module,
-    x: &[f32],
-    [c, h, w]: [usize; 3],
+    inputs: Inputs<'_>,
     tasks: &[u32],
     rows: Range<usize>,
 ) -> Var {
-    let size = c * h * w;
-    let values = &x[rows.start * size..rows.end * size];
-    let x = tape.input(&[rows.len(), c, h, w], values);
+    let x = inputs.on(tape, rows.clone());
     model.forward_tasks(tape, x, &tasks[rows])
 }
 
@@ -83,10 +81,10 @@ impl State {
     /// If the weights are of another model.
     #[track_caller]
     pub fn forward_with(&mut self, weights: &Weights) -> Var {
-        let (model, rows, shape) = (&self.model, 0..self.mb_y.len(), self.shape);
-        let (x, tasks) = (&self.mb_x, &self.mb_task_id);
+        let (model, rows, tasks) = (&self.model, 0..self.mb_y.len(), &self.mb_task_id);
+        let inputs = inputs!(self);
         self.tape.with_weights(weights, |tape| {
-            tape.no_grad(|tape| forward_rows(tape, model, x, shape, tasks, rows))
+            tape.no_grad(|tape| forward_rows(tape, model, inputs, tasks, rows))
         })
     }
 
@@ -97,8 +95,8 @@ impl State {
         let own = std::mem::take(&mut self.mb_task_id);
         self.mb_task_id.resize(own.len(), task);
         let (rows, tasks) = (0..own.len(), &self.mb_task_id);
-        let (model, x, shape) = (&self.model, &self.mb_x, self.shape);
-        let now = forward_rows(&mut self.tape, model, x, shape, tasks, rows);
+        let (model, inputs) = (&self.model, inputs!(self));
+        let now = forward_rows(&mut self.tape, model, inputs, tasks, rows);
         let then = self.forward_with(weights);
         self.mb_task_id = own;
         (now, then)
@@ -126,9 +124,9 @@ impl State {
     ) -> (Vec<f32>, usize) {
         let n = self.mb_y.len();
         self.append_beside(dataset, samples.iter().copied());
-        let (model, rows, shape) = (&self.model, n..self.mb_y.len(), self.shape);
-        let (x, tasks) = (&self.mb_x, &self.mb_task_id);
-        let run = |tape: &mut Tape| forward_rows(tape, model, x, shape, tasks, rows.clone());
+        let (model, rows, tasks) = (&self.model, n..self.mb_y.len(), &self.mb_task_id);
+        let inputs = inputs!(self);
+        let run = |tape: &mut Tape| forward_rows(tape, model, inputs, tasks, rows.clone());
         let logits = match weights {
             Some(weights) => (self.tape).with_weights(weights, |tape| tape.no_grad(run)),
             None => self.tape.no_grad(run),
@@ -148,9 +146,8 @@ impl State {
     ) -> Var {
         let n = self.mb_y.len();
         self.append_beside(dataset, samples.iter().copied());
-        let (rows, shape) = (n..self.mb_y.len(), self.shape);
-        let (x, tasks) = (&self.mb_x, &self.mb_task_id);
-        let logits = forward_rows(&mut self.tape, &self.model, x, shape, tasks, rows);
+        let (rows, tasks, inputs) = (n..self.mb_y.len(), &self.mb_task_id, inputs!(self));
+        let logits = forward_rows(&mut self.tape, &self.model, inputs, tasks, rows);
         let labels = &self.mb_y[n..];
         let loss = match &self.criterion {
             None => self.tape.cross_entropy(logits, labels),
@@ -163,6 +160,7 @@ impl State {
     /// Drops the rows of the mini-batch from `n` on.
     fn truncate(&mut self, n: usize) {
         self.mb_x.truncate(n * self.shape.iter().product::<usize>());
+        self.mb_pixels.truncate(n);
         self.mb_y.truncate(n);
         self.mb_task_id.truncate(n);
     }
@@ -170,8 +168,7 @@ impl State {
     /// The features of the mini-batch within the running step, with the width of a row.
     pub(crate) fn mini_batch_features(&mut self) -> (Vec<f32>, usize) {
         let backbone = self.model.backbone().expect("checked by the builder");
-        let ([c, h, w], n) = (self.shape, self.mb_y.len());
-        let x = self.tape.input(&[n, c, h, w], &self.mb_x);
+        let x = inputs!(self).on(&mut self.tape, 0..self.mb_y.len());
         let features = backbone.features(&mut self.tape, x);
         let mut values = Vec::new();
         self.tape.copy_into(features, &mut values);
@@ -192,8 +189,7 @@ impl State {
                 s.clear_batch();
                 s.append(dataset, Group::Eval, start..n.min(start + batch));
                 if mirrored {
-                    let row = s.shape[2].max(1);
-                    s.mb_x.chunks_exact_mut(row).for_each(<[f32]>::reverse);
+                    s.mirror_inputs();
                 }
                 s.tape.begin(Mode::Eval);
                 let (features, size) = s.mini_batch_features();
@@ -209,6 +205,7 @@ impl State {
     /// the step of the optimizer.
     pub(crate) fn aside<T>(&mut self, work: impl FnOnce(&mut State) -> T) -> T {
         let x = std::mem::take(&mut self.mb_x);
+        let pixels = std::mem::take(&mut self.mb_pixels);
         let y = std::mem::take(&mut self.mb_y);
         let tasks = std::mem::take(&mut self.mb_task_id);
         let stored = std::mem::take(&mut self.mb_logits_stored);
@@ -220,6 +217,7 @@ impl State {
         let result = work(self);
         self.clear_batch();
         (self.mb_x, self.mb_y, self.mb_task_id) = (x, y, tasks);
+        self.mb_pixels = pixels;
         (self.mb_logits_stored, self.mb_logit_widths) = (stored, widths);
         (self.mb_samples, self.mb_groups) = (samples, groups);
         (self.loss, self.replay_rows, self.shape) = (loss, rows, shape);

@@ -1,7 +1,7 @@
 //! Replay as the paper has it: rows behind the current ones, and a buffer that is offered every
 //! mini-batch.
 
-use super::State;
+use super::{State, inputs};
 use crate::replay::Buffer;
 use std::ops::Range;
 
@@ -31,8 +31,11 @@ impl State {
         else {
             return;
         };
-        let width = self.scratch.len() / self.mb_y.len().max(1);
-        let rows = logits.then_some((self.scratch.as_slice(), width));
+        let rows = logits.then(|| {
+            let (here, fetched) = (&self.host_logits, &self.fetched_logits);
+            let values = inputs::logits(here, fetched, &self.tape, self.mb_output);
+            (values, values.len() / self.mb_y.len().max(1))
+        });
         buffer.update(dataset, &self.mb_samples, rows, self.tape.generator());
     }
 }

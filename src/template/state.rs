@@ -1,11 +1,12 @@
 //! Everything that plugins and methods may look at and change.
 
 use super::adaptation::Seen;
+use super::inputs::{PixelBatch, inputs, logits};
 use super::loader::Endless;
 use super::passes::Penalty;
 use super::{Clock, Criterion, LoaderOptions, LossTerms, MetricData, Prefetch};
 use crate::benchmarks::Experience;
-use crate::data::{ClassificationDataset, Group, gather_rows};
+use crate::data::{ClassificationDataset, Group};
 use crate::error::Result;
 use crate::nn::Module;
 use crate::optim::Sgd;
@@ -16,6 +17,7 @@ use crate::tape::{Mode, Tape, Var};
 use ndarray::{ArrayView2, ArrayView4};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 /// The part of the state that a snapshot keeps besides tape and buffer.
 #[derive(Serialize, Deserialize)]
@@ -89,6 +91,8 @@ pub struct State {
     /// How wide each of these rows is: a head may have grown since.
     pub mb_logit_widths: Vec<u32>,
     pub(crate) mb_x: Vec<f32>,
+    /// In the place of `mb_x`, if the device makes the rows.
+    pub(crate) mb_pixels: PixelBatch,
     pub(crate) shape: [usize; 3],
     pub(crate) stop: bool,
     pub(crate) evaluation_requested: bool,
@@ -97,7 +101,14 @@ pub struct State {
     pub(crate) mb_samples: Vec<u32>,
     /// Sizes of the groups of rows that batch normalisation treats apart; none: all together.
     pub(crate) mb_groups: Vec<usize>,
-    pub(super) scratch: Vec<f32>,
+    /// The logits; empty if they are on the device until somebody looks at them.
+    pub(super) host_logits: Vec<f32>,
+    /// What somebody looked at.
+    pub(super) fetched_logits: OnceLock<Vec<f32>>,
+    /// Whether somebody looked in the step before: who does will look again.
+    pub(super) reads_logits: bool,
+    /// The loss that the terms were noted of, with its value.
+    pub(super) noted_loss: Option<(Var, f32)>,
     /// The samples being gathered.
     picked: Vec<usize>,
     /// The different experiences that the model was adapted to, in order.
@@ -132,13 +143,17 @@ impl State {
             mb_logits_stored: Vec::new(),
             mb_logit_widths: Vec::new(),
             mb_x: Vec::new(),
+            mb_pixels: PixelBatch::default(),
             shape: [0; 3],
             stop: false,
             evaluation_requested: false,
             penalty: Penalty::default(),
             mb_samples: Vec::new(),
             mb_groups: Vec::new(),
-            scratch: Vec::new(),
+            host_logits: Vec::new(),
+            fetched_logits: OnceLock::new(),
+            reads_logits: false,
+            noted_loss: None,
             picked: Vec::new(),
             seen: Vec::new(),
         }
@@ -215,19 +230,21 @@ impl State {
     /// Inputs of the mini-batch as the model sees them, `[n, C, H, W]`.
     pub fn mb_x(&self) -> ArrayView4<'_, f32> {
         let [c, h, w] = self.shape;
-        ArrayView4::from_shape((self.mb_y.len(), c, h, w), &self.mb_x).expect("whole samples")
+        ArrayView4::from_shape((self.mb_y.len(), c, h, w), self.input_values())
+            .expect("whole samples")
     }
 
     /// Logits of the mini-batch, `[n, classes]`; `None` before the forward pass.
     pub fn mb_logits(&self) -> Option<ArrayView2<'_, f32>> {
         let shape = self.tape.shape(self.mb_output?);
-        let dims = (shape.dim(0), shape.dim(1));
-        (self.scratch.len() == shape.len())
-            .then(|| ArrayView2::from_shape(dims, &self.scratch).expect("whole rows"))
+        let (dims, logits) = ((shape.dim(0), shape.dim(1)), self.logits());
+        (logits.len() == shape.len())
+            .then(|| ArrayView2::from_shape(dims, logits).expect("whole rows"))
     }
 
     pub(crate) fn clear_batch(&mut self) {
         self.mb_x.clear();
+        self.mb_pixels.clear();
         self.mb_y.clear();
         self.mb_task_id.clear();
         self.mb_logits_stored.clear();
@@ -238,6 +255,7 @@ impl State {
         self.penalty.clear();
         self.mb_output = None;
         self.loss_var = None;
+        self.noted_loss = None;
     }
 
     /// Appends samples of `dataset` to the mini-batch.
@@ -263,14 +281,20 @@ impl State {
         self.shape = dataset.shape();
         let size = self.shape.iter().product::<usize>();
         let key = self.augmentation_key();
-        let start = self.mb_x.len();
         self.picked.clear();
         self.picked.extend(samples);
-        let gathered = start == 0
-            && ahead.is_some_and(|a| a.take(&self.picked, key, &mut self.mb_x, upcoming));
-        if !gathered {
-            self.mb_x.resize(start + self.picked.len() * size, 0.0);
-            dataset.gather(&self.picked, group, key, &mut self.mb_x[start..]);
+        let row = |r: usize, key| dataset.pixel_row(self.picked[r], group, key);
+        let device = self.tape.has_own_memory() && self.mb_x.is_empty();
+        if !(device && (self.mb_pixels).extend(self.picked.len(), group, key, row)) {
+            self.write_pixels();
+            let rows = &mut self.mb_x;
+            let start = rows.len();
+            let gathered =
+                start == 0 && ahead.is_some_and(|a| a.take(&self.picked, key, rows, upcoming));
+            if !gathered {
+                rows.resize(start + self.picked.len() * size, 0.0);
+                dataset.gather(&self.picked, group, key, &mut rows[start..]);
+            }
         }
         for &i in &self.picked {
             self.mb_y.push(dataset.target(i));
@@ -310,7 +334,7 @@ impl State {
 
     /// The address of the random numbers that vary the next row of the mini-batch: seed of the run,
     /// training iteration, row in the order in which the rows were gathered.
-    fn augmentation_key(&mut self) -> CounterKey {
+    pub(super) fn augmentation_key(&mut self) -> CounterKey {
         CounterKey {
             seed: self.tape.generator().seed(),
             purpose: Purpose::Augmentation,
@@ -327,8 +351,7 @@ impl State {
         }
         let batch = loader.batch(stored, count.min(stored), self.tape.generator());
         self.append_items(batch, true);
-        let size = self.shape.iter().product::<usize>();
-        self.mb_x.rotate_right(batch.len() * size);
+        self.rotate_inputs(batch.len());
         self.mb_y.rotate_right(batch.len());
         self.mb_task_id.rotate_right(batch.len());
     }
@@ -336,19 +359,14 @@ impl State {
     /// Appends the samples `slots` of the buffer to the mini-batch, with their stored logits if
     /// `logits`.
     pub(super) fn append_items(&mut self, slots: &[u32], logits: bool) {
-        let key = self.augmentation_key();
+        if !self.append_item_inputs(slots) {
+            self.write_pixels();
+            self.gather_items(slots);
+        }
         let Some(buffer) = &self.storage_policy else {
             return;
         };
         let item = |row: usize| buffer.item(slots[row] as usize);
-        let size = self.shape.iter().product::<usize>();
-        let start = self.mb_x.len();
-        self.mb_x.resize(start + slots.len() * size, 0.0);
-        let costly = (0..slots.len()).any(|row| item(row).transforms.train.is_costly());
-        let (rows, train) = (&mut self.mb_x[start..], Group::Train);
-        gather_rows(slots.len(), costly, train, key, rows, |row, key, out| {
-            item(row).write_sample(train, key, out);
-        });
         for row in 0..slots.len() {
             let item = item(row);
             self.mb_y.push(item.target);
@@ -363,14 +381,17 @@ impl State {
 
     /// Runs the model on the mini-batch in a new step of the tape.
     pub(crate) fn forward(&mut self, mode: Mode) -> Var {
-        let [c, h, w] = self.shape;
         self.tape.begin(mode);
         self.tape.set_groups(&self.mb_groups);
-        let x = self.tape.input(&[self.mb_y.len(), c, h, w], &self.mb_x);
+        let x = inputs!(self).on(&mut self.tape, 0..self.mb_y.len());
         let (tape, tasks) = (&mut self.tape, &self.mb_task_id);
         let logits = self.model.forward_tasks(tape, x, tasks);
         self.mb_output = Some(logits);
-        self.tape.copy_into(logits, &mut self.scratch);
+        self.reads_logits = self.fetched_logits.take().is_some();
+        match self.tape.has_own_memory() {
+            true => self.host_logits.clear(),
+            false => self.tape.copy_into(logits, &mut self.host_logits),
+        }
         logits
     }
 
@@ -378,13 +399,14 @@ impl State {
     pub(crate) fn replace_output(&mut self, values: &[f32], width: usize) -> Var {
         let output = self.tape.input(&[self.mb_y.len(), width], values);
         self.mb_output = Some(output);
-        self.scratch.clear();
-        self.scratch.extend_from_slice(values);
+        self.host_logits.clear();
+        self.host_logits.extend_from_slice(values);
         output
     }
 
     /// The logits that [`forward`](Self::forward) computed, row after row.
     pub(crate) fn logits(&self) -> &[f32] {
-        &self.scratch
+        let (here, fetched) = (&self.host_logits, &self.fetched_logits);
+        logits(here, fetched, &self.tape, self.mb_output)
     }
 }

@@ -305,7 +305,7 @@ impl Strategy {
         self.state.loss_var = Some(loss);
         self.fire(Event::BeforeBackward)?;
         let loss = self.state.loss_var.unwrap_or(loss);
-        self.state.loss.total = self.state.tape.item(loss) + self.state.penalty();
+        self.state.loss.total = self.state.loss_value(loss) + self.state.penalty();
         if !self.state.loss.total.is_finite() {
             return Err(self.diverged());
         }

@@ -6,13 +6,14 @@
 // Environment: CUDA_EMU_FAIL=cuInit:100 makes an entry point return that CUresult; CUDA_EMU_CC (80),
 // CUDA_EMU_VERSION (12000), CUDA_EMU_DEVICES (1) and CUDA_EMU_MEMORY (bytes) describe the device;
 // CUDA_EMU_ORDER fixes the order in which threads take turns (see emu::launch), which otherwise changes
-// from launch to launch. CUDA_EMU_COUNT=1 says at the end how many kernels and graphs were launched.
+// from launch to launch. CUDA_EMU_COUNT=1 says at the end how often each kernel ran, and how many graphs.
 
 #include "emu.h"
 #undef threadIdx
 #undef blockIdx
 #undef blockDim
 #undef gridDim
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -40,8 +41,10 @@ enum {
 struct Graph {
     std::vector<std::function<void()>> work;
 };
+enum Mode { GLOBAL = 0, THREAD_LOCAL = 1, RELAXED = 2 };
 struct Stream {
     Graph* capturing = nullptr;
+    int mode = GLOBAL;
 };
 struct Event {
     std::chrono::steady_clock::time_point time;
@@ -61,12 +64,16 @@ size_t used;
 Stream null_stream;
 // What all streams have been given, in order.
 std::vector<std::function<void()>> waiting;
-u64 launches, graph_launches;
-int captures;  // streams that are capturing
+std::atomic<u64> launches, graph_launches;
+std::map<std::string, u64> launches_of;
+// Captures that forbid calls like those of `may_break_capture`: to all threads, and to their own.
+std::atomic<int> global_captures;
+thread_local int own_captures;
 struct Count {
     ~Count() {
-        if (getenv("CUDA_EMU_COUNT"))
-            fprintf(stderr, "cuda-emu: %llu kernels, %llu graphs\n", launches, graph_launches);
+        if (!getenv("CUDA_EMU_COUNT")) return;
+        for (auto& of : launches_of) fprintf(stderr, "cuda-emu: %s %llu\n", of.first.c_str(), of.second);
+        fprintf(stderr, "cuda-emu: %llu kernels, %llu graphs\n", (u64)launches, (u64)graph_launches);
     }
 } count;
 thread_local void* context;
@@ -163,9 +170,21 @@ bool inside(Pointer p, size_t bytes) {
 
 }  // namespace
 
+// Memory, events, modules: calls that could wait for work that is being captured. As in the real driver a
+// thread may not make them during a capture of its own, nor during anybody's that was begun as global.
+bool may_break_capture() { return own_captures || global_captures; }
+
+// Counts a capture that begins (1) or ends (-1).
+void count_capture(int mode, int by) {
+    if (mode == GLOBAL) global_captures += by;
+    if (mode != RELAXED) own_captures += by;
+}
+
 #define API extern "C" __attribute__((visibility("default"))) Result
 #define MAY_FAIL \
     if (Result failure = injected(__func__)) return failure
+#define NOT_IN_CAPTURE \
+    if (may_break_capture()) return STREAM_CAPTURING
 
 // --- device and context ------------------------------------------------------------------------
 
@@ -228,6 +247,7 @@ API cuCtxGetCurrent(void** c) {
     return SUCCESS;
 }
 API cuCtxSynchronize() {
+    NOT_IN_CAPTURE;
     drain();
     return SUCCESS;
 }
@@ -255,22 +275,24 @@ API cuStreamDestroy_v2(void* s) {
 }
 API cuStreamSynchronize(void* s) {
     MAY_FAIL;
-    if (stream_of(s).capturing) return STREAM_CAPTURING;
+    NOT_IN_CAPTURE;
     drain();
     return SUCCESS;
 }
 API cuStreamWaitEvent(void*, void*, unsigned) { return SUCCESS; }
-API cuStreamBeginCapture_v2(void* s, int) {
+API cuStreamBeginCapture_v2(void* s, int mode) {
     if ((uintptr_t)s <= 2 || stream_of(s).capturing) return STREAM_CAPTURING;
     stream_of(s).capturing = new Graph;
-    captures++;
+    stream_of(s).mode = mode;
+    count_capture(mode, 1);
     return SUCCESS;
 }
 API cuStreamEndCapture(void* s, void** graph) {
     *graph = stream_of(s).capturing;
-    captures -= stream_of(s).capturing != nullptr;
+    if (!*graph) return NOT_CAPTURING;
+    count_capture(stream_of(s).mode, -1);
     stream_of(s).capturing = nullptr;
-    return *graph ? SUCCESS : NOT_CAPTURING;
+    return SUCCESS;
 }
 API cuStreamIsCapturing(void* s, int* status) {
     *status = stream_of(s).capturing ? 1 : 0;
@@ -306,10 +328,12 @@ API cuEventDestroy_v2(void* e) {
 API cuEventRecord(void* e, void* s) {
     return enqueue(s, [e] { ((Event*)e)->time = std::chrono::steady_clock::now(); });
 }
-// Not while something is captured: the real driver may refuse that too.
-API cuEventSynchronize(void*) { return captures ? STREAM_CAPTURING : SUCCESS; }
+API cuEventSynchronize(void*) {
+    NOT_IN_CAPTURE;
+    return SUCCESS;
+}
 API cuEventQuery(void*) {
-    if (captures) return STREAM_CAPTURING;
+    NOT_IN_CAPTURE;
     drain();
     return SUCCESS;
 }
@@ -323,9 +347,11 @@ API cuEventElapsedTime(float* ms, void* from, void* to) {
 
 API cuMemAlloc_v2(Pointer* p, size_t bytes) {
     MAY_FAIL;
+    NOT_IN_CAPTURE;
     return allocate(p, bytes);
 }
 API cuMemFree_v2(Pointer p) {
+    NOT_IN_CAPTURE;
     Result result = release(p);
     drain();
     return result;
@@ -336,6 +362,7 @@ API cuMemAllocAsync(Pointer* p, size_t bytes, void* s) {
 }
 API cuMemFreeAsync(Pointer p, void*) { return release(p); }
 API cuMemHostAlloc(void** p, size_t bytes, unsigned) {
+    NOT_IN_CAPTURE;
     Locked locked(lock);
     *p = malloc(bytes);
     if (!*p) return OUT_OF_MEMORY;
@@ -343,6 +370,7 @@ API cuMemHostAlloc(void** p, size_t bytes, unsigned) {
     return SUCCESS;
 }
 API cuMemFreeHost(void* p) {
+    NOT_IN_CAPTURE;
     Locked locked(lock);
     drain();
     page_locked.erase((char*)p);
@@ -375,6 +403,7 @@ API cuMemcpyDtoDAsync_v2(Pointer to, Pointer from, size_t bytes, void* s) {
 
 API cuModuleLoadData(void** m, const void* image) {
     MAY_FAIL;
+    NOT_IN_CAPTURE;
     if (!image) return INVALID_VALUE;
     *m = new Module{(const char*)image};
     return SUCCESS;
@@ -411,6 +440,7 @@ API cuLaunchKernel(
         std::vector<void*> pointers;
         for (auto& value : values) pointers.push_back(value.data());
         u64 number = launches++;
+        launches_of[kernel->name]++;
         unsigned order = (unsigned)setting("CUDA_EMU_ORDER", number % 3 < 2 ? number % 3 : number + 2);
         if (!emu::launch(kernel, {gx, gy, gz}, {bx, by, bz}, shared, pointers.data(), order))
             emu::fail("kernel %s: geometry that no device takes", kernel->name);

@@ -2,7 +2,7 @@
 //!
 //! A [`Case`] is one call of one primitive on given geometry. It runs on the backend under test and
 //! on `Reference<f64>` with the same numbers, and every result must agree within rounding. Each
-//! destination lies at an odd offset between canaries; one to be set is full of NaN, which must not
+//! destination lies between canaries, at an odd offset or not; one to be set is full of NaN, which must not
 //! be read, one to be added to is full of noise.
 
 mod images;
@@ -10,6 +10,7 @@ mod lab;
 mod linear;
 mod loss;
 mod norm;
+mod pixels;
 mod random;
 mod rows;
 mod windows;
@@ -55,6 +56,7 @@ fn visit_all(visitor: &mut impl Visitor) {
     images::visit(visitor);
     windows::visit(visitor);
     norm::visit(visitor);
+    pixels::visit(visitor);
     loss::visit(visitor);
     rows::visit(visitor);
 }

@@ -11,6 +11,7 @@ pub(super) fn visit(visitor: &mut impl Visitor) {
         (33, 1, 1),
         (7, 2, 3),
         (64, 3, 3),
+        (12, 2, 2),
         (515, 1, 2),
     ] {
         for groups in [
@@ -155,7 +156,11 @@ impl BatchNormCase {
         let inv_std = lab.given(&inv_std);
         let mut dx = lab.output_images(images, self.wants_dx.unwrap_or(Write::Add));
         let y = lab.input_images(images);
-        let (also, wanted) = (Write::Add, relu && self.write == Write::Add);
+        let wanted = relu && self.write == Write::Add;
+        let also = match self.wants_dx {
+            Some(Write::Add) => Write::Set,
+            _ => Write::Add,
+        };
         let mut dresidual = lab.output_images(images, also);
         let mut dgamma_dbeta = lab.output(2 * c, self.write);
         let args = BatchNormBackward {
@@ -176,7 +181,9 @@ impl BatchNormCase {
             false => lab.backend.batch_norm_eval_backward(args, c, self.write),
         }
         lab.record_scaled("dx", &dx, 1, 10.0);
-        lab.record("dresidual", &dresidual, 1);
+        if wanted {
+            lab.record("dresidual", &dresidual, 1);
+        }
         lab.record_scaled(
             "dgamma, dbeta",
             &dgamma_dbeta,

@@ -62,7 +62,7 @@ impl Buffer {
     }
 
     /// The address of number `offset` on the device.
-    fn address(&self, offset: usize) -> u64 {
+    pub(super) fn address(&self, offset: usize) -> u64 {
         // With one stream there is no event to wait for or to record.
         let (first, _nothing) = self.memory.device_ptr(self.memory.stream());
         first + (offset * size_of::<f32>()) as u64
@@ -374,6 +374,28 @@ impl Driver {
         let copied =
             unsafe { result::memcpy_htod_async(address, src, self.gpu.stream.cu_stream()) };
         done("copy to the GPU", copied);
+    }
+
+    /// Copies bytes to where `buffer` has number `offset`, before anything that is only written down, and
+    /// without becoming part of it: for memory that nothing written down uses.
+    pub(super) fn upload_bytes(&self, buffer: &Buffer, offset: usize, bytes: &[u8]) {
+        check(buffer, offset, bytes.len().div_ceil(size_of::<f32>()));
+        let _queue = self.gpu.queue();
+        done("use the GPU", self.gpu.context.bind_to_thread());
+        let (to, stream) = (buffer.address(offset), self.gpu.stream.cu_stream());
+        // SAFETY: as for `upload`.
+        let copied = unsafe { result::memcpy_htod_async(to, bytes, stream) };
+        done("copy to the GPU", copied);
+    }
+
+    /// Sends off what is written down.
+    pub(super) fn send(&self) {
+        done("run the kernels", self.gpu.flush());
+    }
+
+    /// Bytes that are free on the GPU.
+    pub(super) fn free_memory(&self) -> usize {
+        self.gpu.context.mem_get_info().map_or(0, |(free, _)| free)
     }
 
     /// Copies device numbers to the host, after everything that was launched before.

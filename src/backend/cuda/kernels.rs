@@ -62,6 +62,7 @@ kernels! {
         NormBackwardSums = "norm_backward_sums", NormBackwardMerge = "norm_backward_merge",
         NormBackwardApply = "norm_backward_apply";
     "optim": Sgd = "sgd";
+    "pixels": GatherPixels = "gather_pixels";
     "pool": MaxPoolForward = "max_pool_forward", MaxPoolBackward = "max_pool_backward",
         AvgPoolForward = "avg_pool_forward", AvgPoolBackward = "avg_pool_backward";
     "reduce": MseForward = "mse_forward", SumRows = "sum_rows", SumSplits = "sum_splits";

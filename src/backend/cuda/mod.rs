@@ -17,6 +17,7 @@ mod images;
 mod kernels;
 mod norm;
 mod nvrtc;
+mod pixels;
 mod probe;
 mod product;
 mod sequence;
@@ -29,10 +30,12 @@ use super::{
     Src, View, ViewMut, Write,
 };
 use crate::error::{Error, Result};
+use crate::pixels::PixelRow;
 use crate::shape::{Conv, Images, Pool};
 pub use driver::Buffer;
 use driver::Driver;
 use kernels::Kernel;
+use pixels::PixelStore;
 pub(crate) use probe::available;
 use sequence::Arg;
 use std::cell::RefCell;
@@ -52,8 +55,7 @@ pub struct Cuda {
     precision: Precision,
     driver: Box<Driver>,
     scratch: Box<RefCell<Scratch>>,
-    /// A gradient without what a ReLU held back.
-    masked: Box<RefCell<Buffer>>,
+    pixels: Box<RefCell<PixelStore>>,
 }
 
 /// Memory that a primitive uses for itself; the next one may overwrite it.
@@ -64,6 +66,10 @@ struct Scratch {
     counters: Buffer,
     /// The number of the step, for dropout: uploaded, so that the launch is the same in every step.
     step: Buffer,
+    /// The learning rate, uploaded when it changes, for the same reason.
+    rate: Buffer,
+    /// Its bits.
+    known_rate: Option<u32>,
 }
 
 impl Cuda {
@@ -78,13 +84,15 @@ impl Cuda {
             partial: driver.alloc(1 << 16)?,
             counters: driver.alloc(1 << 10)?,
             step: driver.alloc(2)?,
+            rate: driver.alloc(1)?,
+            known_rate: None,
         }));
         Ok(Cuda {
             ordinal,
             precision: Precision::Full,
-            masked: Box::new(RefCell::new(driver.alloc(1 << 10)?)),
             driver,
             scratch,
+            pixels: Box::default(),
         })
     }
 
@@ -115,6 +123,11 @@ impl Cuda {
         let blocks = n.div_ceil(BLOCK).min(8 * self.driver.processors);
         self.driver
             .launch(kernel, [blocks, 1, 1], [BLOCK as u32, 1, 1], args);
+    }
+
+    /// The same for a kernel that takes four numbers at a time where they lie together.
+    fn each_four(&self, kernel: Kernel, n: usize, args: &[Arg<'_>]) {
+        self.each(kernel, n.div_ceil(4), args);
     }
 
     /// Runs `work` with scratch memory for `partial` numbers and `counters` zeros.
@@ -157,6 +170,7 @@ impl Backend for Cuda {
     type Elem = f32;
     type Buf = Buffer;
     const BATCH_BLOCK: usize = 1;
+    const OWN_MEMORY: bool = true;
 
     fn alloc(&self, len: usize) -> Result<Buffer> {
         self.driver.alloc(len)
@@ -178,15 +192,22 @@ impl Backend for Cuda {
         None
     }
 
+    fn gather_pixels(&self, y: Dst<'_, Self>, rows: &[PixelRow]) {
+        if !self.gather_on_device(&y, rows) {
+            let values = PixelRow::write_all(rows, y.len);
+            self.upload(y, &values);
+        }
+    }
+
     fn fill(&self, dst: Dst<'_, Self>, value: f32) {
         let n = dst.len;
-        self.each(Kernel::Fill, n, args![&dst, value, n as i64]);
+        self.each_four(Kernel::Fill, n, args![&dst, value, n as i64]);
     }
 
     fn scale_add(&self, dst: Dst<'_, Self>, src: Src<'_, Self>, alpha: f32, write: Write) {
         let n = dst.len;
         let args = args![&dst, src, alpha, n as i64, write];
-        self.each(Kernel::ScaleAdd, n, args);
+        self.each_four(Kernel::ScaleAdd, n, args);
     }
 
     fn gemm(&self, c: Dst<'_, Self>, a: Src<'_, Self>, b: Src<'_, Self>, dims: Gemm, write: Write) {
@@ -195,7 +216,7 @@ impl Backend for Cuda {
 
     fn add_bias(&self, y: Dst<'_, Self>, bias: Src<'_, Self>, cols: usize) {
         let n = y.len;
-        self.each(Kernel::AddBias, n, args![&y, bias, n as i64, int(cols)]);
+        self.each_four(Kernel::AddBias, n, args![&y, bias, n as i64, int(cols)]);
     }
 
     fn sum_rows(&self, dst: Dst<'_, Self>, src: Src<'_, Self>, cols: usize, write: Write) {
@@ -325,24 +346,24 @@ impl Backend for Cuda {
 
     fn relu(&self, y: Dst<'_, Self>, x: Src<'_, Self>) {
         let n = y.len;
-        self.each(Kernel::ReluForward, n, args![&y, x, n as i64]);
+        self.each_four(Kernel::ReluForward, n, args![&y, x, n as i64]);
     }
 
     fn relu_backward(&self, dx: Dst<'_, Self>, y: Src<'_, Self>, dy: Src<'_, Self>, write: Write) {
         let n = dx.len;
         let args = args![&dx, y, dy, n as i64, write];
-        self.each(Kernel::ReluBackward, n, args);
+        self.each_four(Kernel::ReluBackward, n, args);
     }
 
     fn tanh(&self, y: Dst<'_, Self>, x: Src<'_, Self>) {
         let n = y.len;
-        self.each(Kernel::TanhForward, n, args![&y, x, n as i64]);
+        self.each_four(Kernel::TanhForward, n, args![&y, x, n as i64]);
     }
 
     fn tanh_backward(&self, dx: Dst<'_, Self>, y: Src<'_, Self>, dy: Src<'_, Self>, write: Write) {
         let n = dx.len;
         let args = args![&dx, y, dy, n as i64, write];
-        self.each(Kernel::TanhBackward, n, args);
+        self.each_four(Kernel::TanhBackward, n, args);
     }
 
     fn dropout(
@@ -437,7 +458,7 @@ impl Backend for Cuda {
     ) {
         let n = dx.len;
         let args = args![&dx, x, t, dl, sign, n as i64, write];
-        self.each(Kernel::MseBackward, n, args);
+        self.each_four(Kernel::MseBackward, n, args);
     }
 
     fn sgd(
@@ -448,18 +469,31 @@ impl Backend for Cuda {
         step: SgdStep,
     ) {
         let n = values.len;
+        let mut scratch = self.scratch.borrow_mut();
+        let Scratch {
+            rate, known_rate, ..
+        } = &mut *scratch;
+        let rate = ViewMut {
+            buf: rate,
+            offset: 0,
+            len: 1,
+        };
+        let rate_at = Arg::from(&rate);
+        if known_rate.replace(step.lr.to_bits()) != Some(step.lr.to_bits()) {
+            self.driver.upload(rate, &[step.lr]);
+        }
         let args = args![
             &values,
             grads,
             &momentum,
             n as i64,
-            step.lr,
+            rate_at,
             step.momentum,
             step.dampening,
             step.weight_decay,
             step.nesterov,
             step.first,
         ];
-        self.each(Kernel::Sgd, n, args);
+        self.each_four(Kernel::Sgd, n, args);
     }
 }

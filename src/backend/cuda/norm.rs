@@ -120,59 +120,12 @@ impl Cuda {
                 ];
                 self.each(Kernel::NormStatistics, c, args);
             });
-            let args = args![&y, x, mean, inv_std, gamma, beta, int(c), borders];
-            self.each(Kernel::NormApply, portion.rows * c, args);
+            let c_arg = int(c);
+            let args = args![
+                &y, x, residual, mean, inv_std, gamma, beta, c_arg, borders, relu
+            ];
+            self.each_four(Kernel::NormApply, portion.rows * c, args);
         }
-        self.finish_norm(&y, residual, relu);
-    }
-
-    /// Adds the residual and applies the ReLU.
-    fn finish_norm(&self, y: &ViewMut<'_, Buffer>, residual: Option<View<'_, Buffer>>, relu: bool) {
-        let n = y.len;
-        if let Some(residual) = residual {
-            let args = args![y, residual, 1.0, n as i64, Write::Add];
-            self.each(Kernel::ScaleAdd, n, args);
-        }
-        if relu {
-            self.each(Kernel::ReluForward, n, args![y, from(y, 0), n as i64]);
-        }
-    }
-
-    /// Gives `work` the gradient of what the ReLU and the residual were applied to, and writes that
-    /// of the residual.
-    fn before_relu(
-        &self,
-        args: &BatchNormBackward<'_, Buffer>,
-        work: impl FnOnce(View<'_, Buffer>),
-    ) {
-        let n = args.dy.len;
-        let mut masked = self.masked.borrow_mut();
-        let dy = match args.y {
-            None => args.dy,
-            Some(y) => {
-                if masked.len() < n {
-                    let bigger = self.driver.alloc(n.next_power_of_two());
-                    *masked = bigger.unwrap_or_else(|e| std::panic::resume_unwind(Box::new(e)));
-                }
-                let dy = ViewMut {
-                    buf: &mut *masked,
-                    offset: 0,
-                    len: n,
-                };
-                let args = args![&dy, y, args.dy, n as i64, Write::Set];
-                self.each(Kernel::ReluBackward, n, args);
-                View {
-                    buf: &*masked,
-                    offset: 0,
-                    len: n,
-                }
-            }
-        };
-        if let Some((dresidual, write)) = &args.dresidual {
-            let args = args![dresidual, dy, 1.0, n as i64, *write];
-            self.each(Kernel::ScaleAdd, n, args);
-        }
-        work(dy);
     }
 
     pub(super) fn norm_train_backward(
@@ -183,13 +136,10 @@ impl Cuda {
         write: Write,
     ) {
         let c = images.c;
-        self.before_relu(&args, |dy| {
-            let portions = portions(images, groups);
-            for (i, (first, portion)) in portions.into_iter().enumerate() {
-                let write = if i == 0 { write } else { Write::Add };
-                self.norm_backward(&args, dy, &portion, first * c, false, write);
-            }
-        });
+        for (i, (first, portion)) in portions(images, groups).into_iter().enumerate() {
+            let write = if i == 0 { write } else { Write::Add };
+            self.norm_backward(&args, &portion, first * c, false, write);
+        }
     }
 
     pub(super) fn norm_eval(&self, args: BatchNorm<'_, Buffer>, c: usize, eps: f32) {
@@ -207,9 +157,11 @@ impl Cuda {
         let statistics = args![&mean, &inv_std, &running, int(c), eps];
         self.each(Kernel::NormRunning, c, statistics);
         let rows = Groups::new(0, &[x.len / c.max(1)], 1);
-        let args = args![&y, x, &mean, &inv_std, gamma, beta, int(c), &rows.numbers];
-        self.each(Kernel::NormApply, x.len, args);
-        self.finish_norm(&y, residual, relu);
+        let (c, borders) = (int(c), &rows.numbers);
+        let args = args![
+            &y, x, residual, &mean, &inv_std, gamma, beta, c, borders, relu
+        ];
+        self.each_four(Kernel::NormApply, x.len, args);
     }
 
     pub(super) fn norm_eval_backward(
@@ -219,35 +171,58 @@ impl Cuda {
         write: Write,
     ) {
         let rows = Groups::new(0, &[args.x.len / c.max(1)], 1);
-        self.before_relu(&args, |dy| {
-            self.norm_backward(&args, dy, &rows, 0, true, write)
-        });
+        self.norm_backward(&args, &rows, 0, true, write);
     }
 
     /// The backward pass of some groups, whose statistics begin at `first`.
     fn norm_backward(
         &self,
         args: &BatchNormBackward<'_, Buffer>,
-        dy: View<'_, Buffer>,
         groups: &Groups,
         first: usize,
         eval: bool,
         write: Write,
     ) {
-        let (x, gamma, c) = (args.x, args.gamma, args.gamma.len);
+        let (x, dy, y, gamma) = (args.x, args.dy, args.y, args.gamma);
+        let c = gamma.len;
         let (mean, inv_std) = (after(args.mean, first), after(args.inv_std, first));
         let (parts, borders) = (self.parts(groups, c), &groups.numbers);
         self.with_scratch(groups.count * parts * 2 * c, 0, |sums, _| {
             let (c_arg, parts) = (int(c), int(parts));
-            let args_of_sums = args![sums, x, dy, mean, inv_std, c_arg, borders];
+            let args_of_sums = args![sums, x, dy, y, mean, inv_std, c_arg, borders];
             self.launch_parts(Kernel::NormBackwardSums, groups, c, args_of_sums);
             let merge = args![sums, &args.dgamma_dbeta, c_arg, borders, parts, write];
             self.each(Kernel::NormBackwardMerge, c, merge);
-            let Some((dx, write)) = &args.dx else { return };
+            let (dx, dresidual) = (address(&args.dx), address(&args.dresidual));
+            if dx.is_none() && dresidual.is_none() {
+                return;
+            }
+            let of = |given: Option<(View<'_, Buffer>, Write)>| given.map_or(Write::Set, |g| g.1);
+            let (add, add_residual) = (of(dx), of(dresidual));
+            let (dx, dresidual) = (dx.map(|g| g.0), dresidual.map(|g| g.0));
             let apply = args![
-                dx, x, dy, gamma, mean, inv_std, sums, c_arg, borders, parts, eval, *write
+                dx,
+                dresidual,
+                x,
+                dy,
+                y,
+                gamma,
+                mean,
+                inv_std,
+                sums,
+                c_arg,
+                borders,
+                parts,
+                eval,
+                add,
+                add_residual
             ];
-            self.each(Kernel::NormBackwardApply, groups.rows * c, apply);
+            self.each_four(Kernel::NormBackwardApply, groups.rows * c, apply);
         });
     }
+}
+
+/// A destination's place, and how it is written.
+fn address<'a>(dst: &'a Option<(ViewMut<'_, Buffer>, Write)>) -> Option<(View<'a, Buffer>, Write)> {
+    dst.as_ref().map(|(view, write)| (from(view, 0), *write))
 }

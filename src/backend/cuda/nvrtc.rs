@@ -26,7 +26,9 @@ pub(super) fn compile(folder: &Path, name: &str) -> Result<Ptx> {
     let text = fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
     let options = CompileOptions {
         include_paths: vec![folder.display().to_string()],
-        options: vec!["--std=c++17".into()],
+        options: ["--std=c++17", "--device-as-default-execution-space"]
+            .map(String::from)
+            .to_vec(),
         arch: Some("compute_80"),
         name: Some(format!("{name}.cu")),
         ..CompileOptions::default()

@@ -6,6 +6,7 @@ mod cuda_emu;
 use super::{Buffer, Cuda};
 use crate::backend::conformance::check_backend;
 use crate::backend::{Backend, Gemm, Precision, View, ViewMut, Write};
+use crate::pixels::{Cutout, PixelRow};
 use crate::shape::{Conv, Images};
 
 #[test]
@@ -222,5 +223,48 @@ fn a_precision_rounds_factors_as_it_says() {
             cuda.download(view(c), &mut out);
             assert_eq!(out[n + 1], want, "{x} in {precision:?}");
         }
+    }
+}
+
+/// Slots of samples that are gone are used again, but not while something that is written down reads them.
+#[test]
+fn pixels_of_samples_that_come_and_go_are_never_mixed_up() {
+    if !cuda_emu::ready() {
+        return;
+    }
+    let cuda = Cuda::new(0).expect("a GPU");
+    let (rounds, size) = (3000, 12);
+    let mut buf = cuda.alloc(rounds * size).expect("memory");
+    let tables = std::sync::Arc::new([std::array::from_fn(|b| b as f32)]);
+    let mut alive = std::collections::VecDeque::new();
+    for round in 0..rounds {
+        let row = PixelRow {
+            pixels: (0..size).map(|i| (round * 7 + i) as u8).collect(),
+            first: 0,
+            map: None,
+            tables: tables.clone(),
+            cutout: Cutout::whole([1, size]),
+        };
+        let dst = ViewMut {
+            buf: &mut buf,
+            offset: round * size,
+            len: size,
+        };
+        cuda.gather_pixels(dst, std::slice::from_ref(&row));
+        alive.push_back(row);
+        if alive.len() > 20 {
+            alive.pop_front();
+        }
+    }
+    let mut all = vec![0.0; rounds * size];
+    let src = View {
+        buf: &buf,
+        offset: 0,
+        len: all.len(),
+    };
+    cuda.download(src, &mut all);
+    for (at, x) in all.into_iter().enumerate() {
+        let (round, i) = (at / size, at % size);
+        assert_eq!(x, f32::from((round * 7 + i) as u8), "round {round}");
     }
 }

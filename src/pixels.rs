@@ -1,0 +1,184 @@
+//! Where a row of a mini-batch comes from: stored bytes, and what is done to them on the way.
+//!
+//! A device with memory of its own keeps the bytes there and makes the rows itself; what travels at each
+//! step is these few words a row. [`PixelRow::write`] is the same on the host, number for number.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+/// A part of an image, perhaps beyond its borders and perhaps mirrored left to right: any sequence of
+/// crops and flips comes to one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Cutout {
+    /// Height and width of the image.
+    pub input: [usize; 2],
+    /// Height and width of the part.
+    pub size: [usize; 2],
+    /// The row of the image that the first row of the part shows.
+    pub top: isize,
+    /// The column of the image that the first column of the part shows.
+    pub left: isize,
+    /// Columns are counted down from `left`, not up.
+    pub mirrored: bool,
+    /// Rows of the image that are shown; everything else is zero.
+    pub rows: Range<isize>,
+    /// Columns of the image that are shown.
+    pub cols: Range<isize>,
+}
+
+impl Cutout {
+    /// The whole image.
+    pub fn whole(input: [usize; 2]) -> Self {
+        Cutout {
+            input,
+            size: input,
+            top: 0,
+            left: 0,
+            mirrored: false,
+            rows: 0..input[0] as isize,
+            cols: 0..input[1] as isize,
+        }
+    }
+
+    /// Of this part again a part: that of `size` from row `top` and column `left` on, zero outside.
+    pub fn crop(&mut self, [top, left]: [isize; 2], size: [usize; 2]) {
+        let [height, width] = self.size.map(|d| d as isize);
+        let seen = match self.mirrored {
+            false => self.left..self.left + width,
+            true => self.left - width + 1..self.left + 1,
+        };
+        self.rows = common(&self.rows, &(self.top..self.top + height));
+        self.cols = common(&self.cols, &seen);
+        self.top += top;
+        self.left += if self.mirrored { -left } else { left };
+        self.size = size;
+    }
+
+    /// Mirrored left to right.
+    pub fn mirror(&mut self) {
+        let last = self.size[1] as isize - 1;
+        self.left += if self.mirrored { -last } else { last };
+        self.mirrored = !self.mirrored;
+    }
+
+    /// The position in the image that row `y` and column `x` of the part show; `None` if that is
+    /// outside.
+    fn source(&self, y: usize, x: usize) -> Option<usize> {
+        let across = if self.mirrored {
+            -(x as isize)
+        } else {
+            x as isize
+        };
+        let (row, col) = (self.top + y as isize, self.left + across);
+        (self.rows.contains(&row) && self.cols.contains(&col))
+            .then(|| row as usize * self.input[1] + col as usize)
+    }
+}
+
+fn common(a: &Range<isize>, b: &Range<isize>) -> Range<isize> {
+    a.start.max(b.start)..a.end.min(b.end)
+}
+
+/// A row of a mini-batch, channels x height x width: for each channel the cutout of the image, whose
+/// position p is the stored byte `map[p]` (black beyond the image), looked up in the channel's table.
+#[derive(Clone, Debug)]
+pub struct PixelRow {
+    /// The bytes of a whole data set, or of one image. The same allocation is the same bytes: a device
+    /// copies it once.
+    pub pixels: Arc<[u8]>,
+    /// Where the image's bytes begin.
+    pub first: usize,
+    /// The rearrangement of the positions of each channel; an entry beyond the image is a zero byte.
+    pub map: Option<Arc<[u32]>>,
+    /// What each byte becomes: one table for each channel, or one for all.
+    pub tables: Arc<[[f32; 256]]>,
+    /// What is shown of the image.
+    pub cutout: Cutout,
+}
+
+impl PixelRow {
+    /// Writes the row to `out`.
+    ///
+    /// # Panics
+    /// If `out` does not hold whole channels, or the image lies beyond `pixels`.
+    pub fn write(&self, out: &mut [f32]) {
+        let [height, width] = self.cutout.size;
+        let plane = self.plane();
+        for (c, out) in out.chunks_exact_mut(height * width).enumerate() {
+            let table = &self.tables[c.min(self.tables.len() - 1)];
+            let image = &self.pixels[self.first + c * plane..self.first + (c + 1) * plane];
+            for (at, out) in out.iter_mut().enumerate() {
+                let source = self.cutout.source(at / width, at % width);
+                let source = source.and_then(|p| match &self.map {
+                    None => Some(p),
+                    Some(map) => Some(map[p] as usize).filter(|&p| p < plane),
+                });
+                *out = table[usize::from(source.map_or(0, |p| image[p]))];
+            }
+        }
+    }
+
+    /// `len` numbers: the rows one after the other.
+    pub fn write_all(rows: &[PixelRow], len: usize) -> Vec<f32> {
+        let mut out = vec![0.0; len];
+        let size = len / rows.len().max(1);
+        (out.chunks_exact_mut(size.max(1)).zip(rows)).for_each(|(out, row)| row.write(out));
+        out
+    }
+
+    /// Positions of the stored image.
+    pub fn plane(&self) -> usize {
+        self.cutout.input[0] * self.cutout.input[1]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(cutout: &Cutout, image: &[u8]) -> Vec<u8> {
+        let [height, width] = cutout.size;
+        let places = (0..height * width).map(|at| cutout.source(at / width, at % width));
+        places.map(|p| p.map_or(0, |p| image[p])).collect()
+    }
+
+    /// A 2 x 3 image; what a crop loses is not found again by the next.
+    #[test]
+    fn parts_of_parts_are_parts() {
+        let image = [1, 2, 3, 4, 5, 6];
+        let mut cutout = Cutout::whole([2, 3]);
+        assert_eq!(shown(&cutout, &image), image);
+        cutout.mirror();
+        assert_eq!(shown(&cutout, &image), [3, 2, 1, 6, 5, 4]);
+        cutout.crop([0, 1], [2, 2]);
+        assert_eq!(shown(&cutout, &image), [2, 1, 5, 4]);
+        cutout.crop([-1, -1], [3, 3]);
+        assert_eq!(shown(&cutout, &image), [0, 0, 0, 0, 2, 1, 0, 5, 4]);
+        cutout.mirror();
+        assert_eq!(shown(&cutout, &image), [0, 0, 0, 1, 2, 0, 4, 5, 0]);
+        cutout.crop([5, 0], [1, 1]);
+        cutout.crop([-5, 0], [3, 3]);
+        assert_eq!(shown(&cutout, &image), [0; 9]);
+    }
+
+    #[test]
+    fn bytes_are_rearranged_cut_out_and_looked_up() {
+        let table = |by: f32| std::array::from_fn(|b| b as f32 * by);
+        let row = PixelRow {
+            pixels: [9, 9, 1, 2, 3, 4].into(),
+            first: 2,
+            map: Some([1, u32::MAX].into()),
+            tables: [table(1.0), table(10.0)].into(),
+            cutout: Cutout::whole([1, 2]),
+        };
+        let mut out = [0.5; 4];
+        row.write(&mut out);
+        assert_eq!(out, [2.0, 0.0, 40.0, 0.0]);
+        let mut one_table = row;
+        one_table.tables = [table(2.0)].into();
+        one_table.map = None;
+        one_table.cutout.mirror();
+        one_table.write(&mut out);
+        assert_eq!(out, [4.0, 2.0, 8.0, 6.0]);
+    }
+}

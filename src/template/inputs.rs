@@ -1,0 +1,184 @@
+//! Inputs and outputs of the model for a mini-batch, on the host and on a device with memory of its own.
+//!
+//! There the rows of a mini-batch are not made on the host: the device has the pixels and is told where
+//! each row comes from. Nor are the logits copied back until somebody looks at them.
+
+use std::ops::Range;
+use std::sync::OnceLock;
+
+use super::State;
+use crate::data::{Group, gather_rows, row_key};
+use crate::pixels::PixelRow;
+use crate::rng::CounterKey;
+use crate::tape::{Tape, Var};
+
+/// The rows of a mini-batch as a device makes them; none if the host does.
+#[derive(Default)]
+pub(crate) struct PixelBatch {
+    rows: Vec<PixelRow>,
+    /// The same numbers on the host, once they are asked for.
+    written: OnceLock<Vec<f32>>,
+}
+
+impl PixelBatch {
+    pub fn clear(&mut self) {
+        self.truncate(0);
+    }
+
+    pub fn truncate(&mut self, n: usize) {
+        self.rows.truncate(n);
+        self.written.take();
+    }
+
+    /// Appends `n` rows, with keys as [`gather_rows`](crate::data::gather_rows) has them. If one of them
+    /// needs the host, appends none and returns false.
+    pub fn extend(
+        &mut self,
+        n: usize,
+        group: Group,
+        key: CounterKey,
+        row: impl Fn(usize, Option<CounterKey>) -> Option<PixelRow>,
+    ) -> bool {
+        let before = self.rows.len();
+        self.written.take();
+        (self.rows).extend((0..n).map_while(|r| row(r, row_key(group, key, r))));
+        let all = self.rows.len() == before + n;
+        if !all {
+            self.rows.truncate(before);
+        }
+        all
+    }
+
+    fn values<'a>(&'a self, values: &'a [f32], shape: [usize; 3]) -> &'a [f32] {
+        if self.rows.is_empty() {
+            return values;
+        }
+        let len = self.rows.len() * shape.iter().product::<usize>();
+        self.written
+            .get_or_init(|| PixelRow::write_all(&self.rows, len))
+    }
+}
+
+/// What the model sees of a mini-batch: images of `shape`, as numbers or as rows of pixels.
+#[derive(Clone, Copy)]
+pub(super) struct Inputs<'a> {
+    pub values: &'a [f32],
+    pub pixels: &'a PixelBatch,
+    pub shape: [usize; 3],
+}
+
+/// The inputs of a state, whose other fields stay free to be changed.
+macro_rules! inputs {
+    ($state:ident) => {
+        $crate::template::inputs::Inputs {
+            values: &$state.mb_x,
+            pixels: &$state.mb_pixels,
+            shape: $state.shape,
+        }
+    };
+}
+pub(super) use inputs;
+
+impl Inputs<'_> {
+    /// The images `rows` as an input of the running step.
+    #[track_caller]
+    pub fn on(self, tape: &mut Tape, rows: Range<usize>) -> Var {
+        let [c, h, w] = self.shape;
+        let dims = [rows.len(), c, h, w];
+        if !self.pixels.rows.is_empty() {
+            return tape.pixels(&dims, &self.pixels.rows[rows]);
+        }
+        let size = c * h * w;
+        tape.input(&dims, &self.values[rows.start * size..rows.end * size])
+    }
+}
+
+/// The logits of the mini-batch on the host: those that are there, or else a copy of `output`.
+pub(super) fn logits<'a>(
+    here: &'a [f32],
+    fetched: &'a OnceLock<Vec<f32>>,
+    tape: &Tape,
+    output: Option<Var>,
+) -> &'a [f32] {
+    let Some(output) = output.filter(|_| here.is_empty()) else {
+        return here;
+    };
+    fetched.get_or_init(|| {
+        let mut values = Vec::new();
+        tape.copy_into(output, &mut values);
+        values
+    })
+}
+
+impl State {
+    /// The numbers of [`mb_x`](Self::mb_x).
+    pub(super) fn input_values(&self) -> &[f32] {
+        self.mb_pixels.values(&self.mb_x, self.shape)
+    }
+
+    /// Makes on the host what was left to the device, because rows come that the device cannot make.
+    pub(super) fn write_pixels(&mut self) {
+        if !self.mb_pixels.rows.is_empty() {
+            self.mb_x = self.input_values().to_vec();
+            self.mb_pixels.clear();
+        }
+    }
+
+    /// Leaves the inputs of these samples of the buffer to the device; false if the host must make them.
+    pub(super) fn append_item_inputs(&mut self, slots: &[u32]) -> bool {
+        let key = self.augmentation_key();
+        let Some(buffer) = &self.storage_policy else {
+            return true;
+        };
+        let row = |r: usize, key| {
+            let item = buffer.item(slots[r] as usize);
+            item.raw.pixel_row(&item.transforms.train, key)
+        };
+        let by_device = self.tape.has_own_memory() && self.mb_x.is_empty();
+        by_device && (self.mb_pixels).extend(slots.len(), Group::Train, key, row)
+    }
+
+    /// Makes the inputs of these samples of the buffer.
+    pub(super) fn gather_items(&mut self, slots: &[u32]) {
+        let key = self.augmentation_key();
+        let Some(buffer) = &self.storage_policy else {
+            return;
+        };
+        let item = |row: usize| buffer.item(slots[row] as usize);
+        let size = self.shape.iter().product::<usize>();
+        let start = self.mb_x.len();
+        self.mb_x.resize(start + slots.len() * size, 0.0);
+        let costly = (0..slots.len()).any(|row| item(row).transforms.train.is_costly());
+        let (rows, train) = (&mut self.mb_x[start..], Group::Train);
+        gather_rows(slots.len(), costly, train, key, rows, |row, key, out| {
+            item(row).write_sample(train, key, out);
+        });
+    }
+
+    /// Puts the last `n` rows of the inputs first.
+    pub(super) fn rotate_inputs(&mut self, n: usize) {
+        self.mb_pixels.written.take();
+        if self.mb_pixels.rows.is_empty() {
+            self.mb_x
+                .rotate_right(n * self.shape.iter().product::<usize>());
+        } else {
+            self.mb_pixels.rows.rotate_right(n);
+        }
+    }
+
+    /// Mirrors all inputs left to right.
+    pub(super) fn mirror_inputs(&mut self) {
+        let width = self.shape[2].max(1);
+        (self.mb_x.chunks_exact_mut(width)).for_each(<[f32]>::reverse);
+        self.mb_pixels.written.take();
+        (self.mb_pixels.rows.iter_mut()).for_each(|row| row.cutout.mirror());
+    }
+
+    /// The value of a loss on the tape.
+    pub(crate) fn loss_value(&self, loss: Var) -> f32 {
+        match self.noted_loss {
+            Some((noted, value)) if noted == loss => value,
+            _ => self.tape.item(loss),
+        }
+    }
+}
