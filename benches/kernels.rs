@@ -243,7 +243,11 @@ impl Bf16 {
         let mut prepared = self.rounded.prepared(&a, &b, dims);
         let rate = flops / least(self.clock, || prepared(black_box(&mut c)));
         let percent = 100.0 * rate / self.peak;
-        println!("{:34} | {:6.1} {percent:4.1} %", "  factors prepared", rate / 1e9);
+        println!(
+            "{:34} | {:6.1} {percent:4.1} %",
+            "  factors prepared",
+            rate / 1e9
+        );
     }
 
     fn conv(&self, n: usize, channels: [usize; 2], size: usize, kernel: usize, stride: usize) {

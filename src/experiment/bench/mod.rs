@@ -65,11 +65,9 @@ pub fn run(name: &str, threads: usize) -> Result<Measurement> {
         return Err(Error::config("bench", format!("one of {names}"), name));
     }
     let precision = precision(name);
-    on_threads(threads, || {
-        match workload {
-            Some(workload) => step(workload, threads),
-            None => product::measure(name, precision, threads),
-        }
+    on_threads(threads, || match workload {
+        Some(workload) => step(workload, threads),
+        None => product::measure(name, precision, threads),
     })?
 }
 
@@ -144,7 +142,10 @@ mod tests {
                 _ => Precision::Full,
             };
             assert_eq!(precision(name), want, "{name}");
-            assert!(Workload::find(name).is_none_or(|w| w.precision == want), "{name}");
+            assert!(
+                Workload::find(name).is_none_or(|w| w.precision == want),
+                "{name}"
+            );
         }
     }
 }

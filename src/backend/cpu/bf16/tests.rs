@@ -17,7 +17,7 @@ pub(crate) fn modes() -> Vec<Factors> {
 /// results may all be off more than most are.
 pub(crate) fn tolerance(factors: Factors, len: usize) -> f64 {
     let most = if factors.split { 1e-5 } else { 3e-3 };
-    most * (1.0 + 4.0 / (len as f64).sqrt())
+    most * (1.0 + 4.0 / (len.max(1) as f64).sqrt())
 }
 
 /// Compares what [`written`] returned with sums of products of noise.
