@@ -136,6 +136,8 @@ impl Visitor for Rounded {
             let size = want.values.iter().map(|x| x * x).sum::<f64>().sqrt();
             let errors = (got.values.iter().zip(&want.values)).map(|(x, y)| (x - y).powi(2));
             let error = errors.sum::<f64>().sqrt();
+            // A few sums of noise may cancel by chance.
+            let size = size.max((want.terms as f64).sqrt() / 3.0);
             let len = want.values.len();
             let allowed = tolerance(self.factors, len) * size + 1e-7 * (len as f64).sqrt();
             // A NaN is never close enough.

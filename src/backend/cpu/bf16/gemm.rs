@@ -70,6 +70,8 @@ pub(crate) struct Prepared {
     dims: Gemm,
     /// Words of a row of op(A) in one plane.
     depth: usize,
+    /// The words of a column of op(A) lie side by side, not those of a row.
+    columns: bool,
     /// Distance between rows of A's words, between neighbouring words of a row, and to the low plane.
     a_row: usize,
     a_step: usize,
@@ -85,11 +87,12 @@ impl Prepared {
             factors,
             dims,
             depth,
+            columns: dims.a_transposed && !factors.kernels().upright(),
             a_row: planes * depth,
             a_step: 1,
             a_low: depth,
         };
-        if dims.a_transposed && !factors.kernels().upright() {
+        if plan.columns {
             (plan.a_row, plan.a_step, plan.a_low) = (1, planes * dims.m, dims.m);
         } else if plan.a_row.is_multiple_of(PAGE) {
             plan.a_row += 16;
@@ -99,7 +102,7 @@ impl Prepared {
 
     /// Words of A.
     pub fn a_len(&self) -> usize {
-        if self.a_row == 1 {
+        if self.columns {
             self.depth * self.a_step
         } else {
             self.dims.m * self.a_row
@@ -128,7 +131,7 @@ impl Prepared {
                 let rows = words.len() / self.a_row;
                 kernels.along((words, self.a_row), (&a[first * k..], k), (rows, k), depth);
             });
-        } else if self.a_row == 1 {
+        } else if self.columns {
             for_each_piece(words, WORDS * self.a_step, m * k, |at, words| {
                 let first = at / self.a_step;
                 let count = words.len() / self.a_step;
