@@ -303,11 +303,13 @@ fn main() {
                 bench.gemm("NN", 1024, 1024, 1024);
                 bench.gemm("NT", 1024, 1024, 1024);
                 bench.gemm("TN", 1024, 1024, 1024);
-                bench.gemm("NN", 384, 100, 784);
-                bench.gemm("TN", 784, 100, 384);
-                bench.gemm("NN", 128, 100, 784);
-                bench.gemm("NN", 384, 100, 100);
-                bench.gemm("NN", 96, 10, 512);
+                for rows in [20, 128, 384] {
+                    bench.gemm("NN", rows, 100, 784);
+                    bench.gemm("TN", 784, 100, rows);
+                    bench.gemm("NN", rows, 100, 100);
+                    bench.gemm("NT", rows, 100, 100);
+                    bench.gemm("TN", 100, 100, rows);
+                }
                 bench.conv(32, [3, 64], 32, 3, 1);
                 for (channels, size, stride) in RESNET {
                     bench.conv(32, channels, size, 3, stride);

@@ -85,10 +85,13 @@ unsafe fn tile<const MR: usize, const NV: usize>(call: &Call<'_>) {
     unsafe { kernel::tile::<Words, MR, NV>(call) }
 }
 
+/// Sums that are added to at the same time: enough for the six cycles that each takes.
+const BURN: usize = 24;
+
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn burn(rounds: usize) -> f32 {
     // SAFETY: the instruction set is enabled here; there are no addresses.
-    unsafe { kernel::burn::<Words, 16>(rounds) }
+    unsafe { kernel::burn::<Words, BURN>(rounds) }
 }
 
 /// The words of `x` and then those of `y`, terms in their order.
@@ -196,7 +199,7 @@ const FOUR: [Tile; 6] = tiles!(4: 1 2 3 4 5 6);
 pub(crate) static KERNELS: PairKernels = {
     // SAFETY: `present` hands these kernels out only where their instructions were detected; entry `i` of
     // the list for `v` vectors is the tile of `i + 1` rows and `v` vectors, and a round of `burn` is two
-    // products in each of sixteen vectors.
+    // products in each lane of `BURN` vectors.
     unsafe {
         let table = Table::new(
             Isa::Avx512,
@@ -204,7 +207,7 @@ pub(crate) static KERNELS: PairKernels = {
             [&ONE, &TWO, &THREE, &FOUR],
             [avx512::copy, avx512::transpose],
             avx512::winograd,
-            (burn, 32),
+            (burn, 2 * BURN),
             None,
         );
         PairKernels::new(("avx512-bf16", Isa::Avx512), table, [along, across], 1)

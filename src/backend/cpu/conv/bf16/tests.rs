@@ -109,6 +109,7 @@ fn vectors_leave_to_winograd_what_it_does_faster() {
         let factors = factors.where_it_pays();
         for pass in [bf16::Pass::Forward, bf16::Pass::Data, bf16::Pass::Weight] {
             assert!(chosen(factors, strided, pass), "{factors:?} {pass:?}");
+            assert!(chosen(factors, same(512, 4), pass), "{factors:?} {pass:?}");
             let large = chosen(factors, same(128, 32), pass);
             assert_eq!(large, factors.kernels().upright(), "{factors:?} {pass:?}");
         }
