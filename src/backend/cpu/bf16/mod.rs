@@ -38,7 +38,10 @@ pub(crate) struct Factors {
 
 /// Multiply-adds for each number converted from which a product gains by it. Measured where conversion
 /// costs most beside the product, on AVX512-BF16.
-const WORTH: usize = 48;
+const WORTH: usize = 32;
+
+/// Terms of a sum below which writing it down takes most of the time.
+const TERMS: usize = 32;
 
 impl Factors {
     /// What `precision` asks for on this CPU; `None` is f32. Where the hardware is missing, or would only
@@ -125,11 +128,13 @@ impl Factors {
         self.split.then_some(distance)
     }
 
-    /// Whether a matrix product gains by it: enough multiply-adds for each number of A and B, and not too
-    /// much padding.
+    /// Whether a matrix product gains by it: enough multiply-adds for each number of all three matrices, and
+    /// not too much padding.
     pub fn multiply(self, Gemm { m, n, k, .. }: Gemm) -> bool {
         self.always
-            || (self.fits(k) && m.saturating_mul(n) >= WORTH.saturating_mul(m.saturating_add(n)))
+            || (k >= TERMS
+                && self.fits(k)
+                && m.saturating_mul(n) >= WORTH.saturating_mul(m.saturating_add(n)))
     }
 
     /// Whether one of the three passes of a convolution gains by it, if f32 would not be
