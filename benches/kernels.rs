@@ -1,7 +1,7 @@
 //! Speed of the products and convolutions, against the arithmetic peak measured in the same process
 //! and against `matrixmultiply`.
 //!
-//! `cargo bench --bench kernels -- [gemm] [conv] [slim] [single] [ISA] [threads=N]`. Times are the least CPU
+//! `cargo bench --bench kernels -- [gemm] [conv] [slim] [single] [bf16] [ISA] [threads=N]`. Times are the least CPU
 //! time of the calling thread (with more than one thread: the least wall time) over many calls, which
 //! neighbours on a busy machine disturb least.
 
@@ -9,7 +9,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use rustix::time::{ClockId, clock_gettime};
-use unforget::backend::cpu::probe::Kernels;
+use unforget::backend::cpu::probe::{Kernels, Rounded};
 use unforget::backend::{Gemm, Write};
 use unforget::shape::{Conv, Images};
 
@@ -143,19 +143,9 @@ impl Bench {
 
 impl Bench {
     /// A square convolution with padding `kernel / 2`: all three passes, padding counted.
-    fn conv(&self, n: usize, [c, out_c]: [usize; 2], size: usize, kernel: usize, stride: usize) {
-        let conv = Conv {
-            input: Images {
-                n,
-                c,
-                h: size,
-                w: size,
-            },
-            out_c,
-            kernel: [kernel; 2],
-            stride: [stride; 2],
-            padding: [kernel / 2; 2],
-        };
+    fn conv(&self, n: usize, channels: [usize; 2], size: usize, kernel: usize, stride: usize) {
+        let conv = geometry(n, channels, size, kernel, stride);
+        let [c, out_c] = channels;
         let output = conv.output();
         let (mut x, mut y) = (noise(conv.input.len()), noise(output.len()));
         let mut w = noise(conv.weight_len());
@@ -173,6 +163,110 @@ impl Bench {
             kernels.conv2d_backward_weight(black_box(&mut w), &x, &y, conv);
         });
         println!();
+    }
+}
+
+/// Channels, size and stride of the 3x3 convolutions of ResNet-18 for images of 32x32.
+const RESNET: [([usize; 2], usize, usize); 7] = [
+    ([64, 64], 32, 1),
+    ([64, 128], 32, 2),
+    ([128, 128], 16, 1),
+    ([128, 256], 16, 2),
+    ([256, 256], 8, 1),
+    ([256, 512], 8, 2),
+    ([512, 512], 4, 1),
+];
+
+/// A square convolution with padding `kernel / 2`.
+fn geometry(n: usize, [c, out_c]: [usize; 2], size: usize, kernel: usize, stride: usize) -> Conv {
+    Conv {
+        input: Images {
+            n,
+            c,
+            h: size,
+            w: size,
+        },
+        out_c,
+        kernel: [kernel; 2],
+        stride: [stride; 2],
+        padding: [kernel / 2; 2],
+    }
+}
+
+/// One way to multiply bfloat16 numbers: everything with rounded factors, however small, and in brackets
+/// what the engine does, which is f32 where that is faster.
+struct Bf16 {
+    clock: Clock,
+    rounded: Rounded,
+    peak: f64,
+}
+
+impl Bf16 {
+    fn new(clock: Clock, threads: usize, rounded: Rounded) -> Self {
+        let rounds = 100_000;
+        let least = least(thread_time, || _ = black_box(rounded.burn(rounds)));
+        let peak = rounded.burn(rounds) / least * threads as f64;
+        println!("peak of {:11} {:6.1} GFLOP/s", rounded.name(), peak / 1e9);
+        Bf16 {
+            clock,
+            rounded,
+            peak,
+        }
+    }
+
+    fn row(&self, name: &str, flops: f64, mut f: impl FnMut(Rounded)) {
+        let rate = flops / least(self.clock, || f(self.rounded));
+        let engine = self.rounded.where_it_pays();
+        let chosen = flops / least(self.clock, || f(engine));
+        println!(
+            "{name:34} | {} {:6.1} {:4.1} % ({:.1})",
+            self.rounded.name(),
+            rate / 1e9,
+            100.0 * rate / self.peak,
+            chosen / 1e9
+        );
+    }
+
+    fn gemm(&self, name: &str, m: usize, n: usize, k: usize) {
+        let dims = Gemm {
+            m,
+            n,
+            k,
+            a_transposed: name.starts_with('T'),
+            b_transposed: name.ends_with('T'),
+        };
+        let (a, b, mut c) = (noise(m * k), noise(k * n), noise(m * n));
+        let flops = 2.0 * (m * n * k) as f64;
+        self.row(&format!("gemm {name} {m} x {n} x {k}"), flops, |rounded| {
+            rounded.gemm(black_box(&mut c), &a, &b, dims, Write::Set);
+        });
+        let mut prepared = self.rounded.prepared(&a, &b, dims);
+        let rate = flops / least(self.clock, || prepared(black_box(&mut c)));
+        let percent = 100.0 * rate / self.peak;
+        println!(
+            "{:34} | {:6.1} {percent:4.1} %",
+            "  factors prepared",
+            rate / 1e9
+        );
+    }
+
+    fn conv(&self, n: usize, channels: [usize; 2], size: usize, kernel: usize, stride: usize) {
+        let conv = geometry(n, channels, size, kernel, stride);
+        let output = conv.output();
+        let (mut x, mut y) = (noise(conv.input.len()), noise(output.len()));
+        let mut w = noise(conv.weight_len());
+        let flops = 2.0 * (conv.weight_len() * output.n * output.pixels()) as f64;
+        let [c, out_c] = channels;
+        let name = format!("n={n} {c}->{out_c} @{size} {kernel}x{kernel} /{stride}");
+        self.row(&format!("forward {name}"), flops, |rounded| {
+            rounded.conv2d(black_box(&mut y), &x, &w, conv);
+        });
+        self.row(&format!("data    {name}"), flops, |rounded| {
+            rounded.conv2d_backward_data(black_box(&mut x), &y, &w, conv);
+        });
+        self.row(&format!("weight  {name}"), flops, |rounded| {
+            rounded.conv2d_backward_weight(black_box(&mut w), &x, &y, conv);
+        });
     }
 }
 
@@ -203,6 +297,26 @@ fn main() {
         .expect("a thread pool");
     let clock: Clock = if threads == 1 { thread_time } else { wall_time };
     pool.install(|| {
+        if wants("bf16") {
+            for rounded in Rounded::all(false) {
+                let bench = Bf16::new(clock, threads, rounded);
+                bench.gemm("NN", 1024, 1024, 1024);
+                bench.gemm("NT", 1024, 1024, 1024);
+                bench.gemm("TN", 1024, 1024, 1024);
+                for rows in [20, 128, 384] {
+                    bench.gemm("NN", rows, 100, 784);
+                    bench.gemm("TN", 784, 100, rows);
+                    bench.gemm("NN", rows, 100, 100);
+                    bench.gemm("NT", rows, 100, 100);
+                    bench.gemm("TN", 100, 100, rows);
+                }
+                bench.conv(32, [3, 64], 32, 3, 1);
+                for (channels, size, stride) in RESNET {
+                    bench.conv(32, channels, size, 3, stride);
+                }
+                bench.conv(32, [64, 128], 32, 1, 2);
+            }
+        }
         let bench = Bench::new(clock, threads, kernels);
         if wants("gemm") {
             for size in [256, 512, 1024] {
@@ -224,15 +338,7 @@ fn main() {
         if wants("conv") {
             let n = 32;
             bench.conv(n, [3, 64], 32, 3, 1);
-            for (channels, size, stride) in [
-                ([64, 64], 32, 1),
-                ([64, 128], 32, 2),
-                ([128, 128], 16, 1),
-                ([128, 256], 16, 2),
-                ([256, 256], 8, 1),
-                ([256, 512], 8, 2),
-                ([512, 512], 4, 1),
-            ] {
+            for (channels, size, stride) in RESNET {
                 bench.conv(n, channels, size, 3, stride);
             }
             bench.conv(n, [64, 128], 32, 1, 2);

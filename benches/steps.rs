@@ -44,7 +44,7 @@ fn peak_memory() -> Option<f64> {
 }
 
 fn measure(workload: Workload, threads: usize, budget: Duration, json: bool) {
-    let before = bench::peak(threads);
+    let before = bench::peak(workload.precision, threads).expect("a precision of the CPU");
     let mut step = workload.start().expect("memory for the step");
     for _ in 0..3 {
         step.run();
@@ -55,7 +55,8 @@ fn measure(workload: Workload, threads: usize, budget: Duration, json: bool) {
     (0..counted).for_each(|_| _ = step.run());
     let allocations = COUNT.load(Relaxed) - start;
     let timing = bench::time(budget, || _ = std::hint::black_box(step.run()));
-    let peak = before.max(bench::peak(threads));
+    let peak =
+        before.max(bench::peak(workload.precision, threads).expect("a precision of the CPU"));
 
     let seconds = timing.least(threads);
     let rate = workload.operations() / seconds;

@@ -103,7 +103,7 @@ impl Tape {
     /// [`Error::Device`] when the device cannot be used.
     pub fn new(device: Device) -> Result<Self> {
         Ok(match device {
-            Device::Cpu => Tape::Cpu(Graph::new(Cpu)?),
+            Device::Cpu => Tape::Cpu(Graph::new(Cpu::default())?),
             Device::Reference => Tape::Reference(Graph::new(Reference::default())?),
             #[cfg(feature = "cuda")]
             Device::Cuda(ordinal) => Tape::Cuda(Graph::new(Cuda::new(ordinal)?)?),
@@ -121,19 +121,26 @@ impl Tape {
     /// How matrix products and convolutions multiply from now on.
     ///
     /// # Errors
-    /// [`Error::Device`] when the device has no such precision: only a GPU has another one than its own.
+    /// [`Error::Device`] when the device has no such precision: [`Precision::Tf32`] is a GPU's,
+    /// [`Precision::High`] a CPU's, and the reference has only its own. A CPU without the instructions for
+    /// one of its precisions computes in f32 and says so in a warning.
     pub fn set_precision(&mut self, precision: Precision) -> Result<()> {
         match self {
+            Tape::Cpu(g) => g.backend.set_precision(precision),
             #[cfg(feature = "cuda")]
-            Tape::Cuda(g) => g.backend.set_precision(precision),
-            _ if precision == Precision::Full => {}
-            _ => {
-                return Err(Error::Device(format!(
-                    "a precision of {precision:?} needs a GPU: use --device cuda, or --precision f32"
-                )));
+            Tape::Cuda(_) if precision == Precision::High => Err(Error::Device(
+                "the precision high is a CPU's: on a GPU use --precision tf32 or f32".into(),
+            )),
+            #[cfg(feature = "cuda")]
+            Tape::Cuda(g) => {
+                g.backend.set_precision(precision);
+                Ok(())
             }
+            Tape::Reference(_) if precision == Precision::Full => Ok(()),
+            Tape::Reference(_) => Err(Error::Device(format!(
+                "the reference computes in its own precision only, not in {precision:?}"
+            ))),
         }
-        Ok(())
     }
 
     /// Seeds the generator of the run, as `torch.manual_seed`.

@@ -343,6 +343,42 @@ fn impossible_values_are_one_line_that_names_the_option_and_leave_nothing() {
 }
 
 #[test]
+fn a_precision_that_this_cpu_lacks_is_computed_in_f32_and_said_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let train = |precision: &str| {
+        let options = format!("--precision {precision} --out {precision}");
+        let line = format!("train --n-experiences 1 --train-mb-size 300 --threads 1 {options}");
+        Command::new(env!("CARGO_BIN_EXE_unforget"))
+            .args(line.split_whitespace())
+            .current_dir(here)
+            .env("UNFORGET_ISA", "avx2")
+            .output()
+            .expect("the program starts")
+    };
+    for (precision, missing) in [
+        ("bf16", "AVX512-BF16 and AMX"),
+        ("high", "AMX"),
+        ("f32", ""),
+    ] {
+        let output = train(precision);
+        let message = text(&output.stderr);
+        assert!(output.status.success(), "{message}");
+        if missing.is_empty() {
+            assert_eq!(message, "");
+        } else {
+            let start = format!("warning: precision {precision}: {missing}");
+            assert!(message.starts_with(&start), "{message}");
+            assert_eq!(message.lines().count(), 1, "{message}");
+        }
+    }
+    let weights =
+        |precision: &str| fs::read(here.join(precision).join("model.safetensors")).unwrap();
+    assert!(weights("bf16") == weights("f32") && weights("high") == weights("f32"));
+    fails(here, "train --precision tf32", "--precision high");
+}
+
+#[test]
 fn a_wrong_command_line_exits_with_2() {
     let folder = tempfile::tempdir().unwrap();
     for line in [

@@ -192,8 +192,10 @@ fn a_precision_is_the_gpus_and_changes_the_losses_a_little() {
             "{precision}: {off} away from {full}"
         );
     }
-    let message = text(&train("--precision bf16").stderr);
+    let message = text(&train("--precision tf32").stderr);
     assert!(message.contains("needs a GPU"), "{message}");
+    let message = text(&train("--device cuda --precision high").stderr);
+    assert!(message.contains("is a CPU's"), "{message}");
 }
 
 #[test]

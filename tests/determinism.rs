@@ -5,6 +5,7 @@ mod step;
 
 use step::{Trainer, on_threads};
 use unforget::nn::{Mlp, ResNet18};
+use unforget::tape::Precision;
 
 /// The bits of all parameters and running statistics after five steps.
 fn trained(threads: usize, build: fn() -> Trainer) -> Vec<(String, Vec<u32>)> {
@@ -40,6 +41,18 @@ fn an_mlp_is_the_same_on_any_number_of_threads() {
         Trainer::new(300, [1, 28, 28], |tape| {
             Mlp::new(tape, &[784, 100, 100, 10])
         })
+    });
+}
+
+#[test]
+fn rounded_factors_are_the_same_on_any_number_of_threads() {
+    check(|| {
+        let mut trainer = Trainer::new(34, [3, 32, 32], |tape| ResNet18::new(tape, 10, 20));
+        trainer
+            .tape
+            .set_precision(Precision::Bf16)
+            .expect("a precision of the CPU");
+        trainer
     });
 }
 

@@ -99,6 +99,9 @@ pub enum Precision {
     /// As the backend's numbers are.
     #[default]
     Full,
+    /// Factors rounded to two bfloat16 numbers each, `high = round(x)` and `low = round(x - high)`, which
+    /// keeps 16 bits of fraction: a relative error of a few millionths (CPUs only).
+    High,
     /// Factors rounded to TF32, with 10 bits of fraction (what PyTorch lets convolutions use on a GPU
     /// unless told otherwise).
     Tf32,

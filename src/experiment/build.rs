@@ -201,6 +201,7 @@ fn model(config: &Config, benchmark: &Benchmark) -> Result<(Tape, Box<dyn Module
     let mut tape = Tape::new(config.device.device())?;
     tape.set_precision(match config.precision {
         PrecisionName::F32 => Precision::Full,
+        PrecisionName::High => Precision::High,
         PrecisionName::Tf32 => Precision::Tf32,
         PrecisionName::Bf16 => Precision::Bf16,
     })?;

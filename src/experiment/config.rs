@@ -122,7 +122,7 @@ pub struct Config {
     pub seed: u64,
     /// Where to compute. A GPU rounds differently from a processor.
     pub device: DeviceName,
-    /// How products and convolutions multiply; other than `f32` on a GPU only.
+    /// How products and convolutions multiply: `high` on a CPU, `tf32` on a GPU, `f32` and `bf16` on both.
     pub precision: PrecisionName,
     /// Threads; 0 is one for each core. The result does not depend on it.
     pub threads: usize,

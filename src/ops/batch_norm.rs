@@ -272,7 +272,7 @@ mod tests {
         };
         let shape = Shape::new(&[40, 20, 6, 6]);
         let run = |fused: bool| {
-            let mut g = Graph::new(Cpu).unwrap();
+            let mut g = Graph::new(Cpu::default()).unwrap();
             let norm = g.norm("bn", 20, 1e-5, 0.1);
             g.begin(Mode::Train);
             let (x, r) = (

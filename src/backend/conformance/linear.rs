@@ -59,6 +59,11 @@ pub(super) fn visit(visitor: &mut impl Visitor) {
         cols: 10,
         write: Write::Set,
     });
+    visit_products(visitor);
+}
+
+/// Matrix products.
+pub(super) fn visit_products(visitor: &mut impl Visitor) {
     for (m, n, k) in [
         (0, 3, 4),
         (3, 0, 4),

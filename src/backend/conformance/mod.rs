@@ -16,6 +16,8 @@ mod rows;
 mod windows;
 
 use super::cpu::Cpu;
+use super::cpu::bf16::Factors;
+use super::cpu::bf16::tests::{modes, tolerance};
 use super::reference::Reference;
 use super::{Backend, Write};
 use crate::shape::Images;
@@ -121,6 +123,36 @@ impl<B: Backend> Visitor for Agreement<'_, B> {
     }
 }
 
+/// Compares products of rounded factors with the oracle: the root of the mean square error, relative to that
+/// of the result. What is no product is as exact as ever.
+struct Rounded {
+    cpu: Cpu,
+    factors: Factors,
+}
+
+impl Visitor for Rounded {
+    fn visit(&mut self, case: impl Case) {
+        let oracle = outputs(&Reference::<f64>::default(), &case);
+        for (got, want) in outputs(&self.cpu, &case).iter().zip(&oracle) {
+            assert_eq!(got.values.len(), want.values.len(), "{case:?}");
+            let size = want.values.iter().map(|x| x * x).sum::<f64>().sqrt();
+            let errors = (got.values.iter().zip(&want.values)).map(|(x, y)| (x - y).powi(2));
+            let error = errors.sum::<f64>().sqrt();
+            // A few sums of noise may cancel by chance.
+            let size = size.max((want.terms as f64).sqrt() / 3.0);
+            let len = want.values.len();
+            let allowed = tolerance(self.factors, len) * size + 1e-7 * (len as f64).sqrt();
+            // A NaN is never close enough.
+            assert!(
+                error <= allowed,
+                "{:?}, {case:?}: {} is off by {error:e}, allowed {allowed:e}",
+                self.factors,
+                want.name
+            );
+        }
+    }
+}
+
 /// Runs the whole suite on a backend.
 pub(super) fn check_backend<B: Backend<Elem = f32>>(make: impl Fn() -> B) {
     let backend = make();
@@ -138,7 +170,7 @@ impl Visitor for SameBits {
         let [one, several] = self
             .pools
             .each_ref()
-            .map(|pool| pool.install(|| outputs(&Cpu, &case)));
+            .map(|pool| pool.install(|| outputs(&Cpu::default(), &case)));
         for (a, b) in one.iter().zip(&several) {
             let differs = |i: &usize| a.values[*i].to_bits() != b.values[*i].to_bits();
             if let Some(i) = (0..a.values.len()).find(differs) {
@@ -163,12 +195,23 @@ fn the_f32_reference_agrees_with_the_oracle() {
 
 #[test]
 fn the_cpu_agrees_with_the_oracle_on_one_thread() {
-    pool(1).install(|| check_backend(|| Cpu));
+    pool(1).install(|| check_backend(Cpu::default));
 }
 
 #[test]
 fn the_cpu_agrees_with_the_oracle_on_three_threads() {
-    pool(3).install(|| check_backend(|| Cpu));
+    pool(3).install(|| check_backend(Cpu::default));
+}
+
+#[test]
+fn rounded_factors_agree_with_the_oracle() {
+    for factors in modes() {
+        let cpu = Cpu::with_factors(factors);
+        pool(1).install(|| {
+            linear::visit_products(&mut Rounded { cpu, factors });
+            windows::visit_convs(&mut Rounded { cpu, factors });
+        });
+    }
 }
 
 #[test]

@@ -32,7 +32,11 @@ pub(super) fn visit(visitor: &mut impl Visitor) {
     });
 
     visitor.visit(MaxPoolOfNan);
+    visit_convs(visitor);
+}
 
+/// Convolutions.
+pub(super) fn visit_convs(visitor: &mut impl Visitor) {
     for n in BATCHES {
         for conv in convs(n) {
             for write in WRITES {

@@ -1,6 +1,7 @@
 //! What the tests of the kernels share: noise, guarded destinations, comparison.
 
 use super::dispatch::{self, Table};
+use super::isa::bf16::present;
 use crate::backend::Write;
 
 /// Every table of this CPU. The environment variable `UNFORGET_REQUIRE` (names with commas between)
@@ -8,9 +9,10 @@ use crate::backend::Write;
 pub(super) fn tables() -> Vec<&'static Table> {
     let tables: Vec<_> = dispatch::tables().collect();
     let required = std::env::var("UNFORGET_REQUIRE").unwrap_or_default();
+    let pairs: Vec<_> = present().map(|kernels| kernels.name()).collect();
     for name in required.split(',').filter(|name| !name.is_empty()) {
         assert!(
-            tables.iter().any(|table| table.isa().name() == name),
+            tables.iter().any(|table| table.isa().name() == name) || pairs.contains(&name),
             "UNFORGET_REQUIRE wants the kernels {name:?}, which this CPU does not have"
         );
     }
@@ -45,7 +47,7 @@ pub(super) fn written(len: usize, write: Write, kernel: impl FnOnce(&mut [f32]))
     memory[GUARD..][..len].to_vec()
 }
 
-fn before(len: usize, write: Write) -> Vec<f32> {
+pub(super) fn before(len: usize, write: Write) -> Vec<f32> {
     match write {
         Write::Set => vec![f32::NAN; len],
         Write::Add => noise(99, len),

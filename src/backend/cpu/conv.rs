@@ -16,11 +16,13 @@
 //! is what feeds the register tiles when a block holds few samples.
 
 mod axis;
+mod bf16;
 mod panels;
 mod weight;
 mod winograd;
 
 use super::BATCH_BLOCK;
+use super::bf16::{Factors, push};
 use super::dispatch::{Table, select};
 use super::gemm::PARALLEL_FLOPS;
 use super::isa::Tap;
@@ -43,8 +45,11 @@ const CELL_FLOPS: usize = 1 << 24;
 /// # Panics
 /// If a slice is not as long as `conv` says.
 #[track_caller]
-pub(crate) fn conv2d(y: &mut [f32], x: &[f32], w: &[f32], conv: Conv) {
-    forward(select(), y, x, w, conv);
+pub(crate) fn conv2d(factors: Option<Factors>, y: &mut [f32], x: &[f32], w: &[f32], conv: Conv) {
+    match factors {
+        Some(factors) => bf16::forward(factors, y, x, w, conv),
+        None => forward(select(), y, x, w, conv),
+    }
 }
 
 /// `dx = ` (or `+=`) the gradient of the input.
@@ -53,13 +58,17 @@ pub(crate) fn conv2d(y: &mut [f32], x: &[f32], w: &[f32], conv: Conv) {
 /// If a slice is not as long as `conv` says.
 #[track_caller]
 pub(crate) fn conv2d_backward_data(
+    factors: Option<Factors>,
     dx: &mut [f32],
     dy: &[f32],
     w: &[f32],
     conv: Conv,
     write: Write,
 ) {
-    backward_data(select(), dx, dy, w, conv, write);
+    match factors {
+        Some(factors) => bf16::backward_data(factors, dx, dy, w, conv, write),
+        None => backward_data(select(), dx, dy, w, conv, write),
+    }
 }
 
 /// `dw = ` (or `+=`) the gradient of the weight.
@@ -68,13 +77,17 @@ pub(crate) fn conv2d_backward_data(
 /// If a slice is not as long as `conv` says.
 #[track_caller]
 pub(crate) fn conv2d_backward_weight(
+    factors: Option<Factors>,
     dw: &mut [f32],
     x: &[f32],
     dy: &[f32],
     conv: Conv,
     write: Write,
 ) {
-    backward_weight(select(), dw, x, dy, conv, write);
+    match factors {
+        Some(factors) => bf16::backward_weight(factors, dw, x, dy, conv, write),
+        None => backward_weight(select(), dw, x, dy, conv, write),
+    }
 }
 
 /// [`conv2d`] on a given table.
@@ -98,6 +111,7 @@ pub(super) fn forward(table: &Table, y: &mut [f32], x: &[f32], w: &[f32], conv: 
             cols: axis(conv, 1, false),
             from: conv.input,
             to: conv.output(),
+            planes: 1,
             write: Write::Set,
         };
         pass.run(y);
@@ -145,6 +159,7 @@ pub(super) fn backward_data(
             cols: axis(conv, 1, true),
             from: conv.output(),
             to: conv.input,
+            planes: 1,
             write,
         };
         pass.run(dx);
@@ -227,6 +242,9 @@ struct Pass<'a> {
     from: Images,
     /// The image that is computed.
     to: Images,
+    /// Planes of the channels of the image that is read, and of each matrix of the weight: two if their
+    /// numbers are split.
+    planes: usize,
     write: Write,
 }
 
@@ -303,12 +321,15 @@ impl Pass<'_> {
     /// Lists the places at row `row` and the first column of `span`.
     fn taps(&self, taps: &mut Vec<Tap>, samples: usize, row: usize, span: Span, panel: usize) {
         taps.clear();
+        let depth = self.from.c / self.planes;
+        let low = (self.planes > 1).then_some((depth, depth * self.panels.cols));
         for (r, y) in self.rows.places(row).iter() {
             for (q, x) in span.places.iter() {
-                taps.push(Tap {
+                let tap = Tap {
                     a: (y * self.from.w + x) * samples * self.from.c,
                     b: self.panels.at(panel, r * self.cols.kernel + q),
-                });
+                };
+                push(taps, tap, low);
             }
         }
     }
@@ -334,7 +355,7 @@ impl Pass<'_> {
                 a: src,
                 b: self.w,
                 taps,
-                k: channels,
+                k: channels / self.planes,
                 a_row,
                 a_step: 1,
                 b_row: self.panels.cols,

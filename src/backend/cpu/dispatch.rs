@@ -4,15 +4,17 @@
 use std::fmt;
 use std::sync::OnceLock;
 
+use super::isa::bf16::PairKernels;
 use super::isa::winograd::{Job, Places, Run, Transform};
-use super::isa::{self, Blocking, Call, Matrices, Move, Tile};
+use super::isa::{self, Blocking, Call, Matrices, Move, Tile, Whole};
 use super::terms::Terms;
 use super::tiles::TileMut;
 use super::widths::{MAX_VECTORS, Widths};
 use crate::backend::Write;
 use crate::error::{Error, Result};
 
-/// The environment variable that caps the instruction set: `portable`, `avx2` or `avx512`.
+/// The environment variable that caps the instruction set: `portable`, `avx2`, `avx512` (which includes
+/// AVX512-BF16) or `amx`.
 pub const ISA_VARIABLE: &str = "UNFORGET_ISA";
 
 /// An instruction set with kernels of its own, from the plainest to the fastest.
@@ -22,12 +24,14 @@ pub enum Isa {
     Portable,
     /// AVX2 and FMA.
     Avx2,
-    /// AVX-512F.
+    /// AVX-512F, for bfloat16 AVX512-BF16.
     Avx512,
+    /// AMX, for bfloat16; everything else as with [`Avx512`](Isa::Avx512).
+    Amx,
 }
 
 impl Isa {
-    const ALL: [Isa; 3] = [Isa::Portable, Isa::Avx2, Isa::Avx512];
+    const ALL: [Isa; 4] = [Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Amx];
 
     /// The name used in [`ISA_VARIABLE`].
     pub fn name(self) -> &'static str {
@@ -35,6 +39,7 @@ impl Isa {
             Isa::Portable => "portable",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
+            Isa::Amx => "amx",
         }
     }
 
@@ -43,7 +48,7 @@ impl Isa {
         found.ok_or_else(|| {
             Error::config(
                 ISA_VARIABLE,
-                "portable, avx2 or avx512",
+                "portable, avx2, avx512 or amx",
                 format!("{name:?}"),
             )
         })
@@ -98,6 +103,7 @@ pub(super) use each_isa;
 
 /// The kernels of one instruction set. Whoever holds a `&'static Table` from [`tables`] runs on a
 /// CPU that has the instructions, so its methods are safe.
+#[derive(Clone, Copy)]
 pub(crate) struct Table {
     isa: Isa,
     lanes: usize,
@@ -109,6 +115,8 @@ pub(crate) struct Table {
     burn: unsafe fn(usize) -> f32,
     burn_vectors: usize,
     blocking: Option<Blocking>,
+    /// Computes products instead of the tiles.
+    whole: Option<Whole>,
 }
 
 impl Table {
@@ -138,6 +146,35 @@ impl Table {
             burn: burn.0,
             burn_vectors: burn.1,
             blocking,
+            whole: None,
+        }
+    }
+
+    /// The same table with another way to compute products.
+    ///
+    /// # Safety
+    /// As for [`new`](Self::new): `whole` keeps its contract wherever this table is handed out.
+    pub(super) const unsafe fn with_whole(self, whole: Whole) -> Self {
+        Table {
+            whole: Some(whole),
+            ..self
+        }
+    }
+
+    /// The same table with another ceiling, as for [`new`](Self::new).
+    ///
+    /// # Safety
+    /// `burn` runs wherever this table is handed out.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) const unsafe fn with_burn(
+        self,
+        burn: unsafe fn(usize) -> f32,
+        vectors: usize,
+    ) -> Self {
+        Table {
+            burn,
+            burn_vectors: vectors,
+            ..self
         }
     }
 
@@ -192,6 +229,30 @@ impl Table {
         }
         terms.check(m, n);
         let (c_row, c) = (c.stride(), c.as_mut_ptr());
+        if let Some(whole) = self.whole {
+            assert!(
+                terms.a_step == 1 && terms.k.is_multiple_of(16),
+                "{} terms {} apart for tile registers",
+                terms.k,
+                terms.a_step
+            );
+            let call = Call {
+                c,
+                c_row,
+                a: terms.a.as_ptr(),
+                b: terms.b.as_ptr(),
+                taps: terms.taps,
+                k: terms.k,
+                a_row: terms.a_row,
+                a_step: terms.a_step,
+                b_row: terms.b_row,
+                last: n,
+                add: write == Write::Add,
+            };
+            // SAFETY: this CPU has the instructions of its table. All rows and columns lie inside `c`,
+            // which is exclusively ours, and inside what `check` found readable in `a` and `b`.
+            return unsafe { whole(&call, m, n) };
+        }
         let mut vectors = n.div_ceil(self.lanes);
         let mut j = 0;
         while vectors > 0 {
@@ -362,24 +423,32 @@ pub(crate) fn tables() -> impl DoubleEndedIterator<Item = &'static Table> {
     present.into_iter().flatten()
 }
 
-/// The instruction set the engine will use: the best of this CPU, or of those up to
+/// The instruction set the engine will use for f32: the best of this CPU, or of those up to
 /// [`ISA_VARIABLE`] if that is set.
 ///
 /// # Errors
 /// [`Error::Config`] when the variable holds none of the known names. The engine itself, which
 /// cannot fail there, then goes on without a cap.
 pub fn isa_from_env() -> Result<Isa> {
-    let cap = match std::env::var_os(ISA_VARIABLE) {
-        None => None,
-        Some(value) => Some(Isa::parse(&value.to_string_lossy())?),
-    };
-    Ok(best(cap).isa)
+    Ok(best(cap()?).isa)
+}
+
+/// What [`ISA_VARIABLE`] allows.
+fn cap() -> Result<Option<Isa>> {
+    let value = std::env::var_os(ISA_VARIABLE);
+    value.map(|v| Isa::parse(&v.to_string_lossy())).transpose()
 }
 
 /// The table in use, settled at the first call.
 pub(crate) fn select() -> &'static Table {
     static SELECTED: OnceLock<&'static Table> = OnceLock::new();
-    SELECTED.get_or_init(|| best(isa_from_env().ok()))
+    SELECTED.get_or_init(|| best(cap().unwrap_or_default()))
+}
+
+/// The kernels for bfloat16 in use, if this CPU has any: the fastest that [`ISA_VARIABLE`] allows.
+pub(crate) fn select_pairs() -> Option<&'static PairKernels> {
+    let cap = cap().unwrap_or_default();
+    isa::bf16::present().rfind(|kernels| cap.is_none_or(|cap| kernels.isa() <= cap))
 }
 
 fn best(cap: Option<Isa>) -> &'static Table {
@@ -412,7 +481,7 @@ mod tests {
         let error = Isa::parse("sse9").unwrap_err().to_string();
         assert_eq!(
             error,
-            "UNFORGET_ISA: expected portable, avx2 or avx512, found \"sse9\""
+            "UNFORGET_ISA: expected portable, avx2, avx512 or amx, found \"sse9\""
         );
     }
 

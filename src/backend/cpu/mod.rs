@@ -5,6 +5,7 @@
 //! over from outside costs more). No primitive allocates, and none gives different bits for a
 //! different number of threads.
 
+pub(crate) mod bf16;
 pub mod buffer;
 #[cfg(test)]
 mod check;
@@ -33,10 +34,12 @@ mod widths;
 pub use dispatch::{ISA_VARIABLE, Isa, isa_from_env};
 
 use super::{
-    Backend, BatchNorm, BatchNormBackward, DropoutMask, Dst, Gemm, RowLoss, SgdStep, Src, Write,
+    Backend, BatchNorm, BatchNormBackward, DropoutMask, Dst, Gemm, Precision, RowLoss, SgdStep,
+    Src, Write,
 };
 use crate::error::Result;
 use crate::shape::{Conv, Images, Pool};
+use bf16::Factors;
 use buffer::{Buffer, slice, slice_mut};
 
 /// Most samples in one block of a spatial tensor.
@@ -47,16 +50,49 @@ pub const BATCH_BLOCK: usize = 32;
 /// ```
 /// use unforget::backend::{Backend, View, ViewMut, cpu::Cpu};
 ///
-/// let mut x = Cpu.alloc(4)?;
-/// Cpu.upload(ViewMut { buf: &mut x, offset: 0, len: 4 }, &[-1.0, 2.0, -3.0, 4.0]);
-/// let mut y = Cpu.alloc(4)?;
+/// let cpu = Cpu::default();
+/// let mut x = cpu.alloc(4)?;
+/// cpu.upload(ViewMut { buf: &mut x, offset: 0, len: 4 }, &[-1.0, 2.0, -3.0, 4.0]);
+/// let mut y = cpu.alloc(4)?;
 /// let dst = ViewMut { buf: &mut y, offset: 0, len: 4 };
-/// Cpu.relu(dst, View { buf: &x, offset: 0, len: 4 });
-/// assert_eq!(Cpu.host(View { buf: &y, offset: 1, len: 3 }), Some(&[2.0, 0.0, 4.0][..]));
+/// cpu.relu(dst, View { buf: &x, offset: 0, len: 4 });
+/// assert_eq!(cpu.host(View { buf: &y, offset: 1, len: 3 }), Some(&[2.0, 0.0, 4.0][..]));
 /// # Ok::<(), unforget::Error>(())
 /// ```
 #[derive(Clone, Copy, Default, Debug)]
-pub struct Cpu;
+pub struct Cpu {
+    /// How the factors of products are rounded, if they are.
+    factors: Option<Factors>,
+}
+
+impl Cpu {
+    /// How products and convolutions multiply from now on. Everything is stored and added up in f32 in each
+    /// precision, and small products are computed in f32 as well, since rounding their factors would cost
+    /// more than it saves:
+    ///
+    /// | precision | factors | hardware |
+    /// |---|---|---|
+    /// | [`Full`](Precision::Full) | f32 | any |
+    /// | [`High`](Precision::High) | two bfloat16 numbers each, three products | AMX |
+    /// | [`Bf16`](Precision::Bf16) | bfloat16 | AMX or AVX512-BF16 |
+    ///
+    /// On a CPU without the hardware a warning says, once, that it computes in f32.
+    ///
+    /// # Errors
+    /// [`Error::Device`](crate::Error::Device) for [`Tf32`](Precision::Tf32), which is a GPU's.
+    pub fn set_precision(&mut self, precision: Precision) -> Result<()> {
+        self.factors = Factors::new(precision)?;
+        Ok(())
+    }
+
+    /// Products, however small, with these factors.
+    #[cfg(test)]
+    pub(super) fn with_factors(factors: Factors) -> Self {
+        Cpu {
+            factors: Some(factors),
+        }
+    }
+}
 
 /// The slices of the arguments of batch normalisation.
 fn forward_slices(args: BatchNorm<'_, Buffer>) -> norm::Forward<'_> {
@@ -122,7 +158,11 @@ impl Backend for Cpu {
     }
 
     fn gemm(&self, c: Dst<'_, Self>, a: Src<'_, Self>, b: Src<'_, Self>, dims: Gemm, write: Write) {
-        gemm::gemm(slice_mut(c), slice(a), slice(b), dims, write);
+        let (c, a, b) = (slice_mut(c), slice(a), slice(b));
+        match self.factors {
+            Some(factors) => bf16::gemm(factors, c, a, b, dims, write),
+            None => gemm::gemm(c, a, b, dims, write),
+        }
     }
 
     fn add_bias(&self, y: Dst<'_, Self>, bias: Src<'_, Self>, cols: usize) {
@@ -186,7 +226,7 @@ impl Backend for Cpu {
     }
 
     fn conv2d(&self, y: Dst<'_, Self>, x: Src<'_, Self>, w: Src<'_, Self>, conv: Conv) {
-        conv::conv2d(slice_mut(y), slice(x), slice(w), conv);
+        conv::conv2d(self.factors, slice_mut(y), slice(x), slice(w), conv);
     }
 
     fn conv2d_backward_data(
@@ -197,7 +237,8 @@ impl Backend for Cpu {
         conv: Conv,
         write: Write,
     ) {
-        conv::conv2d_backward_data(slice_mut(dx), slice(dy), slice(w), conv, write);
+        let (dx, dy, w) = (slice_mut(dx), slice(dy), slice(w));
+        conv::conv2d_backward_data(self.factors, dx, dy, w, conv, write);
     }
 
     fn conv2d_backward_weight(
@@ -208,7 +249,8 @@ impl Backend for Cpu {
         conv: Conv,
         write: Write,
     ) {
-        conv::conv2d_backward_weight(slice_mut(dw), slice(x), slice(dy), conv, write);
+        let (dw, x, dy) = (slice_mut(dw), slice(x), slice(dy));
+        conv::conv2d_backward_weight(self.factors, dw, x, dy, conv, write);
     }
 
     fn batch_norm(

@@ -12,7 +12,7 @@ pub use product::peak;
 pub use step::{Step, WORKLOADS, Workload};
 
 use crate::error::{Error, Result};
-use crate::tape::Tape;
+use crate::tape::{Precision, Tape};
 use serde::Serialize;
 use std::time::Duration;
 
@@ -28,9 +28,6 @@ pub const NAMES: [&str; 9] = [
     "resnet18-3x32-high",
     "resnet18-3x32-bf16",
 ];
-
-/// Precisions that a name may ask for and that this version does not compute in.
-const LACKING: [&str; 2] = ["high", "bf16"];
 
 /// One figure.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -52,22 +49,13 @@ pub struct Measurement {
     pub percent: f64,
 }
 
-/// What became of one name.
-#[derive(Clone, PartialEq, Debug)]
-pub enum Outcome {
-    /// A figure.
-    Measured(Measurement),
-    /// This build cannot do it; why.
-    Lacking(String),
-}
-
 /// Measures `name` on `threads` threads for about two seconds: the least time of a call, on one
 /// thread in processor time, on several in wall time.
 ///
 /// # Errors
 /// [`Error::Config`] for an unknown name or no thread, [`Error::Device`] when memory or threads
 /// cannot be had.
-pub fn run(name: &str, threads: usize) -> Result<Outcome> {
+pub fn run(name: &str, threads: usize) -> Result<Measurement> {
     if threads == 0 {
         return Err(Error::config("--threads", "at least 1", 0));
     }
@@ -76,18 +64,21 @@ pub fn run(name: &str, threads: usize) -> Result<Outcome> {
         let names = NAMES.join(", ");
         return Err(Error::config("bench", format!("one of {names}"), name));
     }
-    if let Some(mode) = LACKING.iter().find(|mode| name.contains(**mode)) {
-        let why =
-            format!("{name}: this version computes in f32 only, without the precision {mode}");
-        return Ok(Outcome::Lacking(why));
-    }
-    on_threads(threads, || {
-        let measured = match workload {
-            Some(workload) => step(workload, threads)?,
-            None => product::measure(name, threads),
-        };
-        Ok(Outcome::Measured(measured))
+    let precision = precision(name);
+    on_threads(threads, || match workload {
+        Some(workload) => step(workload, threads),
+        None => product::measure(name, precision, threads),
     })?
+}
+
+/// The precision that a name ends with or contains.
+fn precision(name: &str) -> Precision {
+    let part = |part: &str| name.split('-').any(|p| p == part);
+    match () {
+        () if part("high") => Precision::High,
+        () if part("bf16") => Precision::Bf16,
+        () => Precision::Full,
+    }
 }
 
 /// Runs `work` inside a pool of `threads` threads.
@@ -108,7 +99,7 @@ fn step(workload: Workload, threads: usize) -> Result<Measurement> {
         }))
     })?;
     let seconds = timing.least(threads);
-    let ceiling = peak(threads) / workload.operations();
+    let ceiling = peak(workload.precision, threads)? / workload.operations();
     Ok(Measurement {
         name: workload.name.to_string(),
         threads,
@@ -125,26 +116,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_measured_lacking_or_unknown() {
-        let Outcome::Measured(measured) = run("mlp-10+10", 1).unwrap() else {
-            panic!("the MLP can be measured");
-        };
-        let seconds = measured.seconds_per_step.unwrap();
-        assert!(
-            (measured.value * seconds - 1.0).abs() <= 1e-9,
-            "{measured:?}"
-        );
-        assert!(measured.percent > 0.0 && measured.ceiling > measured.value);
-        for name in NAMES
-            .iter()
-            .filter(|n| n.contains("high") || n.contains("bf16"))
-        {
-            let outcome = run(name, 1).unwrap();
-            assert!(matches!(outcome, Outcome::Lacking(why) if why.starts_with(name)));
+    fn a_name_is_measured_or_unknown() {
+        for name in ["mlp-10+10", "gemm-f32-1024"] {
+            let measured = run(name, 1).unwrap();
+            if let Some(seconds) = measured.seconds_per_step {
+                let product = measured.value * seconds;
+                assert!((product - 1.0).abs() <= 1e-9, "{measured:?}");
+            }
+            assert!(measured.percent > 0.0 && measured.ceiling > measured.value);
         }
         for (name, threads) in [("gemm", 1), ("mlp-10+10", 0)] {
             assert!(
                 matches!(run(name, threads), Err(Error::Config { .. })),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_name_says_its_precision() {
+        for name in NAMES {
+            let want = match name {
+                "gemm-high-1024" | "resnet18-3x32-high" => Precision::High,
+                "gemm-bf16-1024" | "resnet18-3x32-bf16" => Precision::Bf16,
+                _ => Precision::Full,
+            };
+            assert_eq!(precision(name), want, "{name}");
+            assert!(
+                Workload::find(name).is_none_or(|w| w.precision == want),
                 "{name}"
             );
         }

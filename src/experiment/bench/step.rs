@@ -5,7 +5,7 @@ use crate::nn::models::{self, HeadKind, ModelOptions};
 use crate::nn::{Mlp, Module};
 use crate::optim::Sgd;
 use crate::rng::TorchGenerator;
-use crate::tape::{Device, LossRows, Mode, Tape};
+use crate::tape::{Device, LossRows, Mode, Precision, Tape};
 
 const CLASSES: usize = 10;
 const ALPHA: f64 = 0.2;
@@ -28,6 +28,8 @@ pub struct Workload {
     parts: &'static [usize],
     /// Each part is normalised by its own statistics, as in a forward pass of its own.
     grouped: bool,
+    /// How products multiply.
+    pub precision: Precision,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,44 +40,62 @@ enum Network {
 }
 
 /// The steps that can be timed.
-pub const WORKLOADS: [Workload; 6] = [
+pub const WORKLOADS: [Workload; 8] = [
     Workload {
         name: "mlp-10+10",
         network: Network::Mlp,
         parts: &[10, 10],
         grouped: false,
+        precision: Precision::Full,
     },
     Workload {
         name: "mlp-3x128",
         network: Network::Mlp,
         parts: &[128, 128, 128],
         grouped: true,
+        precision: Precision::Full,
     },
     Workload {
         name: "simple-cnn-10+10",
         network: Network::SimpleCnn,
         parts: &[10, 10],
         grouped: false,
+        precision: Precision::Full,
     },
     Workload {
         name: "slim-resnet18-10+10",
         network: Network::ResNet(20),
         parts: &[10, 10],
         grouped: false,
+        precision: Precision::Full,
     },
     Workload {
         name: "resnet18-32+32-f32",
         network: Network::ResNet(64),
         parts: &[32, 32],
         grouped: false,
+        precision: Precision::Full,
+    },
+    RESNET18,
+    Workload {
+        name: "resnet18-3x32-high",
+        precision: Precision::High,
+        ..RESNET18
     },
     Workload {
-        name: "resnet18-3x32-f32",
-        network: Network::ResNet(64),
-        parts: &[32, 32, 32],
-        grouped: true,
+        name: "resnet18-3x32-bf16",
+        precision: Precision::Bf16,
+        ..RESNET18
     },
 ];
+
+const RESNET18: Workload = Workload {
+    name: "resnet18-3x32-f32",
+    network: Network::ResNet(64),
+    parts: &[32, 32, 32],
+    grouped: true,
+    precision: Precision::Full,
+};
 
 impl Workload {
     /// The workload of this name.
@@ -121,6 +141,7 @@ impl Workload {
     /// [`Error::Device`](crate::Error::Device) when there is no memory.
     pub fn start(&self) -> Result<Step> {
         let mut tape = Tape::new(Device::Cpu)?;
+        tape.set_precision(self.precision)?;
         tape.manual_seed(0);
         let options = ModelOptions {
             head: HeadKind::Own,

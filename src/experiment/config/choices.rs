@@ -205,9 +205,11 @@ choice! {
     PrecisionName {
         /// In f32.
         F32 = "f32",
+        /// Factors rounded to two bfloat16 numbers each, on a CPU's AMX.
+        High = "high",
         /// Factors rounded to TF32, on the GPU's tensor cores.
         Tf32 = "tf32",
-        /// Factors rounded to bfloat16, on the GPU's tensor cores.
+        /// Factors rounded to bfloat16, on the GPU's tensor cores or a CPU's AMX or AVX512-BF16.
         Bf16 = "bf16",
     }
 }

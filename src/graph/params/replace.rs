@@ -166,7 +166,7 @@ mod tests {
 
     /// A weight `[2, 3]`, a batch normalisation of 5 channels, and a plain parameter of 4.
     fn graph() -> (Graph<Cpu>, ParamId, Norm, ParamId) {
-        let mut g = Graph::new(Cpu).unwrap();
+        let mut g = Graph::new(Cpu::default()).unwrap();
         let weight = g.parameter("w", linear(3, 2), &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
         let norm = g.norm("bn", 5, 1e-5, 0.1);
         let plain = ParamLayout::Plain(Shape::new(&[4]));

@@ -50,6 +50,29 @@ impl Panels {
         }
     }
 
+    /// The panels of a weight of words, whose matrices have `depth` rows.
+    pub fn of_words(table: &Table, conv: Conv, transposed: bool, depth: usize) -> Self {
+        let numbers = Panels::new(table, conv, transposed);
+        let places = numbers.places;
+        let small = places * depth * numbers.width <= SMALL_WEIGHT;
+        let most = PANEL_VECTORS * table.lanes();
+        Panels {
+            depth,
+            cols: if small {
+                numbers.width
+            } else {
+                numbers.width.min(most)
+            },
+            ..numbers
+        }
+    }
+
+    /// The panel and the place of the matrix that starts at `at`.
+    pub fn find(&self, at: usize) -> (usize, usize) {
+        let matrix = at / (self.depth * self.cols);
+        (matrix / self.places, matrix % self.places)
+    }
+
     /// Whether the weight is used as it lies.
     pub fn as_stored(&self) -> bool {
         !self.transposed && self.cols == self.width

@@ -2,7 +2,7 @@ use super::panels::SMALL_WEIGHT;
 use super::*;
 use crate::backend::cpu::check::{assert_near, assert_sums, noise, tables, with_threads, written};
 
-fn geometry(
+pub(super) fn geometry(
     n: usize,
     c: [usize; 2],
     size: [usize; 2],
@@ -26,7 +26,7 @@ fn geometry(
 }
 
 /// Calls `f(index in x, index in w, index in y)` for each product of a convolution.
-fn products(conv: Conv, mut f: impl FnMut(usize, usize, usize)) {
+pub(super) fn products(conv: Conv, mut f: impl FnMut(usize, usize, usize)) {
     let output = conv.output();
     let from = SpatialLayout::new(conv.input, BATCH_BLOCK);
     let to = SpatialLayout::new(output, BATCH_BLOCK);
@@ -265,5 +265,5 @@ fn the_number_of_threads_does_not_change_a_bit() {
 #[should_panic(expected = "on an input of 18, a weight of 9 and an output of 17 numbers")]
 fn operands_must_have_their_sizes() {
     let conv = geometry(2, [1, 1], [3, 3], [3, 3], [1, 1], [1, 1]);
-    conv2d(&mut [0.0; 17], &[0.0; 18], &[0.0; 9], conv);
+    conv2d(None, &mut [0.0; 17], &[0.0; 18], &[0.0; 9], conv);
 }

@@ -3,6 +3,7 @@
 
 use super::{axis, flops};
 use crate::backend::cpu::BATCH_BLOCK;
+use crate::backend::cpu::bf16::push;
 use crate::backend::cpu::dispatch::Table;
 use crate::backend::cpu::gemm::PARALLEL_FLOPS;
 use crate::backend::cpu::isa::Tap;
@@ -39,8 +40,7 @@ const CELL_ROWS: usize = 56;
 /// Numbers that one thread adds up from all parts.
 const CELL_SUM: usize = 1 << 14;
 
-/// Computes the gradient of the weight. A long sum for a small weight is cut into parts, which are
-/// added in order at the end; how many depends on the sizes alone.
+/// Computes the gradient of the weight.
 pub(super) fn gradient(
     table: &Table,
     dw: &mut [f32],
@@ -49,22 +49,29 @@ pub(super) fn gradient(
     conv: Conv,
     write: Write,
 ) {
-    if dw.is_empty() {
-        return;
-    }
-    let output = conv.output();
-    let layout = SpatialLayout::new(conv.input, BATCH_BLOCK);
     let sum = Sum {
         table,
         x,
         dy,
         conv,
-        output,
-        layout,
+        output: conv.output(),
+        block: SpatialLayout::new(conv.input, BATCH_BLOCK).block,
+        planes: 1,
+        upright: false,
         parallel: flops(conv) >= PARALLEL_FLOPS,
     };
+    add_up(&sum, dw, write);
+}
+
+/// Writes a sum. A long one for a small weight is cut into parts, which are added in order at the end; how
+/// many depends on the sizes alone.
+pub(super) fn add_up(sum: &Sum<'_>, dw: &mut [f32], write: Write) {
+    if dw.is_empty() {
+        return;
+    }
+    let (conv, output) = (sum.conv, sum.output);
     let len = dw.len();
-    let lines = output.n.div_ceil(layout.block) * output.h;
+    let lines = output.n.div_ceil(sum.block) * output.h;
     let parts = (output.n * output.pixels() / PART_TERMS)
         .min(PARTS)
         .min(PART_NUMBERS / len)
@@ -107,14 +114,23 @@ pub(super) fn gradient(
     });
 }
 
-struct Sum<'a> {
-    table: &'a Table,
-    x: &'a [f32],
-    dy: &'a [f32],
-    conv: Conv,
-    output: Images,
-    layout: SpatialLayout,
-    parallel: bool,
+/// The terms of the gradient. Of numbers there is one for each sample of a pixel; of words (see
+/// [`super::bf16`]) half as many, and everything here counts words as samples.
+pub(super) struct Sum<'a> {
+    pub table: &'a Table,
+    pub x: &'a [f32],
+    pub dy: &'a [f32],
+    /// The geometry, with the samples that `x` and `dy` have.
+    pub conv: Conv,
+    /// Its output.
+    pub output: Images,
+    /// Samples in each block but the last.
+    pub block: usize,
+    /// Planes of the channels of both images: two if their numbers are split.
+    pub planes: usize,
+    /// In a pixel of `x` the samples of a channel lie side by side, not the channels of a sample.
+    pub upright: bool,
+    pub parallel: bool,
 }
 
 /// Output pixels of one block whose terms are added in one go.
@@ -140,8 +156,8 @@ impl Sum<'_> {
         let mut line = lines.start;
         scratch::taps(|taps| {
             while line < lines.end {
-                let start = line / h * self.layout.block;
-                let samples = self.layout.block.min(self.output.n - start);
+                let start = line / h * self.block;
+                let samples = self.block.min(self.output.n - start);
                 // As many rows as have `terms` terms, or as many columns of one row.
                 let row = line % h;
                 let rows = (terms / (w * samples).max(1)).clamp(1, (h - row).min(lines.end - line));
@@ -181,8 +197,11 @@ impl Sum<'_> {
     ) {
         let (input, output) = (self.conv.input, self.output);
         let (start, samples) = group.block;
-        let x = &self.x[start * input.sample()..][..samples * input.sample()];
-        let dy = &self.dy[start * output.sample()..][..samples * output.sample()];
+        let x_sample = self.planes * input.sample();
+        let dy_sample = self.planes * output.sample();
+        let x = &self.x[start * x_sample..][..samples * x_sample];
+        let dy = &self.dy[start * dy_sample..][..samples * dy_sample];
+        let a_row = if self.upright { samples } else { 1 };
         let mut row = 0;
         while row < dw.rows() {
             let (place, channel) = ((first + row) / input.c, (first + row) % input.c);
@@ -190,13 +209,13 @@ impl Sum<'_> {
             let (k, a_step) = self.taps(taps, place, group);
             if !taps.is_empty() || write == Write::Set {
                 let terms = Terms {
-                    a: &x[channel.min(x.len())..],
+                    a: &x[(channel * a_row).min(x.len())..],
                     b: dy,
                     taps,
                     k,
-                    a_row: 1,
+                    a_row,
                     a_step,
-                    b_row: output.c,
+                    b_row: self.planes * output.c,
                 };
                 let dw = dw.rows_every(row, rows, 1);
                 self.table.product(dw, &terms, write);
@@ -206,29 +225,39 @@ impl Sum<'_> {
     }
 
     /// Lists the terms of one place: runs of pixels, or of samples, that lie evenly on both sides.
-    /// Returns the terms in a run and the distance between them in the input.
+    /// Returns the terms in a run and the distance between them in `x`.
     fn taps(&self, taps: &mut Vec<Tap>, place: usize, group: &Group) -> (usize, usize) {
         taps.clear();
         let samples = group.block.1;
         let (input, output) = (self.conv.input, self.output);
         let stride = self.conv.stride[1];
+        let (x_row, dy_row) = (self.planes * input.c, self.planes * output.c);
+        let low = if self.upright {
+            samples * input.c
+        } else {
+            input.c
+        };
+        let low = (self.planes > 1).then_some((low, output.c));
         let ys = self.meeting(0, place / self.conv.kernel[1], &group.rows);
         let xs = self.meeting(1, place % self.conv.kernel[1], &group.cols);
-        let (run, k, a_step) = if stride == 1 {
-            (xs.len(), xs.len() * samples, input.c)
+        let (run, k, a_step) = if self.upright {
+            (1, samples, 1)
+        } else if stride == 1 {
+            (xs.len(), xs.len() * samples, x_row)
         } else if samples == 1 {
-            (xs.len(), xs.len(), stride * input.c)
+            (xs.len(), xs.len(), stride * x_row)
         } else {
-            (1, samples, input.c)
+            (1, samples, x_row)
         };
         for oy in ys {
             let y = oy * self.conv.stride[0] + place / self.conv.kernel[1] - self.conv.padding[0];
             for ox in xs.clone().step_by(run.max(1)) {
                 let x = ox * stride + place % self.conv.kernel[1] - self.conv.padding[1];
-                taps.push(Tap {
-                    a: (y * input.w + x) * samples * input.c,
-                    b: (oy * output.w + ox) * samples * output.c,
-                });
+                let tap = Tap {
+                    a: (y * input.w + x) * samples * x_row,
+                    b: (oy * output.w + ox) * samples * dy_row,
+                };
+                push(taps, tap, low);
             }
         }
         (k, a_step)

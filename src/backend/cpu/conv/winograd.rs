@@ -59,11 +59,23 @@ const WEIGHT_ROWS: usize = 32;
 /// Whether this convolution is faster this way: the multiplications that are saved must be worth
 /// the transforms.
 pub(super) fn pays(conv: Conv) -> bool {
+    work(conv).is_some_and(|(direct, transformed)| 2 * direct > 3 * transformed)
+}
+
+/// Whether it saves more than multiplications at twice the speed would, rounded factors: not for small
+/// images, whose places outside cost nothing there, and small batches.
+pub(super) fn saves_more_than_half(conv: Conv) -> bool {
+    work(conv).is_some_and(|(direct, transformed)| direct > 3 * transformed)
+}
+
+/// The products of numbers for each pair of channels, directly and this way (with what the transform of
+/// the weight takes), where this way is possible.
+fn work(conv: Conv) -> Option<(usize, usize)> {
     let output = conv.output();
     let fits =
         conv.kernel == [3, 3] && conv.stride == [1, 1] && conv.padding.iter().all(|&p| p < 3);
     if !fits || output.is_empty() || conv.input.c.min(conv.out_c) < CHANNELS {
-        return false;
+        return None;
     }
     let meeting = |from: usize, to: usize, padding: usize| -> usize {
         let outputs = |t: usize| {
@@ -76,7 +88,7 @@ pub(super) fn pays(conv: Conv) -> bool {
         * meeting(conv.input.w, output.w, conv.padding[1])
         * output.n;
     let tiles = output.h.div_ceil(TILE) * output.w.div_ceil(TILE) * output.n;
-    2 * direct > 3 * PLACES * (tiles + WEIGHT_ROWS)
+    Some((direct, PLACES * (tiles + WEIGHT_ROWS)))
 }
 
 /// The part of a side of `len` pixels that `reach` pixels from `start` (which may be a little before

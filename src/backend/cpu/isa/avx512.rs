@@ -9,7 +9,7 @@ use super::winograd::{self, Job, Transform};
 use super::{Blocking, Call, Matrices, Tile};
 
 /// The first `lanes` bits, `0 ..= 16`.
-fn bits(lanes: usize) -> __mmask16 {
+pub(super) fn bits(lanes: usize) -> __mmask16 {
     ((1u32 << lanes) - 1) as u16
 }
 
@@ -76,7 +76,7 @@ unsafe fn tile<const MR: usize, const NV: usize>(call: &Call<'_>) {
 }
 
 #[target_feature(enable = "avx512f")]
-unsafe fn copy(m: &Matrices, rows: usize, cols: usize) {
+pub(super) unsafe fn copy(m: &Matrices, rows: usize, cols: usize) {
     // SAFETY: the instruction set is enabled here; the addresses are the caller's.
     unsafe { kernel::copy::<__m512>(m, rows, cols) }
 }
@@ -88,7 +88,7 @@ const AHEAD: usize = 128;
 /// `12 + r` as they are loaded, a quarter each; turning over the 4 x 4 numbers in the same quarter of
 /// the four registers then leaves a whole column in each.
 #[target_feature(enable = "avx512f")]
-unsafe fn transpose(m: &Matrices, rows: usize, cols: usize) {
+pub(super) unsafe fn transpose(m: &Matrices, rows: usize, cols: usize) {
     if cols < 4 {
         // SAFETY: the addresses are the caller's.
         return unsafe { kernel::transpose(m, rows, cols) };
@@ -144,7 +144,7 @@ unsafe fn transpose(m: &Matrices, rows: usize, cols: usize) {
 }
 
 #[target_feature(enable = "avx512f")]
-unsafe fn winograd(transform: Transform, job: &Job<'_>) {
+pub(super) unsafe fn winograd(transform: Transform, job: &Job<'_>) {
     // SAFETY: the instruction set is enabled here; the addresses are the caller's.
     unsafe { winograd::run::<__m512>(transform, job) }
 }

@@ -9,16 +9,28 @@ macro_rules! tiles {
 }
 
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 pub(super) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_bf16;
+pub(super) mod bf16;
+#[cfg(any(target_arch = "x86_64", test))]
+mod blocks;
 pub(super) mod fallback;
 mod kernel;
 pub(super) mod portable;
 pub(super) mod winograd;
 
-/// Where one group of terms starts: offsets into the two operands.
+/// The kernels that compute in tile registers which plain Rust imitates.
+#[cfg(test)]
+pub(super) use blocks::model::KERNELS as AMX_MODEL;
+
+/// Where one group of terms starts: offsets into the two operands. Assembly reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub(crate) struct Tap {
     /// Offset of the first number of A.
     pub a: usize,
@@ -59,6 +71,13 @@ pub(super) struct Call<'a> {
 /// `j` (as cut by `last`), every tap and every term `p` the numbers `a[tap.a + i·a_row + p·a_step]`
 /// and `b[tap.b + p·b_row + j]` may be read and `c[i·c_row + j]` may be read and written.
 pub(super) type Tile = unsafe fn(&Call<'_>);
+
+/// A whole product of so many rows and columns (the last two arguments), cut as the hardware wants it.
+/// `last` means nothing to it.
+///
+/// # Safety
+/// As for [`Tile`], for all rows and columns; `k` is a multiple of 16 and `a_step` is 1.
+pub(super) type Whole = unsafe fn(&Call<'_>, usize, usize);
 
 /// Moves a matrix of `rows x cols`, the last two arguments: a copy does
 /// `dst[i·dst_row + j] = src[i·src_row + j]`, a transposition `dst[j·dst_row + i] = src[i·src_row + j]`.
