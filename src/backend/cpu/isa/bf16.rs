@@ -69,6 +69,7 @@ impl PairKernels {
     /// # Safety
     /// The functions keep the contracts of their types on a CPU that has these kernels' instructions, and
     /// nothing but [`present`] (or a test, for kernels that need no instructions) hands them out.
+    #[cfg(any(target_arch = "x86_64", test))]
     pub(super) const unsafe fn new(
         (name, isa): (&'static str, Isa),
         table: Table,
