@@ -154,6 +154,7 @@ impl Table {
     ///
     /// # Safety
     /// As for [`new`](Self::new): `whole` keeps its contract wherever this table is handed out.
+    #[cfg(any(target_arch = "x86_64", test))]
     pub(super) const unsafe fn with_whole(self, whole: Whole) -> Self {
         Table {
             whole: Some(whole),

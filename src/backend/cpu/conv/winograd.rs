@@ -64,7 +64,7 @@ pub(super) fn pays(conv: Conv) -> bool {
 
 /// Whether it saves more than multiplications at twice the speed would, rounded factors: not for small
 /// images, whose places outside cost nothing there, and small batches.
-pub(super) fn saves_more_than_half(conv: Conv) -> bool {
+pub(super) fn saves_two_thirds(conv: Conv) -> bool {
     work(conv).is_some_and(|(direct, transformed)| direct > 3 * transformed)
 }
 

@@ -218,12 +218,14 @@ impl Unit for Amx {
                 config.row_bytes[register] = 4 * words as u16;
             }
         };
-        for i in 0..2 {
-            for j in 0..2 {
-                set(2 * i + j, rows[i], cols[j]);
+        for (i, &rows) in rows.iter().enumerate() {
+            for (j, &cols) in cols.iter().enumerate() {
+                set(2 * i + j, rows, cols);
             }
-            set(4 + i, rows[i], TILE);
-            set(6 + i, TILE, cols[i]);
+            set(4 + i, rows, TILE);
+        }
+        for (j, &cols) in cols.iter().enumerate() {
+            set(6 + j, TILE, cols);
         }
         // SAFETY: the unit is usable, and the configuration is one of palette 1.
         unsafe {

@@ -69,6 +69,7 @@ impl PairKernels {
     /// # Safety
     /// The functions keep the contracts of their types on a CPU that has these kernels' instructions, and
     /// nothing but [`present`] (or a test, for kernels that need no instructions) hands them out.
+    #[cfg(any(target_arch = "x86_64", test))]
     pub(super) const unsafe fn new(
         (name, isa): (&'static str, Isa),
         table: Table,
@@ -248,12 +249,11 @@ pub(super) mod plain {
         for i in 0..p.rows {
             for word in 0..p.depth {
                 let term = |j: usize| {
-                    // SAFETY: inside the source.
-                    if j < p.cols {
-                        unsafe { *p.src.add(i * p.src_row + j) }
-                    } else {
-                        0.0
+                    if j >= p.cols {
+                        return 0.0;
                     }
+                    // SAFETY: inside the source.
+                    unsafe { *p.src.add(i * p.src_row + j) }
                 };
                 let terms = [term(2 * word), term(2 * word + 1)];
                 // SAFETY: inside the destination.
@@ -268,12 +268,11 @@ pub(super) mod plain {
         for word in 0..p.depth {
             for j in 0..p.cols {
                 let term = |i: usize| {
-                    // SAFETY: inside the source.
-                    if i < p.rows {
-                        unsafe { *p.src.add(i * p.src_row + j) }
-                    } else {
-                        0.0
+                    if i >= p.rows {
+                        return 0.0;
                     }
+                    // SAFETY: inside the source.
+                    unsafe { *p.src.add(i * p.src_row + j) }
                 };
                 let terms = [term(2 * word), term(2 * word + 1)];
                 // SAFETY: inside the destination.
