@@ -59,13 +59,13 @@ const WEIGHT_ROWS: usize = 32;
 /// Whether this convolution is faster this way: the multiplications that are saved must be worth
 /// the transforms.
 pub(super) fn pays(conv: Conv) -> bool {
-    work(conv).is_some_and(|(direct, transformed)| 2 * direct > 3 * transformed)
+    work(conv).is_some_and(|(direct, transformed)| 2 * 2 * direct > 5 * transformed)
 }
 
 /// Whether it saves more than multiplications at twice the speed would, rounded factors: not for small
 /// images, whose places outside cost nothing there, and small batches.
-pub(super) fn saves_two_thirds(conv: Conv) -> bool {
-    work(conv).is_some_and(|(direct, transformed)| direct > 3 * transformed)
+pub(super) fn saves_three_fifths(conv: Conv) -> bool {
+    work(conv).is_some_and(|(direct, transformed)| 2 * direct > 5 * transformed)
 }
 
 /// The products of numbers for each pair of channels, directly and this way (with what the transform of
