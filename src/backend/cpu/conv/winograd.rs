@@ -59,7 +59,7 @@ const WEIGHT_ROWS: usize = 32;
 /// Whether this convolution is faster this way: the multiplications that are saved must be worth
 /// the transforms.
 pub(super) fn pays(conv: Conv) -> bool {
-    work(conv).is_some_and(|(direct, transformed)| 2 * 2 * direct > 5 * transformed)
+    work(conv).is_some_and(|(direct, transformed)| 2 * direct > 3 * transformed)
 }
 
 /// Whether it saves more than multiplications at twice the speed would, rounded factors: not for small
