@@ -99,7 +99,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     // A product is measured on the kernels themselves, and against what they could do at most.
     (
         "experiment/bench/product.rs",
-        "backend::cpu::probe::Kernels",
+        "backend::cpu::probe::Products",
     ),
 ];
 

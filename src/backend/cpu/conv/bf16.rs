@@ -133,7 +133,7 @@ pub(super) fn backward_weight(
 /// Whether a pass is done here. Winograd's transforms can save more than vectors of words, but never more than
 /// tile registers.
 fn chosen(factors: Factors, conv: Conv, pass: bf16::Pass) -> bool {
-    let transformed = winograd::saves_two_thirds(conv) && !factors.kernels().upright();
+    let transformed = winograd::saves_three_fifths(conv) && !factors.kernels().upright();
     !conv.output().is_empty() && factors.convolve(conv, pass, transformed)
 }
 

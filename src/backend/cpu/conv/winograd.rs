@@ -64,8 +64,8 @@ pub(super) fn pays(conv: Conv) -> bool {
 
 /// Whether it saves more than multiplications at twice the speed would, rounded factors: not for small
 /// images, whose places outside cost nothing there, and small batches.
-pub(super) fn saves_two_thirds(conv: Conv) -> bool {
-    work(conv).is_some_and(|(direct, transformed)| direct > 3 * transformed)
+pub(super) fn saves_three_fifths(conv: Conv) -> bool {
+    work(conv).is_some_and(|(direct, transformed)| 2 * direct > 5 * transformed)
 }
 
 /// The products of numbers for each pair of channels, directly and this way (with what the transform of
