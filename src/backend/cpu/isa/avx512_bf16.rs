@@ -108,7 +108,6 @@ unsafe fn burn(rounds: usize) -> f32 {
         _mm512_cvtss_f32(total.0)
     }
 }
-}
 
 /// The words of `x` and then those of `y`, terms in their order.
 #[inline]
