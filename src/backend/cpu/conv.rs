@@ -169,7 +169,7 @@ pub(super) fn backward_weight(
         }
         return;
     }
-    if winograd::pays_gradient(conv) {
+    if winograd::pays(conv) {
         return winograd::weight_gradient(table, dw, x, dy, conv, write);
     }
     weight::gradient(table, dw, x, dy, conv, write);

@@ -57,30 +57,16 @@ const PANEL_VECTORS: usize = 2;
 const CHANNELS: usize = 16;
 
 /// Rows whose products take as long as the transform of the weight that they are multiplied with.
-const WEIGHT_ROWS: usize = 32;
-
-/// The same for the transform of the weight's gradient: measured, it pays for twenty images of 4x4 pixels,
-/// where the other two passes do not.
-const GRADIENT_ROWS: usize = 12;
+const WEIGHT_ROWS: usize = 12;
 
 /// The distance between two places of `numbers` numbers.
 fn apart(numbers: usize) -> usize {
     numbers + APART
 }
 
-/// Whether this convolution and the gradient of its input are faster this way.
+/// Whether this convolution is faster this way: the multiplications that are saved must be worth
+/// the transforms.
 pub(super) fn pays(conv: Conv) -> bool {
-    saves(conv, WEIGHT_ROWS)
-}
-
-/// Whether the gradient of its weight is.
-pub(super) fn pays_gradient(conv: Conv) -> bool {
-    saves(conv, GRADIENT_ROWS)
-}
-
-/// Whether the multiplications that are saved are worth the transforms, of which that of the weight
-/// takes as long as the products of `weight_rows` rows.
-fn saves(conv: Conv, weight_rows: usize) -> bool {
     let output = conv.output();
     let fits =
         conv.kernel == [3, 3] && conv.stride == [1, 1] && conv.padding.iter().all(|&p| p < 3);
@@ -98,7 +84,7 @@ fn saves(conv: Conv, weight_rows: usize) -> bool {
         * meeting(conv.input.w, output.w, conv.padding[1])
         * output.n;
     let tiles = output.h.div_ceil(TILE) * output.w.div_ceil(TILE) * output.n;
-    2 * direct > 3 * PLACES * (tiles + weight_rows)
+    2 * direct > 3 * PLACES * (tiles + WEIGHT_ROWS)
 }
 
 /// The part of a side of `len` pixels that `reach` pixels from `start` (which may be a little before
