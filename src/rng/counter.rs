@@ -141,13 +141,14 @@ pub(crate) fn philox4x32_10_lanes<const N: usize>(
             key[0] = key[0].wrapping_add(0x9e37_79b9);
             key[1] = key[1].wrapping_add(0xbb67_ae85);
         }
-        for i in 0..N {
-            let even = u64::from(counter[0][i]) * 0xd251_1f53;
-            let odd = u64::from(counter[2][i]) * 0xcd9e_8d57;
-            counter[0][i] = (odd >> 32) as u32 ^ counter[1][i] ^ key[0];
-            counter[1][i] = odd as u32;
-            counter[2][i] = (even >> 32) as u32 ^ counter[3][i] ^ key[1];
-            counter[3][i] = even as u32;
+        let [a, b, c, d] = &mut counter;
+        for (((a, b), c), d) in a.iter_mut().zip(b).zip(c).zip(d) {
+            let even = u64::from(*a) * 0xd251_1f53;
+            let odd = u64::from(*c) * 0xcd9e_8d57;
+            *a = (odd >> 32) as u32 ^ *b ^ key[0];
+            *b = odd as u32;
+            *c = (even >> 32) as u32 ^ *d ^ key[1];
+            *d = even as u32;
         }
     }
     counter
