@@ -1,9 +1,10 @@
 //! Speed of the products and convolutions, against the arithmetic peak measured in the same process
 //! and against `matrixmultiply`.
 //!
-//! `cargo bench --bench kernels -- [gemm] [conv] [slim] [single] [bf16] [ISA] [threads=N]`. Times are the least CPU
-//! time of the calling thread (with more than one thread: the least wall time) over many calls, which
-//! neighbours on a busy machine disturb least.
+//! `cargo bench --bench kernels -- [gemm] [conv] [slim] [single] [bf16] [ISA] [threads=N] [json]`. Times are the
+//! least CPU time of the calling thread (with more than one thread: the least wall time) over many calls,
+//! which neighbours on a busy machine disturb least. With `json`, one object a line for the kernels that the
+//! engine uses: `benches/rivals/compare_kernels.py` runs that in turn with PyTorch.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -60,30 +61,43 @@ struct Bench {
     kernels: Vec<Kernels>,
     /// Operations a second of each of the kernels in registers alone.
     peaks: Vec<f64>,
+    json: bool,
 }
 
 impl Bench {
-    fn new(clock: Clock, threads: usize, kernels: Vec<Kernels>) -> Self {
+    fn new(clock: Clock, threads: usize, kernels: Vec<Kernels>, json: bool) -> Self {
         let peak = |k: &Kernels| {
             let rounds = 100_000;
             k.burn(rounds) / least(thread_time, || _ = black_box(k.burn(rounds))) * threads as f64
         };
         let peaks: Vec<f64> = kernels.iter().map(peak).collect();
-        for (k, peak) in kernels.iter().zip(&peaks) {
+        for (k, peak) in kernels.iter().zip(&peaks).filter(|_| !json) {
             println!("peak of {:8} {:6.1} GFLOP/s", k.isa(), peak / 1e9);
         }
         Bench {
             clock,
             kernels,
             peaks,
+            json,
         }
     }
 
     /// Prints the speed of `f` on each table.
     fn row(&self, name: &str, flops: f64, mut f: impl FnMut(Kernels)) {
-        print!("{name:34}");
+        if !self.json {
+            print!("{name:34}");
+        }
         for (&k, peak) in self.kernels.iter().zip(&self.peaks) {
             let rate = flops / least(self.clock, || f(k));
+            if self.json {
+                println!(
+                    "{{\"name\":\"{name}\",\"isa\":\"{}\",\"gflops\":{:.1},\"percent\":{:.1}}}",
+                    k.isa(),
+                    rate / 1e9,
+                    100.0 * rate / peak
+                );
+                continue;
+            }
             print!(
                 " | {:8} {:6.1} {:4.1} %",
                 k.isa(),
@@ -112,6 +126,9 @@ impl Bench {
                 Write::Set,
             );
         });
+        if self.json {
+            return;
+        }
         let (a_row, a_col) = if dims.a_transposed { (1, m) } else { (k, 1) };
         let (b_row, b_col) = if dims.b_transposed { (1, k) } else { (n, 1) };
         let (a, b, c) = (noise(m * k), noise(k * n), &mut c);
@@ -151,18 +168,23 @@ impl Bench {
         let mut w = noise(conv.weight_len());
         let flops = 2.0 * (conv.weight_len() * output.n * output.pixels()) as f64;
         let name = format!("n={n} {c}->{out_c} @{size} {kernel}x{kernel} /{stride}");
+        let end = || {
+            if !self.json {
+                println!();
+            }
+        };
         self.row(&format!("forward {name}"), flops, |kernels| {
             kernels.conv2d(black_box(&mut y), &x, &w, conv);
         });
-        println!();
-        self.row(&format!("data    {name}"), flops, |kernels| {
+        end();
+        self.row(&format!("data {name}"), flops, |kernels| {
             kernels.conv2d_backward_data(black_box(&mut x), &y, &w, conv);
         });
-        println!();
-        self.row(&format!("weight  {name}"), flops, |kernels| {
+        end();
+        self.row(&format!("weight {name}"), flops, |kernels| {
             kernels.conv2d_backward_weight(black_box(&mut w), &x, &y, conv);
         });
-        println!();
+        end();
     }
 }
 
@@ -275,12 +297,15 @@ fn main() {
         .skip(1)
         .filter(|a| a != "--bench")
         .collect();
-    let mut threads = 1;
+    let (mut threads, mut json) = (1, false);
     let mut names: Vec<String> = Vec::new();
     let mut isas: Vec<String> = Vec::new();
     for arg in args {
         if let Some(n) = arg.strip_prefix("threads=") {
             threads = n.parse().expect("threads=N takes a number");
+        } else if arg == "json" {
+            json = true;
+            isas.push(Kernels::selected().isa().name().to_string());
         } else if Kernels::all().any(|k| k.isa().name() == arg) {
             isas.push(arg);
         } else {
@@ -317,7 +342,7 @@ fn main() {
                 bench.conv(32, [64, 128], 32, 1, 2);
             }
         }
-        let bench = Bench::new(clock, threads, kernels);
+        let bench = Bench::new(clock, threads, kernels, json);
         if wants("gemm") {
             for size in [256, 512, 1024] {
                 bench.gemm("NN", size, size, size);

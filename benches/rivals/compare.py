@@ -35,9 +35,22 @@ def cpu():
     return platform.processor()
 
 
-def commit():
-    dirty = output("git", "status", "--porcelain", "--untracked-files=no", "--", "src", "benches/steps.rs", "Cargo.lock")
+def commit(bench):
+    dirty = output("git", "status", "--porcelain", "--untracked-files=no", "--", "src", bench, "Cargo.lock")
     return output("git", "rev-parse", "--short=12", "HEAD") + ("+" if dirty else "")
+
+
+def save(path, fields, rows):
+    """Writes `rows`, in place of those of the same name and threads that the file has."""
+    kept = []
+    if path.exists():
+        with open(path, newline="", encoding="utf-8") as file:
+            new = {(row["name"], str(row["threads"])) for row in rows}
+            kept = [row for row in csv.DictReader(file) if (row["name"], row["threads"]) not in new]
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, fields, lineterminator="\n")
+        table.writeheader()
+        table.writerows(kept + rows)
 
 
 def main():
@@ -74,7 +87,7 @@ def main():
     if options.autocast:
         variants["torch", "autocast nhwc"] = lambda name: torch(name, "--format", "nhwc", "--autocast")
 
-    processor, revision, rows = cpu(), commit(), []
+    processor, revision, rows = cpu(), commit("benches/steps.rs"), []
     for name in names:
         best = {}
         for _ in range(options.rounds):
@@ -92,15 +105,7 @@ def main():
                          "version": row["version"]})
             print(f"{name:22} {engine:9} {variant:14} {row['steps_per_s']:10.2f} steps/s  ratio {ratio}", flush=True)
 
-    kept = []
-    if RESULTS.exists():
-        with open(RESULTS, newline="", encoding="utf-8") as file:
-            new = {(row["name"], str(row["threads"])) for row in rows}
-            kept = [row for row in csv.DictReader(file) if (row["name"], row["threads"]) not in new]
-    with open(RESULTS, "w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, FIELDS, lineterminator="\n")
-        table.writeheader()
-        table.writerows(kept + rows)
+    save(RESULTS, FIELDS, rows)
 
 
 if __name__ == "__main__":

@@ -126,20 +126,30 @@ impl TryRng for CounterRng {
 /// The Philox4x32-10 bijection: each round multiplies two words by odd constants, crosses the
 /// halves and adds in the key, which moves on by the Weyl constants.
 #[inline]
-pub(crate) fn philox4x32_10(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
+pub(crate) fn philox4x32_10(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
+    philox4x32_10_lanes(counter.map(|x| [x]), key).map(|[x]| x)
+}
+
+/// [`philox4x32_10`] of `N` counters side by side, so that the compiler can use vectors.
+#[inline(always)]
+pub(crate) fn philox4x32_10_lanes<const N: usize>(
+    mut counter: [[u32; N]; 4],
+    mut key: [u32; 2],
+) -> [[u32; N]; 4] {
     for round in 0..10 {
         if round > 0 {
             key[0] = key[0].wrapping_add(0x9e37_79b9);
             key[1] = key[1].wrapping_add(0xbb67_ae85);
         }
-        let even = u64::from(counter[0]) * 0xd251_1f53;
-        let odd = u64::from(counter[2]) * 0xcd9e_8d57;
-        counter = [
-            (odd >> 32) as u32 ^ counter[1] ^ key[0],
-            odd as u32,
-            (even >> 32) as u32 ^ counter[3] ^ key[1],
-            even as u32,
-        ];
+        let [a, b, c, d] = &mut counter;
+        for (((a, b), c), d) in a.iter_mut().zip(b).zip(c).zip(d) {
+            let even = u64::from(*a) * 0xd251_1f53;
+            let odd = u64::from(*c) * 0xcd9e_8d57;
+            *a = (odd >> 32) as u32 ^ *b ^ key[0];
+            *b = odd as u32;
+            *c = (even >> 32) as u32 ^ *d ^ key[1];
+            *d = even as u32;
+        }
     }
     counter
 }

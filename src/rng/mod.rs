@@ -22,7 +22,7 @@ mod python_random;
 mod python_set;
 mod torch;
 
-pub(crate) use counter::philox4x32_10;
+pub(crate) use counter::philox4x32_10_lanes;
 pub use counter::{CounterKey, CounterRng, Purpose};
 pub use mt19937::Mt19937;
 pub use numpy::NumpyRandomState;

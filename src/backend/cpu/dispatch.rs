@@ -1,6 +1,7 @@
 //! Which kernels this CPU runs: one table of functions for each instruction set, chosen once.
 #![allow(unsafe_code)]
 
+use std::cell::RefCell;
 use std::fmt;
 use std::sync::OnceLock;
 
@@ -100,6 +101,16 @@ macro_rules! each_isa {
     };
 }
 pub(super) use each_isa;
+
+/// Plans that a thread keeps: a step asks for the same few again and again.
+const PLANS_KEPT: usize = 16;
+
+/// A plan with the instruction set, rows and vectors it is for.
+type Plan = ((Isa, usize, usize), Widths);
+
+thread_local! {
+    static PLANS: RefCell<[Option<Plan>; PLANS_KEPT]> = const { RefCell::new([None; PLANS_KEPT]) };
+}
 
 /// The kernels of one instruction set. Whoever holds a `&'static Table` from [`tables`] runs on a
 /// CPU that has the instructions, so its methods are safe.
@@ -208,8 +219,19 @@ impl Table {
     /// How [`product`](Self::product) cuts a destination of `m` rows and `n` columns, for
     /// [`product_cut`](Self::product_cut).
     pub fn widths(&self, m: usize, n: usize) -> Widths {
-        let most = self.tiles.map(<[Tile]>::len);
-        Widths::new(most, m, n.div_ceil(self.lanes))
+        let sizes = (self.isa, m, n.div_ceil(self.lanes));
+        PLANS.with_borrow_mut(|plans| {
+            let kept = &mut plans[(sizes.1 + 7 * sizes.2) % PLANS_KEPT];
+            if let Some((of, widths)) = kept
+                && *of == sizes
+            {
+                return *widths;
+            }
+            let most = self.tiles.map(<[Tile]>::len);
+            let widths = Widths::new(most, sizes.1, sizes.2);
+            *kept = Some((sizes, widths));
+            widths
+        })
     }
 
     /// [`product`](Self::product) of many destinations of one size, whose cut is known.

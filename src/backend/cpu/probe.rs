@@ -59,6 +59,11 @@ impl Kernels {
         dispatch::tables().map(Kernels)
     }
 
+    /// The kernels that the engine uses.
+    pub fn selected() -> Kernels {
+        Kernels(dispatch::select())
+    }
+
     /// The instruction set.
     pub fn isa(self) -> Isa {
         self.0.isa()

@@ -3,6 +3,7 @@
 //! Rows are added up in f32 within a leaf of about [`LEAF_ROWS`] rows, leaves in f64 in a binary
 //! tree whose shape follows from the geometry alone. Threads only decide who computes which branch.
 
+use super::dispatch::each_isa;
 use super::elementwise::put;
 use super::parallel::{PARALLEL_MIN, min_tasks};
 use crate::backend::{SpatialLayout, Write};
@@ -207,14 +208,15 @@ pub(super) fn sum_rows(dst: &mut [f32], src: &[f32], cols: usize, write: Write) 
     });
 }
 
+each_isa! {
 /// Adds some columns of every row of `src` to `sums`.
-#[inline(always)]
 pub(super) fn add_rows(sums: &mut [f32], src: &[f32], cols: usize, columns: Range<usize>) {
     for row in src.chunks_exact(cols) {
         for (sum, x) in sums.iter_mut().zip(&row[columns.clone()]) {
             *sum += x;
         }
     }
+}
 }
 
 /// The sums of two branches.

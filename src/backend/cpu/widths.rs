@@ -4,6 +4,7 @@
 pub(super) const MAX_VECTORS: usize = 4;
 
 /// How to cut a row of vectors into register tiles so that a given number of rows is done soonest.
+#[derive(Clone, Copy)]
 pub(crate) struct Widths {
     /// The first cut for so many vectors.
     first: [u8; Widths::EXACT + 1],

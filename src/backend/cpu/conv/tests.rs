@@ -122,17 +122,33 @@ fn check_passes(conv: Conv, passes: &Passes, transformed: bool) {
 /// result.
 const WINOGRAD_ERROR: f64 = 5e-6;
 
+/// The three passes by Winograd's transforms, whether they pay or not.
+const TRANSFORMED: Passes = Passes {
+    forward: |table, y, x, w, conv| {
+        winograd::convolve(table, y, x, w, conv, false, Write::Set);
+    },
+    data: |table, dx, dy, w, conv, write| {
+        winograd::convolve(table, dx, dy, w, conv, true, write);
+    },
+    weight: winograd::weight_gradient,
+};
+
+#[test]
+fn winograd_with_a_weight_taken_piece_by_piece() {
+    for (n, c, size, padding) in [
+        (33, [170, 60], [3, 4], [1, 1]),
+        (2, [90, 131], [4, 4], [1, 1]),
+        (5, [100, 80], [6, 5], [0, 2]),
+    ] {
+        let conv = geometry(n, c, size, [3, 3], [1, 1], padding);
+        assert!(winograd::large::suits(conv, conv.output()), "{conv:?}");
+        assert!(winograd::large::suits(conv, conv.input), "{conv:?}");
+        check_passes(conv, &TRANSFORMED, true);
+    }
+}
+
 #[test]
 fn winograd_of_every_geometry() {
-    let passes = Passes {
-        forward: |table, y, x, w, conv| {
-            winograd::convolve(table, y, x, w, conv, false, Write::Set);
-        },
-        data: |table, dx, dy, w, conv, write| {
-            winograd::convolve(table, dx, dy, w, conv, true, write);
-        },
-        weight: winograd::weight_gradient,
-    };
     for n in [1, 3, 20, 34] {
         for (c, size, padding) in [
             ([1, 1], [1, 1], [1, 1]),
@@ -143,7 +159,7 @@ fn winograd_of_every_geometry() {
             ([64, 70], [8, 8], [1, 1]),
         ] {
             let conv = geometry(n, c, size, [3, 3], [1, 1], padding);
-            check_passes(conv, &passes, true);
+            check_passes(conv, &TRANSFORMED, true);
         }
     }
 }
@@ -155,6 +171,7 @@ fn winograd_is_taken_where_it_saves_enough() {
         same(32, 64, 32),
         same(20, 20, 32),
         same(20, 80, 8),
+        same(20, 160, 4),
         same(96, 512, 4),
     ] {
         assert!(winograd::pays(conv), "{conv:?}");

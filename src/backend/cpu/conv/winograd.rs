@@ -29,6 +29,12 @@ use crate::shape::{Conv, Images};
 use rayon::prelude::*;
 use std::ops::Range;
 
+mod gradient;
+pub(super) mod large;
+mod tiles;
+
+pub(super) use gradient::weight_gradient;
+
 /// Pixels along the side of a tile of the image that is computed.
 const TILE: usize = 4;
 
@@ -47,14 +53,16 @@ const ROWS: usize = 48;
 /// Vectors in a row of a panel of the transformed weight.
 const PANEL_VECTORS: usize = 2;
 
-/// Terms that the gradient of the weight adds before it goes back to memory.
-const TERMS: usize = 192;
-
 /// Fewest channels on either side for which the transforms pay.
 const CHANNELS: usize = 16;
 
 /// Rows whose products take as long as the transform of the weight that they are multiplied with.
-const WEIGHT_ROWS: usize = 32;
+const WEIGHT_ROWS: usize = 12;
+
+/// The distance between two places of `numbers` numbers.
+fn apart(numbers: usize) -> usize {
+    numbers + APART
+}
 
 /// Whether this convolution is faster this way: the multiplications that are saved must be worth
 /// the transforms.
@@ -133,6 +141,9 @@ pub(super) fn convolve(
 ) {
     let (x, y, parallel) = (conv.input, conv.output(), super::parallel(conv));
     let (from, to) = if transposed { (y, x) } else { (x, y) };
+    if large::suits(conv, to) {
+        return large::convolve(table, dst, src, w, conv, transposed, write);
+    }
     let padding = conv.padding.map(|p| if transposed { 2 - p } else { p });
     let lanes = PANEL_VECTORS * table.lanes();
     let cols = if to.c.is_multiple_of(lanes) || to.c > 8 * lanes {
@@ -140,11 +151,13 @@ pub(super) fn convolve(
     } else {
         to.c
     };
-    let panel = PLACES * from.c * cols;
+    let panel = PLACES * apart(from.c * cols);
     scratch::numbers(to.c.div_ceil(cols) * panel, |u| {
         let panels = u.par_chunks_mut(panel).enumerate();
         let panels = panels.with_min_len(if parallel { 1 } else { usize::MAX });
-        panels.for_each(|(i, u)| weight(table, u, w, conv, transposed, i * cols, cols));
+        panels.for_each(|(i, u)| {
+            weight(table, u, w, conv, transposed, (i * cols, cols), 0..from.c);
+        });
         let pass = Pass {
             table,
             src,
@@ -161,39 +174,42 @@ pub(super) fn convolve(
     });
 }
 
-/// The transformed weight for the `cols` output channels from `start` on: `u[place][in][out]`.
+/// The transformed weight from the channels `depth` that are read to the `cols` from `start` on that
+/// are computed: `u[place][depth][cols]`, places [`apart`].
 fn weight(
     table: &Table,
     u: &mut [f32],
     w: &[f32],
     conv: Conv,
     transposed: bool,
-    start: usize,
-    cols: usize,
+    (start, cols): (usize, usize),
+    depth: Range<usize>,
 ) {
     let (inputs, outputs) = (conv.input.c, conv.out_c);
-    let set = |u: &mut [f32], first: usize, depth: usize, w: (&[f32], &Places), len: usize| {
-        let to = Places::all(REACH, first, REACH * depth * cols, depth * cols);
+    let rows = depth.len();
+    let set = |u: &mut [f32], first: usize, w: (&[f32], &Places), len: usize| {
+        let step = apart(rows * cols);
+        let to = Places::all(REACH, first, REACH * step, step);
         table.winograd(Transform::Weight, (u, &to), w, len, Write::Set);
     };
     let matrix = inputs * outputs;
     if !transposed {
         let len = cols.min(outputs - start);
-        for c in 0..inputs {
+        for (i, c) in depth.enumerate() {
             let from = Places::all(3, c * outputs + start, 3 * matrix, matrix);
-            set(u, c * cols, inputs, (w, &from), len);
+            set(u, i * cols, (w, &from), len);
         }
         return;
     }
     let width = cols.min(inputs - start);
-    scratch::numbers(9 * outputs * cols, |turned| {
-        for (place, out) in turned.chunks_exact_mut(outputs * cols).enumerate() {
-            let w = &w[(8 - place) * matrix + start * outputs..];
-            table.transpose((out, cols), (w, outputs), (width, outputs));
+    scratch::numbers(9 * rows * cols, |turned| {
+        for (place, out) in turned.chunks_exact_mut(rows * cols).enumerate() {
+            let w = &w[(8 - place) * matrix + start * outputs + depth.start..];
+            table.transpose((out, cols), (w, outputs), (width, rows));
         }
-        let len = outputs * cols;
+        let len = rows * cols;
         let from = Places::all(3, 0, 3 * len, len);
-        set(u, 0, outputs, (turned, &from), len - (cols - width));
+        set(u, 0, (turned, &from), len - (cols - width));
     });
 }
 
@@ -244,7 +260,7 @@ impl Pass<'_> {
         let (read, written) = (samples * self.from.c, samples * self.to.c);
         let across = self.to.w.div_ceil(TILE);
         let together = ROWS.div_ceil(samples).min(across);
-        let (v_step, m_step) = (together * read + APART, together * written + APART);
+        let (v_step, m_step) = (apart(together * read), apart(together * written));
         let strip = Images {
             h: dst.len() / (self.to.w * written),
             ..self.to
@@ -279,13 +295,14 @@ impl Pass<'_> {
     /// `m = v·u[place]`, panel by panel.
     fn product(&self, mut m: TileMut<'_>, v: &[f32], place: usize, widths: &Widths) {
         let depth = self.from.c;
-        for u in self.u.chunks_exact(PLACES * depth * self.cols) {
+        let step = apart(depth * self.cols);
+        for u in self.u.chunks_exact(PLACES * step) {
             let width = self.cols.min(m.cols());
             let (panel, rest) = m.split_cols(width);
             m = rest;
             let terms = Terms {
                 a: v,
-                b: &u[place * depth * self.cols..],
+                b: &u[place * step..],
                 taps: &[Tap { a: 0, b: 0 }],
                 k: depth,
                 a_row: depth,
@@ -295,87 +312,4 @@ impl Pass<'_> {
             self.table.product_cut(panel, &terms, Write::Set, widths);
         }
     }
-}
-
-/// `dw = ` (or `+=`) the gradient of the weight.
-pub(super) fn weight_gradient(
-    table: &Table,
-    dw: &mut [f32],
-    x: &[f32],
-    dy: &[f32],
-    conv: Conv,
-    write: Write,
-) {
-    let (input, output) = (conv.input, conv.output());
-    let matrix = input.c * conv.out_c;
-    let min_len = if super::parallel(conv) { 1 } else { usize::MAX };
-    let layout = SpatialLayout::new(output, BATCH_BLOCK);
-    let across = output.w.div_ceil(TILE);
-    let tiles = output.h.div_ceil(TILE) * across;
-    let together = (TERMS / layout.block).clamp(1, tiles);
-    // Of each tile, its 36 places one after the other.
-    let v_step = layout.block * input.c + APART;
-    let g_step = layout.block * output.c + APART;
-    let (v_tile, g_tile) = (PLACES * v_step, PLACES * g_step);
-    let widths = table.widths(input.c, output.c);
-    let sizes = [PLACES * matrix, together * v_tile, together * g_tile];
-    scratch::numbers(sizes.iter().sum(), |memory| {
-        let (du, memory) = memory.split_at_mut(sizes[0]);
-        let (v, g) = memory.split_at_mut(sizes[1]);
-        let mut first_group = Write::Set;
-        for (start, samples) in layout.blocks() {
-            let x = &x[start * input.sample()..][..samples * input.sample()];
-            let dy = &dy[start * output.sample()..][..samples * output.sample()];
-            for first in (0..tiles).step_by(together) {
-                let count = together.min(tiles - first);
-                let pairs = v.par_chunks_mut(v_tile).zip(g.par_chunks_mut(g_tile));
-                let pairs = pairs.take(count).enumerate().with_min_len(min_len);
-                pairs.for_each(|(i, (v, g))| {
-                    let (row, col) = ((first + i) / across, (first + i) % across);
-                    let at = [row * TILE, col * TILE];
-                    let set =
-                        |transform, dst: &mut [f32], step, src: &[f32], from: &Places, len| {
-                            let to = Places::all(REACH, 0, REACH * step, step);
-                            table.winograd(transform, (dst, &to), (src, from), len, Write::Set);
-                        };
-                    let from = square(at, conv.padding, REACH, input, samples);
-                    set(Transform::Input, v, v_step, x, &from, samples * input.c);
-                    let from = square(at, [0; 2], TILE, output, samples);
-                    let len = samples * output.c;
-                    set(Transform::OutputGradient, g, g_step, dy, &from, len);
-                });
-                let (v, g) = (&*v, &*g);
-                let products = du.par_chunks_mut(matrix).enumerate();
-                products.with_min_len(min_len).for_each(|(place, du)| {
-                    scratch::taps(|taps| {
-                        taps.extend((0..count).map(|i| Tap {
-                            a: i * v_tile + place * v_step,
-                            b: i * g_tile + place * g_step,
-                        }));
-                        let terms = Terms {
-                            a: v,
-                            b: g,
-                            taps,
-                            k: samples,
-                            a_row: 1,
-                            a_step: input.c,
-                            b_row: output.c,
-                        };
-                        let du = TileMut::new(du, input.c, output.c, output.c);
-                        table.product_cut(du, &terms, first_group, &widths);
-                    });
-                });
-                first_group = Write::Add;
-            }
-        }
-        let from = Places::all(REACH, 0, REACH * matrix, matrix);
-        let to = Places::all(3, 0, 3 * matrix, matrix);
-        table.winograd(
-            Transform::WeightGradient,
-            (dw, &to),
-            (du, &from),
-            matrix,
-            write,
-        );
-    });
 }

@@ -267,29 +267,36 @@ unsafe fn vector<V: Vector, M: Map<IN, OUT>, const IN: usize, const OUT: usize, 
     start: usize,
 ) {
     let lanes = (job.len - start).min(V::LANES);
-    let mask = |places: &Places, i: usize| if places.rows.contains(&i) { lanes } else { 0 };
+    let lanes_of = |i: usize| if job.from.rows.contains(&i) { lanes } else { 0 };
     // SAFETY: the caller guarantees the instruction set, and the numbers of the places that exist;
     // the masks leave out the others and what is past the end. Pointers to what does not exist are
     // computed and not used.
     unsafe {
         // Loops rather than `array::from_fn`, which is a function without the instruction set.
         let mut masks = [V::mask(0); IN];
-        for (i, m) in masks.iter_mut().enumerate() {
-            *m = V::mask(mask(job.from, i));
+        let mut rows = [0; IN];
+        for (i, (m, row)) in masks.iter_mut().zip(&mut rows).enumerate() {
+            *m = V::mask(lanes_of(i));
+            // A row that is missing is read, under an empty mask, where another one lies: a processor
+            // takes hundreds of cycles to find out that it need not read from memory that is not there.
+            let last = job.from.rows.end.saturating_sub(1);
+            *row = i
+                .min(last)
+                .max(job.from.rows.start)
+                .wrapping_mul(job.from.row);
         }
         let mut src = job.src.wrapping_add(job.from.origin().wrapping_add(start));
         let mut half = [[V::zero(); IN]; OUT];
         for j in 0..IN {
             let mut column = [V::zero(); IN];
-            if job.from.cols.contains(&j) {
-                let mut at = src;
-                for (i, x) in column.iter_mut().enumerate() {
+            if job.from.cols.contains(&j) && !job.from.rows.is_empty() {
+                for (x, (&row, &mask)) in column.iter_mut().zip(rows.iter().zip(&masks)) {
+                    let at = src.wrapping_add(row);
                     *x = if CUT {
-                        V::load_masked(at, masks[i])
+                        V::load_masked(at, mask)
                     } else {
                         V::load(at)
                     };
-                    at = at.wrapping_add(job.from.row);
                 }
             }
             for (row, x) in half.iter_mut().zip(M::apply(column)) {
@@ -299,7 +306,10 @@ unsafe fn vector<V: Vector, M: Map<IN, OUT>, const IN: usize, const OUT: usize, 
         }
         let dst = job.dst.wrapping_add(job.to.origin().wrapping_add(start));
         for (i, row) in half.into_iter().enumerate() {
-            let mask = V::mask(mask(job.to, i));
+            if CUT && !job.to.rows.contains(&i) {
+                continue;
+            }
+            let mask = V::mask(lanes);
             let row = M::apply(row);
             let dst = dst.wrapping_add(i.wrapping_mul(job.to.row));
             for (j, x) in row.into_iter().enumerate() {
