@@ -155,7 +155,8 @@ impl BatchNormCase {
         let inv_std = lab.given(&inv_std);
         let mut dx = lab.output_images(images, self.wants_dx.unwrap_or(Write::Add));
         let y = lab.input_images(images);
-        let (also, wanted) = (Write::Add, relu && self.write == Write::Add);
+        let wanted = relu && self.write == Write::Add;
+        let also = (self.wants_dx.filter(|_| wanted)).unwrap_or(Write::Add);
         let mut dresidual = lab.output_images(images, also);
         let mut dgamma_dbeta = lab.output(2 * c, self.write);
         let args = BatchNormBackward {
