@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::OnceLock;
 
 use super::isa::bf16::PairKernels;
+use super::isa::sparse::SparseKernels;
 use super::isa::winograd::{Job, Places, Run, Transform};
 use super::isa::{self, Blocking, Call, Matrices, Move, Tile, Whole};
 use super::terms::Terms;
@@ -128,6 +129,7 @@ pub(crate) struct Table {
     blocking: Option<Blocking>,
     /// Computes products instead of the tiles.
     whole: Option<Whole>,
+    sparse: Option<SparseKernels>,
 }
 
 impl Table {
@@ -158,6 +160,15 @@ impl Table {
             burn_vectors: burn.1,
             blocking,
             whole: None,
+            sparse: None,
+        }
+    }
+
+    /// The same table with kernels for products whose left factor is mostly one value.
+    pub(super) const fn with_sparse(self, sparse: SparseKernels) -> Self {
+        Table {
+            sparse: Some(sparse),
+            ..self
         }
     }
 
@@ -203,6 +214,11 @@ impl Table {
     /// How to block a packed product; `None` when this table has no kernels worth packing for.
     pub fn blocking(&self) -> Option<Blocking> {
         self.blocking
+    }
+
+    /// The kernels for products whose left factor is mostly one value, if there are any.
+    pub fn sparse(&self) -> Option<SparseKernels> {
+        self.sparse
     }
 
     /// Computes the sum that `terms` describes into `c`, tile by tile. Each number of `c` is one

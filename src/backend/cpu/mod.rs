@@ -27,6 +27,7 @@ pub mod probe;
 mod reduce;
 mod rows;
 mod scratch;
+mod sparse;
 mod terms;
 pub(crate) mod tiles;
 mod widths;

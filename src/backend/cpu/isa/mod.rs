@@ -8,6 +8,11 @@ macro_rules! tiles {
     ($nv:literal: $($mr:literal)*) => { [$(tile::<$mr, $nv>),*] };
 }
 
+/// The rows of sparse products for so many vectors.
+macro_rules! sparse_rows {
+    ($($nv:literal)*) => { [$(sparse_rows::<$nv>),*] };
+}
+
 #[cfg(target_arch = "x86_64")]
 mod amx;
 #[cfg(target_arch = "x86_64")]
@@ -22,6 +27,7 @@ mod blocks;
 pub(super) mod fallback;
 mod kernel;
 pub(super) mod portable;
+pub(super) mod sparse;
 pub(super) mod winograd;
 
 /// The kernels that compute in tile registers which plain Rust imitates.
