@@ -296,7 +296,7 @@ fn step<M: Module + 'static>(
         quick,
         || {
             tape.begin(Mode::Train);
-            let x = tape.pixels(&[n, c, h, w], &rows);
+            let x = tape.pixels(&[n, c, h, w], &[], &rows);
             let logits = model.forward(&mut tape, x);
             let loss = DerLoss {
                 labels: &labels,

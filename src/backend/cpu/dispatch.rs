@@ -437,6 +437,20 @@ impl Table {
     }
 }
 
+/// Asks for bytes that will be read soon.
+pub(super) fn prefetch(bytes: &[u8]) {
+    for line in bytes.chunks(64) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: SSE is part of the architecture, and a hint may name any address.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = line;
+    }
+}
+
 /// Whether `data` holds `rows >= 1` rows of `cols` numbers that are `row` apart.
 fn holds(data: &[f32], row: usize, rows: usize, cols: usize) -> bool {
     let end = (rows - 1)
