@@ -6,7 +6,7 @@ use std::arch::x86_64::*;
 use super::super::dispatch::{Isa, Table};
 use super::kernel::{self, Vector};
 use super::winograd::{self, Job, Transform};
-use super::{Blocking, Call, Matrices, Tile};
+use super::{Blocking, Call, Matrices, Tile, shared};
 
 /// The first `lanes` bits, `0 ..= 16`.
 pub(super) fn bits(lanes: usize) -> __mmask16 {
@@ -176,7 +176,8 @@ pub(crate) static TABLE: Table = {
         kc: 1024,
     };
     // SAFETY: `dispatch` hands this table out only where AVX-512F was detected, and entry `i` of
-    // the list for `v` vectors is the tile of `i + 1` rows and `v` vectors of 16 lanes.
+    // the list for `v` vectors is the tile of `i + 1` rows and `v` vectors of 16 lanes; so it is in
+    // the lists of `shared`, for their columns.
     unsafe {
         Table::new(
             Isa::Avx512,
@@ -187,5 +188,6 @@ pub(crate) static TABLE: Table = {
             (burn, 16),
             Some(blocking),
         )
+        .with_shared(&shared::TILES)
     }
 };
