@@ -16,6 +16,7 @@
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::*;
+use std::hint::black_box;
 
 use super::{Call, Shared, Tile};
 
@@ -30,9 +31,12 @@ const LANES: usize = 16;
 #[target_feature(enable = "avx512f")]
 unsafe fn tile<const MR: usize, const NV: usize, const SHARE: usize>(call: &Call<'_>) {
     const { assert!(SHARE == 2 || SHARE == 4) };
-    let part = LANES / SHARE;
-    // The lanes from those of row `q` on, `q < SHARE`.
-    let from = |q: usize| (u16::MAX << (q * part)) as __mmask16;
+    // The lanes from those of row `q` on. The compiler, if it knew them, would mix by shuffles, which take
+    // turns with the multiplications.
+    let mut from = [0; SHARE];
+    for (q, mask) in from.iter_mut().enumerate() {
+        *mask = black_box(u16::MAX << (q * (LANES / SHARE)));
+    }
     // SAFETY: the instruction set is enabled here; the addresses are the caller's: `part` numbers are read
     // and written past the `NV` vectors of each row, and no more.
     unsafe {
@@ -72,7 +76,7 @@ unsafe fn tile<const MR: usize, const NV: usize, const SHARE: usize>(call: &Call
                         mixed = if q == 0 {
                             x
                         } else {
-                            _mm512_mask_mov_ps(mixed, from(q), x)
+                            _mm512_mask_mov_ps(mixed, from[q], x)
                         };
                     }
                     *shared = _mm512_fmadd_ps(mixed, rest, *shared);
@@ -82,45 +86,93 @@ unsafe fn tile<const MR: usize, const NV: usize, const SHARE: usize>(call: &Call
                 b = b.wrapping_add(call.b_row);
             }
         }
+        if call.add {
+            finish::<MR, NV, SHARE, true>(call, &acc, &shared);
+        } else {
+            finish::<MR, NV, SHARE, false>(call, &acc, &shared);
+        }
+    }
+}
+
+/// Writes the sums of a [`tile`], or adds them if `ADD`.
+///
+/// # Safety
+/// As for [`tile`].
+#[inline(always)]
+unsafe fn finish<const MR: usize, const NV: usize, const SHARE: usize, const ADD: bool>(
+    call: &Call<'_>,
+    acc: &[[__m512; NV]; MR],
+    shared: &[__m512; MR],
+) {
+    // SAFETY: the instruction set and the addresses are the caller's.
+    unsafe {
         for (i, acc) in acc.iter().enumerate() {
-            let row = call.c.add(i * call.c_row);
             for (v, &sum) in acc.iter().enumerate() {
-                let at = row.add(v * LANES);
-                let sum = if call.add {
+                let at = call.c.add(i * call.c_row + v * LANES);
+                let sum = if ADD {
                     _mm512_add_ps(_mm512_loadu_ps(at), sum)
                 } else {
                     sum
                 };
                 _mm512_storeu_ps(at, sum);
             }
-            let sums = shared[i / SHARE];
-            let at = row.add(NV * LANES);
+        }
+        for (rows, &sums) in shared.iter().enumerate().take(MR.div_ceil(SHARE)) {
+            let at = |q: usize| (call.c).add((rows * SHARE + q) * call.c_row + NV * LANES);
+            let left = MR - rows * SHARE;
             if SHARE == 4 {
-                let sum = match i % 4 {
-                    0 => _mm512_extractf32x4_ps::<0>(sums),
-                    1 => _mm512_extractf32x4_ps::<1>(sums),
-                    2 => _mm512_extractf32x4_ps::<2>(sums),
-                    _ => _mm512_extractf32x4_ps::<3>(sums),
-                };
-                let sum = if call.add {
-                    _mm_add_ps(_mm_loadu_ps(at), sum)
-                } else {
-                    sum
-                };
-                _mm_storeu_ps(at, sum);
-            } else {
-                let sums = _mm512_castps_pd(sums);
-                let sum = match i % 2 {
-                    0 => _mm512_extractf64x4_pd::<0>(sums),
-                    _ => _mm512_extractf64x4_pd::<1>(sums),
-                };
-                let mut sum = _mm256_castpd_ps(sum);
-                if call.add {
-                    sum = _mm256_add_ps(_mm256_loadu_ps(at), sum);
+                write_4::<ADD>(at(0), _mm512_castps512_ps128(sums));
+                if left > 1 {
+                    write_4::<ADD>(at(1), _mm512_extractf32x4_ps::<1>(sums));
                 }
-                _mm256_storeu_ps(at, sum);
+                if left > 2 {
+                    write_4::<ADD>(at(2), _mm512_extractf32x4_ps::<2>(sums));
+                }
+                if left > 3 {
+                    write_4::<ADD>(at(3), _mm512_extractf32x4_ps::<3>(sums));
+                }
+            } else {
+                write_8::<ADD>(at(0), _mm512_castps512_ps256(sums));
+                if left > 1 {
+                    let high = _mm512_extractf64x4_pd::<1>(_mm512_castps_pd(sums));
+                    write_8::<ADD>(at(1), _mm256_castpd_ps(high));
+                }
             }
         }
+    }
+}
+
+/// Writes or adds four numbers.
+///
+/// # Safety
+/// The CPU has AVX-512F, and they may be read and written.
+#[inline(always)]
+unsafe fn write_4<const ADD: bool>(at: *mut f32, sum: __m128) {
+    // SAFETY: the caller vouches for both.
+    unsafe {
+        let sum = if ADD {
+            _mm_add_ps(_mm_loadu_ps(at), sum)
+        } else {
+            sum
+        };
+        _mm_storeu_ps(at, sum);
+    }
+}
+
+/// Writes or adds eight numbers.
+///
+/// # Safety
+/// The CPU has AVX-512F, and they may be read and written.
+#[inline(always)]
+unsafe fn write_8<const ADD: bool>(at: *mut f32, sum: __m256) {
+    // SAFETY: the caller vouches for both.
+    unsafe {
+        let sum = if ADD {
+            _mm256_add_ps(_mm256_loadu_ps(at), sum)
+        } else {
+            sum
+        };
+        _mm256_storeu_ps(at, sum);
     }
 }
 

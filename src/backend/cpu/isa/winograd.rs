@@ -78,15 +78,6 @@ impl Places {
             .checked_add(across)?
             .checked_add(len)
     }
-
-    /// The offset of place (0, 0), wrapped around if it does not exist.
-    #[inline(always)]
-    fn origin(&self) -> usize {
-        let (up, left) = (self.rows.start, self.cols.start);
-        (self.first)
-            .wrapping_sub(up.wrapping_mul(self.row))
-            .wrapping_sub(left.wrapping_mul(self.col))
-    }
 }
 
 /// The arguments of a [`Run`].
@@ -267,28 +258,26 @@ unsafe fn separable<
         // What is added to must be a number.
         nowhere.write([0.0; STRETCH]);
     }
-    let (src, dst) = (job.from.origin(), job.to.origin());
     let mut from = [[ZEROS.as_ptr(); IN]; IN];
     let mut to = [[nowhere.as_mut_ptr().cast::<f32>(); OUT]; OUT];
     for start in (0..job.len).step_by(STRETCH) {
-        // The pointers of places that do not exist are computed and not used.
-        for (i, row) in from.iter_mut().enumerate() {
-            let at = src.wrapping_add(i.wrapping_mul(job.from.row));
-            for (j, place) in row.iter_mut().enumerate() {
-                if job.from.rows.contains(&i) && job.from.cols.contains(&j) {
-                    let at = at.wrapping_add(j.wrapping_mul(job.from.col));
-                    *place = job.src.wrapping_add(at.wrapping_add(start));
-                }
+        let mut row = job.from.first + start;
+        for from in &mut from[job.from.rows.clone()] {
+            let mut at = row;
+            for place in &mut from[job.from.cols.clone()] {
+                *place = job.src.wrapping_add(at);
+                at = at.wrapping_add(job.from.col);
             }
+            row = row.wrapping_add(job.from.row);
         }
-        for (i, row) in to.iter_mut().enumerate() {
-            let at = dst.wrapping_add(i.wrapping_mul(job.to.row));
-            for (j, place) in row.iter_mut().enumerate() {
-                if job.to.rows.contains(&i) && job.to.cols.contains(&j) {
-                    let at = at.wrapping_add(j.wrapping_mul(job.to.col));
-                    *place = job.dst.wrapping_add(at.wrapping_add(start));
-                }
+        let mut row = job.to.first + start;
+        for to in &mut to[job.to.rows.clone()] {
+            let mut at = row;
+            for place in &mut to[job.to.cols.clone()] {
+                *place = job.dst.wrapping_add(at);
+                at = at.wrapping_add(job.to.col);
             }
+            row = row.wrapping_add(job.to.row);
         }
         let len = (job.len - start).min(STRETCH);
         let whole = len / V::LANES * V::LANES;
