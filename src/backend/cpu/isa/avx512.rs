@@ -7,7 +7,7 @@ use super::super::dispatch::{Isa, Table};
 use super::kernel::{self, Vector};
 use super::sparse::{self, Compare, SparseKernels};
 use super::winograd::{self, Job, Transform};
-use super::{Blocking, Call, Matrices, Tile};
+use super::{Blocking, Call, Matrices, Tile, shared};
 
 /// The first `lanes` bits, `0 ..= 16`.
 pub(super) fn bits(lanes: usize) -> __mmask16 {
@@ -66,6 +66,11 @@ unsafe impl Vector for __m512 {
     unsafe fn add(self, other: Self) -> Self {
         // SAFETY: the caller vouches for the instruction set.
         unsafe { _mm512_add_ps(self, other) }
+    }
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe { _mm512_sub_ps(self, other) }
     }
 }
 
@@ -197,7 +202,8 @@ pub(crate) static TABLE: Table = {
         kc: 1024,
     };
     // SAFETY: `dispatch` hands this table out only where AVX-512F was detected, and entry `i` of
-    // the list for `v` vectors is the tile of `i + 1` rows and `v` vectors of 16 lanes.
+    // the list for `v` vectors is the tile of `i + 1` rows and `v` vectors of 16 lanes; so it is in
+    // the lists of `shared`, for their columns.
     unsafe {
         Table::new(
             Isa::Avx512,
@@ -209,5 +215,6 @@ pub(crate) static TABLE: Table = {
             Some(blocking),
         )
         .with_sparse(SparseKernels::new(16, differ, &SPARSE))
+        .with_shared(&shared::TILES)
     }
 };
