@@ -25,10 +25,13 @@ pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 mod dropout;
+mod outcome;
 pub mod reference;
 
 #[cfg(test)]
 mod conformance;
+
+pub use outcome::argmax;
 
 use crate::error::Result;
 use crate::pixels::PixelRow;
@@ -532,6 +535,22 @@ pub trait Backend: Send {
         dims: RowLoss,
         write: Write,
     );
+    /// Appends what became of a mini-batch of evaluation to `ledger`, whose first number says how many of
+    /// those behind it are taken: the first number of `loss`, and for each row of `logits`, which has as many
+    /// columns as `keep`, the column of its largest number and that of the largest one whose `keep` is not 0,
+    /// both as [`argmax`] finds them, -1 for none. Nothing comes back to the host; the device goes on at once
+    /// with what it was given so far.
+    fn note_outcome(
+        &self,
+        ledger: Dst<'_, Self>,
+        loss: Src<'_, Self>,
+        logits: Src<'_, Self>,
+        keep: Src<'_, Self>,
+    ) where
+        Self: Sized,
+    {
+        outcome::note_on_host(self, ledger, loss, logits, keep);
+    }
     /// `loss = mean (x - t)²`; NaN for no numbers, as in PyTorch.
     fn mse(&self, loss: Dst<'_, Self>, x: Src<'_, Self>, t: Src<'_, Self>);
     /// `dx = sign·dl·2·(x - t)/len`; `sign` is -1 for the gradient of `t`.
