@@ -14,7 +14,7 @@ use ndarray::{ArrayD, CowArray, IxDyn};
 use std::borrow::Cow;
 use std::ops::Range;
 
-pub use crate::backend::Precision;
+pub use crate::backend::{Precision, argmax};
 pub use crate::graph::{
     BufferId, Graph, MaskId, Mode, MultiplyAdds, Norm, ParamId, ParamLayout, Var,
 };
@@ -90,6 +90,7 @@ macro_rules! on {
     };
 }
 
+mod outcomes;
 mod parameters;
 mod state;
 mod weights;

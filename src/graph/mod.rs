@@ -8,6 +8,7 @@ mod arena;
 mod macs;
 mod masks;
 mod node;
+mod outcomes;
 mod params;
 
 pub(crate) use arena::{Arena, Block, Lent};
@@ -16,6 +17,7 @@ pub use masks::MaskId;
 pub(crate) use masks::Masks;
 pub(crate) use node::{Node, Op, Order};
 pub use node::{Norm, Var};
+use outcomes::Outcomes;
 pub(crate) use params::Params;
 pub use params::{BufferId, ParamId, ParamLayout};
 
@@ -54,6 +56,7 @@ pub struct Graph<B: Backend> {
     pub(crate) mode: Mode,
     /// The run's generator, as PyTorch's global one: initial weights, shuffles and keys come from it.
     pub(crate) generator: TorchGenerator,
+    outcomes: Outcomes<B>,
     pub(crate) dropouts: u32,
     /// Training steps begun, which keys the random numbers of dropout.
     pub(crate) train_steps: u64,
@@ -77,6 +80,7 @@ impl<B: Backend> Graph<B> {
             groups: Vec::new(),
             mode: Mode::Eval,
             generator: TorchGenerator::manual_seed(0),
+            outcomes: Outcomes::default(),
             dropouts: 0,
             train_steps: 0,
             step: 0,
@@ -208,6 +212,11 @@ impl<B: Backend> Graph<B> {
             "a Var of an earlier step was used: begin(), or a parameter of another shape, ended it"
         );
         self.nodes[v.index as usize]
+    }
+
+    /// Whether `v` belongs to the running step.
+    pub(crate) fn is_live(&self, v: Var) -> bool {
+        v.step == self.step
     }
 
     /// The shape of a value.

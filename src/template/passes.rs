@@ -214,7 +214,7 @@ impl State {
         let widths = std::mem::take(&mut self.mb_logit_widths);
         let samples = std::mem::take(&mut self.mb_samples);
         let groups = std::mem::take(&mut self.mb_groups);
-        let (loss, rows, shape) = (self.loss, self.replay_rows, self.shape);
+        let (loss, rows, shape) = (self.loss(), self.replay_rows, self.shape);
         self.clear_batch();
         let result = work(self);
         self.clear_batch();
@@ -222,7 +222,8 @@ impl State {
         self.mb_pixels = pixels;
         (self.mb_logits_stored, self.mb_logit_widths) = (stored, widths);
         (self.mb_samples, self.mb_groups) = (samples, groups);
-        (self.loss, self.replay_rows, self.shape) = (loss, rows, shape);
+        self.set_loss(loss);
+        (self.replay_rows, self.shape) = (rows, shape);
         result
     }
 
