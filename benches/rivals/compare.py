@@ -109,7 +109,7 @@ def main():
     parser.add_argument("--autocast", action="store_true", help="bfloat16 autocast as well")
     parser.add_argument("--rust", action="store_true", help="candle and burn as well (benches/rivals/rust)")
     options = parser.parse_args()
-    names = options.names or ["mlp-10+10", "mlp-3x128", "simple-cnn-10+10", "slim-resnet18-10+10",
+    names = options.names or ["mlp-10+10", "mlp-10+10-noise", "mlp-3x128", "simple-cnn-10+10", "slim-resnet18-10+10",
                               "resnet18-32+32-f32", "resnet18-3x32-f32"]
     subprocess.run(("cargo", "bench", "--bench", "steps", "--no-run"), cwd=ROOT, check=True)
     rust = output("rustc", "--version").split()[1]

@@ -12,7 +12,6 @@ use super::gemm::PARALLEL_FLOPS;
 use super::isa::Tap;
 use super::isa::sparse::{Background, SparseKernels, WORD, Words, differ_down};
 use super::parallel::for_each_piece;
-use super::reduce::sum_rows;
 use super::scratch;
 use super::terms::Terms;
 use super::tiles::TileMut;
@@ -54,15 +53,20 @@ pub(super) fn product(
     };
     let flops = share * 2.0 * dims.m as f64 * dims.n as f64 * dims.k as f64;
     let parallel = flops >= PARALLEL_FLOPS as f64;
-    let rest = |row: &mut [f32]| {
+    scratch::numbers(dims.n, |row| {
         row.fill(0.0);
         if value != 0.0 {
-            sum_rows(row, b, dims.n, Write::Set);
-            row.iter_mut().for_each(|x| *x *= value);
+            let all = Terms {
+                a: &[value],
+                b,
+                taps: &[Tap { a: 0, b: 0 }],
+                k: dims.k,
+                a_row: 0,
+                a_step: 0,
+                b_row: dims.n,
+            };
+            table.product(TileMut::new(row, 1, dims.n, dims.n), &all, Write::Set);
         }
-    };
-    scratch::numbers(dims.n, |row| {
-        rest(row);
         let background = Background { value, row };
         stored.words(kernels, value, parallel, |words| {
             with_straight_rows(table, b, dims, |b, b_row| {
@@ -125,7 +129,7 @@ impl<'a> Stored<'a> {
 
     /// The value that most numbers have in the rows that are looked at, and the share of the others.
     fn background(&self, kernels: SparseKernels) -> Option<(f32, f64)> {
-        let value = self.data[0];
+        let value = majority(&self.data[..self.width.min(WORD)]);
         if !value.is_finite() {
             return None;
         }
@@ -187,6 +191,16 @@ impl<'a> Stored<'a> {
     }
 }
 
+/// The number that more than half of `numbers` are, if there is one (Boyer and Moore's vote); else any.
+fn majority(numbers: &[f32]) -> f32 {
+    let vote = |(leader, lead): (f32, usize), &x: &f32| match () {
+        () if x == leader => (leader, lead + 1),
+        () if lead == 0 => (x, 1),
+        () => (leader, lead - 1),
+    };
+    numbers.iter().fold((f32::NAN, 0), vote).0
+}
+
 /// Calls `f` with B and the distance between its rows: a copy whose rows start on cache lines where there are
 /// fewer of them than rows of C, since each is read many times.
 fn with_straight_rows<R>(
@@ -220,7 +234,8 @@ mod tests {
                 *x = background;
             }
         }
-        images[0] = background;
+        // In any of the places that are looked at first.
+        images[0] = 0.77;
         images
     }
 

@@ -114,7 +114,7 @@ impl Net {
         let weights = Weights::new();
         let mut make = Layers { weights, device };
         let width = match network {
-            Network::Mlp => {
+            Network::Mlp | Network::MlpOfNoise => {
                 let sizes = [(784, 100), (100, 100), (100, CLASSES)];
                 let layers = sizes.map(|(inputs, outputs)| make.linear(inputs, outputs));
                 return Net::Mlp(Mlp {

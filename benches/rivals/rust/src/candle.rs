@@ -88,7 +88,7 @@ enum Net {
 impl Net {
     fn new(network: Network, v: &mut Variables) -> Result<Self> {
         let width = match network {
-            Network::Mlp => {
+            Network::Mlp | Network::MlpOfNoise => {
                 let layers = [
                     v.linear(784, 100)?,
                     v.linear(100, 100)?,

@@ -9,10 +9,12 @@ pub const BETA: f64 = 0.5;
 pub const LR: f64 = 1e-3;
 const BATCHES: usize = 8;
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 pub enum Network {
-    /// 784-100-100-10.
+    /// 784-100-100-10, for images on a black ground.
     Mlp,
+    /// The same for rows of noise.
+    MlpOfNoise,
     /// ResNet-18 of the CIFAR papers with this many channels in its first stage.
     ResNet(usize),
 }
@@ -28,10 +30,16 @@ pub struct Case {
     pub apart: bool,
 }
 
-pub const CASES: [Case; 5] = [
+pub const CASES: [Case; 6] = [
     Case {
         name: "mlp-10+10",
         network: Network::Mlp,
+        parts: &[10, 10],
+        apart: false,
+    },
+    Case {
+        name: "mlp-10+10-noise",
+        network: Network::MlpOfNoise,
         parts: &[10, 10],
         apart: false,
     },
@@ -84,7 +92,7 @@ impl Case {
     /// Channels, height and width.
     pub fn image(&self) -> [usize; 3] {
         match self.network {
-            Network::Mlp => [1, 28, 28],
+            Network::Mlp | Network::MlpOfNoise => [1, 28, 28],
             Network::ResNet(_) => [3, 32, 32],
         }
     }
@@ -107,6 +115,15 @@ impl Case {
         (self.parts[..part].iter().sum(), self.parts[part])
     }
 
+    /// The images of networks for MNIST are strokes on a black ground.
+    fn on_black(&self, mut noise: Vec<f32>) -> Vec<f32> {
+        if self.network == Network::Mlp {
+            let fours = noise.chunks_exact_mut(4);
+            (fours.filter(|x| x[0] < 0.62)).for_each(|x| x.fill(-0.4242));
+        }
+        noise
+    }
+
     /// The batches that the steps go through in turn.
     pub fn batches(&self) -> Vec<Batch> {
         let n = self.rows();
@@ -119,7 +136,7 @@ impl Case {
         };
         (0..BATCHES)
             .map(|batch| Batch {
-                x: noise(n * pixels),
+                x: self.on_black(noise(n * pixels)),
                 labels: (0..n).map(|i| ((i * 7 + batch) % CLASSES) as u32).collect(),
                 kept: noise(n * CLASSES),
             })
