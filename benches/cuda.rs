@@ -1,4 +1,4 @@
-//! Speed on an NVIDIA GPU: each primitive against what the device can do, and whole training steps.
+//! Speed on an NVIDIA GPU: each primitive against what the device can do, training steps, whole runs.
 //!
 //! `cargo bench --features cuda --bench cuda -- [quick]` prints Markdown. Times are wall time around
 //! enough work to fill 50 ms (`quick`: one call, to see that everything runs), the least of several.
@@ -8,16 +8,16 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use unforget::Result;
 use unforget::backend::cuda::{Buffer, Cuda};
 use unforget::backend::{
     Backend, BatchNorm, BatchNormBackward, Gemm, Precision, SgdStep, View, ViewMut, Write,
 };
-use unforget::nn::{Mlp, Module, ResNet18};
-use unforget::optim::Sgd;
 use unforget::pixels::{Cutout, PixelRow};
+use unforget::prelude::*;
 use unforget::shape::{Conv, Images};
-use unforget::tape::{DerLoss, Device, Mode, Tape};
+use unforget::tape::LossRows;
+
+const PRECISIONS: [Precision; 3] = [Precision::Full, Precision::Tf32, Precision::Bf16];
 
 struct Bench {
     gpu: Cuda,
@@ -74,7 +74,7 @@ impl Bench {
 
     fn memory(&self) -> Result<()> {
         println!("\n| primitive | numbers | µs | GB/s |\n|---|---|---|---|");
-        let n = if self.quick { 1 << 12 } else { 1 << 26 };
+        let n = if self.quick { 1 << 13 } else { 1 << 26 };
         let (x, dy, mut y) = (self.numbers(n)?, self.numbers(n)?, self.numbers(n)?);
         let row = |name: &str, passes: usize, n: usize, seconds: f64| {
             let rate = (passes * n * 4) as f64 / seconds / 1e9;
@@ -274,39 +274,80 @@ fn rows_of_pixels(n: usize, [c, h, w]: [usize; 3]) -> Vec<PixelRow> {
         .collect()
 }
 
+/// Numbers of classes in the steps.
+const CLASSES: usize = 10;
+
+/// How the rows of a step of DER++ are divided: replayed and current ones in a single forward pass, or the
+/// paper's three passes (current rows, rows for the logits, rows for the labels), which here are one pass over
+/// three groups with batch statistics of their own.
+#[derive(Clone, Copy)]
+struct Rows {
+    groups: usize,
+    each: usize,
+}
+
+impl Rows {
+    fn name(self) -> String {
+        vec![self.each.to_string(); self.groups].join("+")
+    }
+}
+
 /// Microseconds of a step of DER++ as in training: rows from the store on the GPU, forward, loss (read
 /// back), backward, SGD.
 fn step<M: Module + 'static>(
     quick: bool,
     precision: Precision,
-    n: usize,
+    rows: Rows,
     [c, h, w]: [usize; 3],
     build: impl Fn(&mut Tape) -> M,
 ) -> Result<f64> {
-    const CLASSES: usize = 10;
     let mut tape = Tape::new(Device::Cuda(0))?;
     tape.set_precision(precision)?;
     let model = build(&mut tape);
-    let number = |i: usize| (i * 37 % 101) as f32 / 101.0 - 0.5;
-    let rows = rows_of_pixels(n, [c, h, w]);
+    let Rows { groups, each } = rows;
+    let n = groups * each;
+    let pixels = rows_of_pixels(n, [c, h, w]);
     let labels: Vec<u32> = (0..n).map(|i| (i * 7 % CLASSES) as u32).collect();
-    let targets: Vec<f32> = (0..n / 2 * CLASSES).map(number).collect();
+    let targets: Vec<f32> = (0..each * CLASSES)
+        .map(|i| (i * 37 % 101) as f32 / 101.0 - 0.5)
+        .collect();
+    let (alpha, beta, share) = (0.2, 0.5, 1.0 / each as f64);
+    // Of one pass the replayed rows come first, and give both other terms.
+    let (current, first_target) = match groups {
+        3 => (0..each, each),
+        _ => (each..n, 0),
+    };
+    let loss = LossRows {
+        labels: &labels,
+        current: current.clone(),
+        targets: &targets,
+        first_target,
+        widths: &[],
+    };
+    let weights = |row: usize| {
+        let logits = (first_target..first_target + each).contains(&row);
+        let mse = if logits {
+            alpha * share / CLASSES as f64
+        } else {
+            0.0
+        };
+        let ce = match current.contains(&row) {
+            true => share,
+            false if groups == 3 && logits => 0.0,
+            false => beta * share,
+        };
+        (ce, mse)
+    };
+    let sizes = vec![each; if groups == 3 { 3 } else { 0 }];
     let sgd = Sgd::new(1e-3).momentum(0.9);
     let seconds = least(
         quick,
         || {
             tape.begin(Mode::Train);
-            let x = tape.pixels(&[n, c, h, w], &rows);
+            tape.set_groups(&sizes);
+            let x = tape.pixels(&[n, c, h, w], &[], &pixels);
             let logits = model.forward(&mut tape, x);
-            let loss = DerLoss {
-                labels: &labels,
-                targets: &targets,
-                widths: &[],
-                replay: n / 2,
-                alpha: 0.2,
-                beta: 0.5,
-            };
-            let loss = tape.der_loss(logits, &loss);
+            let loss = tape.row_loss(logits, &loss, weights);
             assert!(tape.item(loss).is_finite());
             tape.backward(loss);
             sgd.step(&mut tape);
@@ -318,23 +359,74 @@ fn step<M: Module + 'static>(
 
 fn steps(quick: bool, precision: Precision) -> Result<()> {
     println!("\n| step of DER++, {precision:?} | batch | µs | steps/s |\n|---|---|---|---|");
-    let row = |name: &str, n: usize, us: f64| {
-        println!("| {name} | {0}+{0} | {us:.1} | {1:.0} |", n / 2, 1e6 / us);
+    let row = |name: &str, rows: Rows, us: f64| {
+        println!("| {name} | {} | {us:.1} | {:.0} |", rows.name(), 1e6 / us);
     };
-    for n in [20, 64, 256] {
-        let us = step(quick, precision, n, [1, 28, 28], |tape| {
-            Mlp::new(tape, &[784, 100, 100, 10])
+    let (mnist, cifar, width) = match quick {
+        true => ([1, 4, 4], [3, 8, 8], 2),
+        false => ([1, 28, 28], [3, 32, 32], 64),
+    };
+    for (groups, each) in [(2, 10), (2, 32), (3, 32), (2, 128)] {
+        let rows = Rows { groups, each };
+        let us = step(quick, precision, rows, mnist, |tape| {
+            Mlp::new(tape, &[mnist.iter().product(), 100, 100, 10])
         })?;
-        row("MLP 784-100-100-10", n, us);
+        row("MLP 784-100-100-10", rows, us);
     }
-    if quick {
-        return Ok(());
-    }
-    for n in [64, 256] {
-        let us = step(quick, precision, n, [3, 32, 32], |tape| {
-            ResNet18::new(tape, 10, 64)
+    for (groups, each) in [(2, 32), (3, 32), (2, 128)] {
+        let each = if quick { 2 } else { each };
+        let rows = Rows { groups, each };
+        let us = step(quick, precision, rows, cifar, |tape| {
+            ResNet18::new(tape, CLASSES, width)
         })?;
-        row("ResNet-18 (CIFAR)", n, us);
+        row("ResNet-18 (CIFAR)", rows, us);
+    }
+    Ok(())
+}
+
+/// Seconds of whole runs of DER++ with ResNet-18 over images shaped like CIFAR's, cropped and mirrored at random:
+/// five experiences, 10 000 samples to learn, 2000 to evaluate after each experience.
+fn whole_runs(quick: bool) -> Result<()> {
+    println!(
+        "\n| whole run shaped like Split-CIFAR-10, ResNet-18, 32+32 | training s | evaluation s |"
+    );
+    println!("|---|---|---|");
+    let (side, width, samples) = if quick { (8, 2, 40) } else { (32, 64, 10_000) };
+    let images = |n: usize| {
+        let pixels = (0..n * 3 * side * side).map(|p| (p * 37 % 251 + p / 3072 % 5) as u8);
+        let targets = (0..n).map(|i| (i % CLASSES) as u32).collect();
+        Dataset::from_u8(
+            "images",
+            [3, side, side],
+            pixels.collect(),
+            targets,
+            CLASSES,
+        )
+    };
+    for precision in PRECISIONS {
+        let eval = Transform::cifar10();
+        let train = (eval.clone().random_crop(side, side, 4)).random_horizontal_flip(0.5);
+        let groups = TransformGroups { train, eval };
+        let benchmark = NcBenchmark::new(images(samples)?, images(samples / 5)?, groups);
+        let benchmark = benchmark.n_experiences(5).build()?;
+        let mut tape = Tape::new(Device::Cuda(0))?;
+        tape.set_precision(precision)?;
+        let model = ResNet18::new(&mut tape, CLASSES, width);
+        let mut strategy = Der::builder(tape, model, Sgd::new(1e-3))
+            .mem_size(500)
+            .train_mb_size(if quick { 4 } else { 32 })
+            .eval_mb_size(if quick { 4 } else { 256 })
+            .build()?;
+        let (mut training, mut evaluation) = (0.0, 0.0);
+        for experience in benchmark.train_stream() {
+            let start = Instant::now();
+            strategy.train(experience)?;
+            training += start.elapsed().as_secs_f64();
+            let start = Instant::now();
+            strategy.eval(benchmark.test_stream())?;
+            evaluation += start.elapsed().as_secs_f64();
+        }
+        println!("| {precision:?} | {training:.2} | {evaluation:.2} |");
     }
     Ok(())
 }
@@ -351,11 +443,13 @@ fn main() -> Result<()> {
         env!("CARGO_PKG_VERSION")
     );
     bench.memory()?;
-    for precision in [Precision::Full, Precision::Tf32, Precision::Bf16] {
+    for precision in PRECISIONS {
         bench.gpu.set_precision(precision);
         bench.products(precision)?;
         bench.images(precision)?;
+    }
+    for precision in PRECISIONS {
         steps(quick, precision)?;
     }
-    Ok(())
+    whole_runs(quick)
 }

@@ -35,7 +35,7 @@ impl Plugin for Decay {
 
     fn after_training_exp(&mut self, s: &mut State) -> Result<()> {
         let (steps, lr) = (s.clock.train_iterations, s.optimizer.lr);
-        println!("after step {steps}: lr {lr:.4}, {:?}", s.loss);
+        println!("after step {steps}: lr {lr:.4}, {:?}", s.loss());
         Ok(())
     }
 }

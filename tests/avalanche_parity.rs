@@ -14,7 +14,7 @@ struct Record(Arc<Mutex<Vec<f32>>>);
 
 impl Plugin for Record {
     fn after_training_iteration(&mut self, s: &mut State) -> Result<()> {
-        self.0.lock().unwrap().push(s.loss.total);
+        self.0.lock().unwrap().push(s.loss().total);
         Ok(())
     }
 }

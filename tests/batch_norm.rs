@@ -76,7 +76,7 @@ fn a_last_batch_of_one_sample_trains() {
         let running: Vec<f32> = (state.iter().filter(|(n, _)| n.contains("running")))
             .flat_map(|(_, a)| a.iter().copied().collect::<Vec<_>>())
             .collect();
-        (s.mb_y.len(), finite && s.loss.total.is_finite(), running)
+        (s.mb_y.len(), finite && s.loss().total.is_finite(), running)
     });
     train(Normalised::strategy(false, 19).plugin(probe));
     let notes = notes.lock().unwrap();

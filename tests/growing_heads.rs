@@ -31,7 +31,7 @@ struct Losses(Arc<Mutex<Vec<f32>>>);
 
 impl Plugin for Losses {
     fn after_training_iteration(&mut self, s: &mut State) -> Result<()> {
-        self.0.lock().unwrap().push(s.loss.total);
+        self.0.lock().unwrap().push(s.loss().total);
         Ok(())
     }
 }
@@ -155,7 +155,7 @@ impl Plugin for ByHand {
             partial += usize::from(there.len() < logits.ncols());
         }
         assert_eq!(at, s.mb_logits_stored.len());
-        let found = [s.loss.current, s.loss.logits, s.loss.replay];
+        let found = [s.loss().current, s.loss().logits, s.loss().replay];
         for (found, want) in found.iter().zip([current, mse, replay]) {
             let error = (f64::from(*found) - want).abs();
             assert!(
@@ -166,7 +166,7 @@ impl Plugin for ByHand {
         let mut seen = self.seen.lock().unwrap();
         seen.replays += usize::from(old > 0);
         seen.partial += partial;
-        seen.largest = seen.largest.max(s.loss.total);
+        seen.largest = seen.largest.max(s.loss().total);
         Ok(())
     }
 }

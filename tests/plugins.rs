@@ -24,7 +24,7 @@ impl Plugin for Push {
 #[test]
 fn penalties_reach_loss_and_gradient_once_and_before_after_backward() {
     let first = |builder: StrategyBuilder| {
-        let (probe, notes) = Probe::new(Event::AfterBackward, |s| (s.loss.total, gradient(s)));
+        let (probe, notes) = Probe::new(Event::AfterBackward, |s| (s.loss().total, gradient(s)));
         train(builder.train_epochs(1).plugin(probe));
         notes.lock().unwrap().swap_remove(0)
     };

@@ -209,13 +209,13 @@ impl Plugin for Interference {
     }
 
     fn after_backward(&mut self, s: &mut State) -> Result<()> {
-        let replay = f64::from(s.loss.replay);
+        let replay = f64::from(s.loss().replay);
         let want = self.expected.unwrap_or(0.0);
         assert!(
             (replay - want).abs() <= 1e-5,
             "expected {want}, found {replay}"
         );
-        assert!((s.loss.total - s.loss.current - s.loss.replay).abs() <= 1e-5);
+        assert!((s.loss().total - s.loss().current - s.loss().replay).abs() <= 1e-5);
         if self.expected.is_some() {
             *self.checked.lock().unwrap() += 1;
             for (got, want) in gradient(s).iter().zip(&self.gradient) {

@@ -45,7 +45,7 @@ struct Losses(Arc<Mutex<Vec<u32>>>);
 
 impl Plugin for Losses {
     fn after_training_iteration(&mut self, s: &mut State) -> Result<()> {
-        self.0.lock().unwrap().push(s.loss.total.to_bits());
+        self.0.lock().unwrap().push(s.loss().total.to_bits());
         Ok(())
     }
 }

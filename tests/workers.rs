@@ -19,7 +19,7 @@ struct Losses {
 impl Plugin for Losses {
     fn after_training_iteration(&mut self, s: &mut State) -> Result<()> {
         let mut bits = self.bits.lock().unwrap();
-        bits.push(s.loss.total.to_bits());
+        bits.push(s.loss().total.to_bits());
         if self.stop_after == Some(bits.len()) {
             s.stop_training();
         }

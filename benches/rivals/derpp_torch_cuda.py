@@ -1,11 +1,11 @@
 """Microseconds of a step of DER++ in PyTorch on a GPU: the rival of benches/cuda.rs.
 
-    python derpp_torch_cuda.py [--precision f32|tf32|bf16] [--compile]
+    python derpp_torch_cuda.py [--precisions f32,tf32,bf16] [--compile]
 
-The same step: host batch copied over, one forward pass of replayed and current rows, loss read back, backward, SGD.
-Eager; eager with channels last; and the whole step captured as one CUDA graph (inputs copied into fixed tensors);
-with --compile also through torch.compile, which takes minutes to start. Before them products and convolutions
-of cuBLAS and cuDNN. bf16 is autocast. Prints Markdown tables.
+The same step: host batch copied over, forward, loss read back, backward, SGD; replayed and current rows in one forward
+pass (a+b), or the paper's three passes (a+b+c). Eager; eager with channels last; and the whole step captured as one
+CUDA graph (inputs copied into fixed tensors). Before them products and convolutions of cuBLAS and cuDNN. With --compile
+nothing but torch.compile, which takes minutes: rows are printed as they come. bf16 is autocast. Prints Markdown tables.
 """
 
 import argparse
@@ -50,13 +50,13 @@ def mlp():
 
 
 def measure(step):
-    for _ in range(20):
+    for _ in range(10):
         step()
     best = float("inf")
-    for _ in range(5):
+    for _ in range(3):
         torch.cuda.synchronize()
         start, calls = time.perf_counter(), 0
-        while time.perf_counter() - start < 0.1:
+        while time.perf_counter() - start < 0.05:
             step()
             calls += 1
         torch.cuda.synchronize()
@@ -64,12 +64,14 @@ def measure(step):
     return best * 1e6
 
 
-def run(build, rows, shape, bf16, channels_last, graph=False, compiled=False):
+def run(build, groups, each, shape, bf16, channels_last, graph=False, compiled=False):
+    """Of two groups the replayed rows come first and go through the model with the others; of three each by itself."""
     torch.manual_seed(0)
     model = build().cuda()
+    rows = groups * each
     host = torch.rand(rows, *shape).pin_memory()
     labels = torch.randint(0, CLASSES, (rows,)).pin_memory()
-    kept = torch.rand(rows // 2, CLASSES).pin_memory()
+    kept = torch.rand(each, CLASSES).pin_memory()
     layout = torch.channels_last if channels_last else torch.contiguous_format
     model = model.to(memory_format=layout)
     x = host.cuda().to(memory_format=layout)
@@ -81,11 +83,14 @@ def run(build, rows, shape, bf16, channels_last, graph=False, compiled=False):
     def compute():
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast("cuda", dtype=torch.bfloat16, enabled=bf16):
-            out = model(x)
-        out = out.float()
-        half = rows // 2
-        loss = F.cross_entropy(out[half:], y[half:]) + ALPHA * F.mse_loss(out[:half], z)
-        loss = loss + BETA * F.cross_entropy(out[:half], y[:half])
+            out = [model(part) for part in x.split(each if groups == 3 else rows)]
+        if groups == 3:
+            (current, logits, replay), (y_current, _, y_replay) = out, y.split(each)
+        else:
+            logits, current = out[0].split(each)
+            replay, (y_replay, y_current) = logits, y.split(each)
+        loss = F.cross_entropy(current.float(), y_current) + ALPHA * F.mse_loss(logits.float(), z)
+        loss = loss + BETA * F.cross_entropy(replay.float(), y_replay)
         loss.backward()
         optimizer.step()
         return loss
@@ -127,29 +132,41 @@ def kernels(bf16):
     print()
 
 
+def steps(precision, ways):
+    print(f"| step of DER++, {precision} | batch | " + " | ".join(f"{name} µs" for name, _ in ways) + " |")
+    print("|---" * (2 + len(ways)) + "|")
+    for name, build, shape, sizes in [
+        ("MLP 784-100-100-10", mlp, (1, 28, 28), [(2, 10), (2, 32), (3, 32), (2, 128)]),
+        ("ResNet-18 (CIFAR)", resnet18, (3, 32, 32), [(2, 32), (3, 32), (2, 128)]),
+    ]:
+        for groups, each in sizes:
+            # Images of one channel lie the same either way.
+            times = [
+                run(build, groups, each, shape, precision == "bf16", last and build is resnet18, *rest)
+                for _, (last, *rest) in ways
+            ]
+            batch = "+".join([str(each)] * groups)
+            print(f"| {name} | {batch} | " + " | ".join(f"{t:.1f}" for t in times) + " |", flush=True)
+    print()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--precision", choices=["f32", "tf32", "bf16"], default="f32")
-    parser.add_argument("--compile", action="store_true", help="also time torch.compile")
+    parser.add_argument("--precisions", default="f32,tf32,bf16")
+    parser.add_argument("--compile", action="store_true", help="time torch.compile and nothing else")
     args = parser.parse_args()
-    bf16 = args.precision == "bf16"
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.precision == "tf32"
     torch.backends.cudnn.benchmark = True
-    print(f"PyTorch {torch.__version__}, {torch.cuda.get_device_name()}, {args.precision}\n")
-    kernels(bf16)
-    ways = [("eager", (False,)), ("channels last", (True,)), ("CUDA graph", (True, True))]
-    if args.compile:
-        ways.append(("torch.compile", (True, False, True)))
-    print("| step of DER++ | batch | " + " | ".join(f"{name} µs" for name, _ in ways) + " |")
-    print("|---" * (2 + len(ways)) + "|")
-    mnist, cifar = (1, 28, 28), (3, 32, 32)
-    for name, build, rows, shape in [
-        *[("MLP 784-100-100-10", mlp, rows, mnist) for rows in (20, 64, 256)],
-        *[("ResNet-18 (CIFAR)", resnet18, rows, cifar) for rows in (64, 256)],
-    ]:
-        # Images of one channel lie the same either way.
-        times = [run(build, rows, shape, bf16, last and build is resnet18, *rest) for _, (last, *rest) in ways]
-        print(f"| {name} | {rows // 2}+{rows // 2} | " + " | ".join(f"{t:.1f}" for t in times) + " |", flush=True)
+    print(f"PyTorch {torch.__version__}, {torch.cuda.get_device_name()}\n")
+    for precision in args.precisions.split(","):
+        assert precision in ("f32", "tf32", "bf16"), precision
+        tf32 = precision == "tf32"
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+        if args.compile:
+            steps(precision, [("torch.compile", (True, False, True))])
+            continue
+        print(f"{precision}:\n")
+        kernels(precision == "bf16")
+        steps(precision, [("eager", (False,)), ("channels last", (True,)), ("CUDA graph", (True, True))])
 
 
 if __name__ == "__main__":

@@ -25,10 +25,15 @@ pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 mod dropout;
+mod layout;
+mod outcome;
 pub mod reference;
 
 #[cfg(test)]
 mod conformance;
+
+pub use layout::SpatialLayout;
+pub use outcome::argmax;
 
 use crate::error::Result;
 use crate::pixels::PixelRow;
@@ -159,41 +164,6 @@ impl<Buf> ViewMut<'_, Buf> {
     }
 }
 
-/// Where the numbers of a batch of images lie: see the [module](self#layout).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct SpatialLayout {
-    /// The batch.
-    pub images: Images,
-    /// Samples in each block but the last, which may be smaller; at least 1.
-    pub block: usize,
-}
-
-impl SpatialLayout {
-    /// The layout of `images` on a backend whose blocks hold at most `max_block` samples: the batch
-    /// is divided evenly, so that 33 samples make blocks of 17 and 16 rather than 32 and 1.
-    pub fn new(images: Images, max_block: usize) -> Self {
-        let blocks = images.n.div_ceil(max_block).max(1);
-        SpatialLayout {
-            images,
-            block: images.n.div_ceil(blocks).max(1),
-        }
-    }
-
-    /// The blocks in order: `(first sample, samples)`.
-    pub fn blocks(&self) -> impl DoubleEndedIterator<Item = (usize, usize)> + use<> {
-        let (n, block) = (self.images.n, self.block);
-        (0..n.div_ceil(block)).map(move |b| (b * block, block.min(n - b * block)))
-    }
-
-    /// The index of the first channel of pixel `(y, x)` of sample `sample`.
-    pub fn index(&self, sample: usize, y: usize, x: usize) -> usize {
-        let Images { n, c, h, w } = self.images;
-        let first = sample / self.block * self.block;
-        let size = self.block.min(n - first);
-        (first * h * w + (y * w + x) * size + (sample - first)) * c
-    }
-}
-
 /// The matrix product `C = op(A)·op(B)` of row-major matrices: `C` is `m x n`, `op(A)` is `m x k`,
 /// `op(B)` is `k x n`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -316,10 +286,11 @@ pub trait Backend: Send {
     type Buf: Send + Sync;
     /// Most samples in one block of a spatial tensor.
     const BATCH_BLOCK: usize;
-    /// Whether the device has a memory of its own. Then it keeps stored pixels there, and makes rows of them
-    /// better than the host ([`gather_pixels`](Self::gather_pixels)), and every number that is read is waited
-    /// for.
+    /// Whether the device has a memory of its own. Then it keeps stored pixels there, and every number that is
+    /// read is waited for.
     const OWN_MEMORY: bool = false;
+    /// Whether [`gather_pixels`](Self::gather_pixels) is faster than making rows on the host and copying them.
+    const MAKES_ROWS: bool = Self::OWN_MEMORY;
 
     /// Memory for at least `len` numbers, zeroed.
     ///
@@ -532,6 +503,22 @@ pub trait Backend: Send {
         dims: RowLoss,
         write: Write,
     );
+    /// Appends what became of a mini-batch of evaluation to `ledger`, whose first number says how many of
+    /// those behind it are taken: the first number of `loss`, and for each row of `logits`, which has as many
+    /// columns as `keep`, the column of its largest number and that of the largest one whose `keep` is not 0,
+    /// both as [`argmax`] finds them, -1 for none. Nothing comes back to the host; the device goes on at once
+    /// with what it was given so far.
+    fn note_outcome(
+        &self,
+        ledger: Dst<'_, Self>,
+        loss: Src<'_, Self>,
+        logits: Src<'_, Self>,
+        keep: Src<'_, Self>,
+    ) where
+        Self: Sized,
+    {
+        outcome::note_on_host(self, ledger, loss, logits, keep);
+    }
     /// `loss = mean (x - t)²`; NaN for no numbers, as in PyTorch.
     fn mse(&self, loss: Dst<'_, Self>, x: Src<'_, Self>, t: Src<'_, Self>);
     /// `dx = sign·dl·2·(x - t)/len`; `sign` is -1 for the gradient of `t`.
@@ -555,41 +542,4 @@ pub trait Backend: Send {
         momentum: Dst<'_, Self>,
         step: SgdStep,
     );
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_spatial_layout_is_a_permutation_with_even_blocks() {
-        for (n, max, block) in [
-            (1, 32, 1),
-            (20, 32, 20),
-            (33, 32, 17),
-            (96, 32, 32),
-            (5, 1, 1),
-        ] {
-            let images = Images {
-                n,
-                c: 3,
-                h: 2,
-                w: 4,
-            };
-            let layout = SpatialLayout::new(images, max);
-            assert_eq!(layout.block, block, "{n} samples");
-            let mut seen = vec![false; images.len() / 3];
-            for s in 0..n {
-                for y in 0..2 {
-                    for x in 0..4 {
-                        let at = layout.index(s, y, x);
-                        assert!(
-                            at.is_multiple_of(3) && !std::mem::replace(&mut seen[at / 3], true)
-                        );
-                    }
-                }
-            }
-            assert_eq!(layout.blocks().map(|b| b.1).sum::<usize>(), n);
-        }
-    }
 }

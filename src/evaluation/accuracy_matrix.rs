@@ -87,6 +87,10 @@ impl Metric for FromRecord {
         }
     }
 
+    fn is_of_outcomes(&self) -> bool {
+        true
+    }
+
     fn save(&self, out: &mut Snapshot) {
         out.put("record", &self.record);
     }

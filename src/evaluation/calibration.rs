@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::accuracy::{argmax, for_each_row};
+use super::accuracy::for_each_row;
 use super::name::{emit, metric_name};
-use super::{At, Metric, Span};
+use super::{At, Metric, Span, argmax};
 use crate::Result;
 use crate::snapshot::Snapshot;
 use crate::template::{Event, MetricData, MetricValue, State};

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::accuracy::{for_each_row, is_correct};
 use super::name::{emit, experience_part, stream_metric_name};
 use super::{At, Mean, Metric, Span};
 use crate::Result;
@@ -74,12 +73,12 @@ impl ClassMeans {
 
     fn add_batch(&mut self, s: &State) {
         let mut tasks = s.mb_task_id.iter();
-        for_each_row(s, |row, label| {
+        for (guess, &label) in s.predictions().zip(&s.mb_y) {
             let task = tasks.next().copied().unwrap_or(0);
-            let correct = f64::from(u8::from(is_correct(row, label)));
+            let correct = f64::from(u8::from(guess == Some(label)));
             let classes = self.0.entry(task).or_default();
             classes.entry(label).or_default().add(correct, 1.0);
-        });
+        }
     }
 }
 
@@ -115,6 +114,10 @@ impl Metric for ClassAccuracy {
                 }
             }
         }
+    }
+
+    fn is_of_outcomes(&self) -> bool {
+        true
     }
 
     fn save(&self, out: &mut Snapshot) {
@@ -187,6 +190,10 @@ impl Metric for Amca {
             }
             _ => {}
         }
+    }
+
+    fn is_of_outcomes(&self) -> bool {
+        true
     }
 
     fn save(&self, out: &mut Snapshot) {

@@ -3,9 +3,9 @@
 use ndarray::{Array2, Array3, Axis};
 use serde::{Deserialize, Serialize};
 
-use super::Metric;
-use super::accuracy::{argmax, for_each_row};
+use super::accuracy::for_each_row;
 use super::name::{emit, stream_metric_name};
+use super::{Metric, argmax};
 use crate::Result;
 use crate::figure;
 use crate::snapshot::Snapshot;
@@ -62,6 +62,15 @@ impl Counts {
                 to[..self.n].copy_from_slice(from);
             }
             *self = Counts { n, counts: larger };
+        }
+    }
+
+    /// Counts a sample, if it is one of the classes `0..n` and was taken for one.
+    fn add(&mut self, n: usize, guess: Option<u32>, label: u32) {
+        let label = label as usize;
+        if let Some(guess) = guess.filter(|_| label < n) {
+            self.grow(n);
+            self.counts[label * self.n + guess as usize] += 1;
         }
     }
 
@@ -144,16 +153,17 @@ impl Metric for ConfusionMatrix {
             Event::BeforeEval => {
                 self.counts.clear(self.num_classes.unwrap_or(0));
             }
-            Event::AfterEvalIteration => {
-                for_each_row(s, |row, label| {
-                    let label = label as usize;
-                    let n = (self.num_classes).unwrap_or_else(|| row.len().max(label + 1));
-                    if let Some(guess) = argmax(row, 0..n as u32).filter(|_| label < n) {
-                        self.counts.grow(n);
-                        self.counts.counts[label * self.counts.n + guess as usize] += 1;
+            Event::AfterEvalIteration => match self.num_classes {
+                Some(n) => for_each_row(s, |row, label| {
+                    self.counts.add(n, argmax(row, 0..n as u32), label);
+                }),
+                None => {
+                    let width = s.prediction_width();
+                    for (guess, &label) in s.predictions().zip(&s.mb_y) {
+                        self.counts.add(width.max(label as usize + 1), guess, label);
                     }
-                });
-            }
+                }
+            },
             Event::AfterEval => {
                 let (matrix, name) = (
                     self.matrix(),
@@ -167,6 +177,11 @@ impl Metric for ConfusionMatrix {
             }
             _ => {}
         }
+    }
+
+    fn is_of_outcomes(&self) -> bool {
+        // Otherwise other classes than those of the largest logits may be counted.
+        self.num_classes.is_none()
     }
 
     fn save(&self, out: &mut Snapshot) {

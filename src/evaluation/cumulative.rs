@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::accuracy::{argmax, for_each_row};
+use super::accuracy::for_each_row;
 use super::name::{emit, experience_part, stream_metric_name};
-use super::{Mean, Metric};
+use super::{Mean, Metric, argmax};
 use crate::Result;
 use crate::snapshot::Snapshot;
 use crate::template::{Event, MetricData, MetricValue, State};

@@ -157,6 +157,10 @@ impl Metric for Forgetting {
         }
     }
 
+    fn is_of_outcomes(&self) -> bool {
+        true
+    }
+
     fn save(&self, out: &mut Snapshot) {
         out.put("record", &self.record);
     }

@@ -36,6 +36,6 @@ pub fn loss_term_metrics(at: &[At]) -> Vec<Box<dyn Metric>> {
 type Term = fn(&LossTerms) -> f32;
 
 fn mean_over_samples(name: String, at: At, term: Term) -> Box<dyn Metric> {
-    let measure = move |s: &State| (f64::from(term(&s.loss)), s.mb_y.len() as f64);
-    Box::new(MeanMetric::new(name, at, measure))
+    let measure = move |s: &State| (f64::from(term(&s.loss())), s.mb_y.len() as f64);
+    Box::new(MeanMetric::new(name, at, measure).of_outcomes())
 }

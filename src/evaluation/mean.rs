@@ -64,6 +64,7 @@ type Measure = dyn Fn(&State) -> (f64, f64) + Send;
 pub struct MeanMetric {
     name: String,
     measure: Box<Measure>,
+    of_outcomes: bool,
     span: Span,
     mean: Mean,
 }
@@ -78,8 +79,17 @@ impl MeanMetric {
         MeanMetric {
             name: name.into(),
             measure: Box::new(measure),
+            of_outcomes: false,
             span: Span::new(at),
             mean: Mean::default(),
+        }
+    }
+
+    /// Says that `measure` looks at outcomes only: see [`Metric::is_of_outcomes`].
+    pub fn of_outcomes(self) -> Self {
+        MeanMetric {
+            of_outcomes: true,
+            ..self
         }
     }
 }
@@ -98,6 +108,10 @@ impl Metric for MeanMetric {
             let name = metric_name(&self.name, s, self.span.at().of_experience());
             emit(out, s, name, MetricData::Scalar(self.mean.value()));
         }
+    }
+
+    fn is_of_outcomes(&self) -> bool {
+        self.of_outcomes
     }
 
     fn save(&self, out: &mut Snapshot) {

@@ -9,6 +9,16 @@ pub trait Metric: Send {
     /// Called at every point of the loop, after the plugins; emits into `out`.
     fn on(&mut self, event: Event, s: &State, out: &mut Vec<MetricValue>);
 
+    /// Whether the metric looks at nothing of a mini-batch of evaluation but its outcome: labels, task labels
+    /// and their number, [`State::loss`], [`State::predictions`] and [`State::task_predictions`]. A device
+    /// with a memory of its own keeps outcomes there until the experience is over or there are many of them,
+    /// so that it need not be waited for; such a metric hears of
+    /// [`AfterEvalIteration`](Event::AfterEvalIteration) only then, once for each mini-batch, in order. Other
+    /// metrics hear of it at once, and wait for the device if they look at logits or losses.
+    fn is_of_outcomes(&self) -> bool {
+        false
+    }
+
     /// Writes what a resumed run needs to go on as if nothing had happened.
     fn save(&self, out: &mut Snapshot) {
         let _ = out;

@@ -97,7 +97,8 @@ mod top_k;
 mod transfer;
 mod weights;
 
-pub use accuracy::{accuracy_metrics, argmax, task_incremental_accuracy_metrics};
+pub use crate::tape::argmax;
+pub use accuracy::{accuracy_metrics, task_incremental_accuracy_metrics};
 pub use accuracy_matrix::{accuracy_matrix_metrics, average_incremental_accuracy_metrics};
 use at::only;
 pub use at::{At, Now, Span};

@@ -105,8 +105,32 @@ impl EvaluationPlugin {
         if event == Event::BeforeEval && self.strict_checks {
             check_whole(&s.current_eval_stream)?;
         }
+        // Outcomes that are on a device are counted later.
+        let later = event == Event::AfterEvalIteration && s.tape.has_own_memory();
+        self.call(event, s, |metric| !(later && metric.is_of_outcomes()));
+        (self.loggers.iter_mut()).try_for_each(|logger| logger.on(event, s, &self.values))
+    }
+
+    /// [`AfterEvalIteration`](Event::AfterEvalIteration) for the metrics of outcomes, when `s` shows one that
+    /// has come from a device. What they emit, which none of ours does here, goes to the loggers as well.
+    pub(crate) fn count_outcome(&mut self, s: &mut State) -> Result<()> {
+        if !self.active {
+            return Ok(());
+        }
+        let event = Event::AfterEvalIteration;
+        self.call(event, s, |metric| metric.is_of_outcomes());
+        match self.values.is_empty() {
+            true => Ok(()),
+            false => {
+                (self.loggers.iter_mut()).try_for_each(|logger| logger.on(event, s, &self.values))
+            }
+        }
+    }
+
+    /// Calls some of the metrics, and publishes what they emit.
+    fn call(&mut self, event: Event, s: &mut State, which: impl Fn(&dyn Metric) -> bool) {
         self.values.clear();
-        for metric in &mut self.metrics {
+        for metric in self.metrics.iter_mut().filter(|m| which(m.as_ref())) {
             metric.on(event, s, &mut self.values);
         }
         for MetricValue { name, value, x } in &self.values {
@@ -117,7 +141,6 @@ impl EvaluationPlugin {
                 values.push(value.clone());
             }
         }
-        (self.loggers.iter_mut()).try_for_each(|logger| logger.on(event, s, &self.values))
     }
 
     pub(crate) fn save(&self, out: &mut Snapshot) {

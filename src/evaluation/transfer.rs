@@ -82,6 +82,10 @@ impl Metric for ForwardTransfer {
         }
     }
 
+    fn is_of_outcomes(&self) -> bool {
+        true
+    }
+
     fn save(&self, out: &mut Snapshot) {
         out.put("record", &self.record);
     }

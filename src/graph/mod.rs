@@ -8,6 +8,7 @@ mod arena;
 mod macs;
 mod masks;
 mod node;
+mod outcomes;
 mod params;
 
 pub(crate) use arena::{Arena, Block, Lent};
@@ -16,6 +17,7 @@ pub use masks::MaskId;
 pub(crate) use masks::Masks;
 pub(crate) use node::{Node, Op, Order};
 pub use node::{Norm, Var};
+use outcomes::Outcomes;
 pub(crate) use params::Params;
 pub use params::{BufferId, ParamId, ParamLayout};
 
@@ -54,6 +56,7 @@ pub struct Graph<B: Backend> {
     pub(crate) mode: Mode,
     /// The run's generator, as PyTorch's global one: initial weights, shuffles and keys come from it.
     pub(crate) generator: TorchGenerator,
+    outcomes: Outcomes<B>,
     pub(crate) dropouts: u32,
     /// Training steps begun, which keys the random numbers of dropout.
     pub(crate) train_steps: u64,
@@ -77,6 +80,7 @@ impl<B: Backend> Graph<B> {
             groups: Vec::new(),
             mode: Mode::Eval,
             generator: TorchGenerator::manual_seed(0),
+            outcomes: Outcomes::default(),
             dropouts: 0,
             train_steps: 0,
             step: 0,
@@ -120,22 +124,30 @@ impl<B: Backend> Graph<B> {
         self.push_leaf(Op::Input, shape, value, needs_grad)
     }
 
-    /// A constant made from stored bytes, in row order: see [`Backend::gather_pixels`].
+    /// A constant in row order that begins with `values` and goes on with rows made from stored bytes: see
+    /// [`Backend::gather_pixels`].
     ///
     /// # Panics
-    /// If the rows do not divide the shape.
+    /// If values and rows do not fill the shape.
     #[track_caller]
-    pub fn pixels(&mut self, shape: Shape, rows: &[PixelRow]) -> Var {
-        let (n, len) = (rows.len(), shape.len());
-        let fit = |row: &PixelRow| (len / n).is_multiple_of(row.cutout.size.iter().product());
+    pub fn pixels(&mut self, shape: Shape, values: &[B::Elem], rows: &[PixelRow]) -> Var {
+        let (len, size) = (shape.len(), shape.len() / shape.dim(0).max(1));
+        let fit = |row: &PixelRow| size.is_multiple_of(row.cutout.size.iter().product());
         assert!(
-            n == shape.dim(0) && rows.iter().all(fit),
-            "pixels of shape {shape}: {n} rows"
+            values.len() + rows.len() * size == len && rows.iter().all(fit),
+            "pixels of shape {shape}: {} values and {} rows",
+            values.len(),
+            rows.len()
         );
         let value = self.arena.take(&self.backend, len);
         let mut lent = self.arena.lend(value);
         let mut y = lent.view();
-        y.len = len;
+        if !values.is_empty() {
+            y.len = values.len();
+            self.backend.upload(y.reborrow(), values);
+        }
+        y.offset += values.len();
+        y.len = len - values.len();
         self.backend.gather_pixels(y, rows);
         self.arena.restore(lent);
         self.push_leaf(Op::Input, shape, value, false)
@@ -200,6 +212,11 @@ impl<B: Backend> Graph<B> {
             "a Var of an earlier step was used: begin(), or a parameter of another shape, ended it"
         );
         self.nodes[v.index as usize]
+    }
+
+    /// Whether `v` belongs to the running step.
+    pub(crate) fn is_live(&self, v: Var) -> bool {
+        v.step == self.step
     }
 
     /// The shape of a value.

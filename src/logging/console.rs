@@ -66,7 +66,7 @@ impl Plugin for ProgressBars {
 
     fn after_training_iteration(&mut self, s: &mut State) -> Result<()> {
         if let Some(bar) = &mut self.bar {
-            bar.step(|| format!(", loss {:.4}", s.loss.total));
+            bar.step(|| format!(", loss {:.4}", s.loss().total));
         }
         if self.interrupt.load(Ordering::Relaxed) {
             self.end();

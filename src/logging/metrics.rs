@@ -196,10 +196,10 @@ impl Plugin for IterationLog {
             step,
             experience: s.experience.as_ref().map_or(0, |e| e.current_experience()),
             epoch: s.clock.train_exp_epochs,
-            loss: s.loss.total,
-            loss_current: s.loss.current,
-            loss_logits: s.loss.logits,
-            loss_replay: s.loss.replay,
+            loss: s.loss().total,
+            loss_current: s.loss().current,
+            loss_logits: s.loss().logits,
+            loss_replay: s.loss().replay,
         })
     }
 }

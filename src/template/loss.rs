@@ -32,26 +32,39 @@ pub(crate) struct DarkRows {
     pub labels: Range<usize>,
 }
 
+impl LossTerms {
+    /// A loss of current data alone.
+    pub(super) fn of(total: f32) -> Self {
+        LossTerms {
+            total,
+            current: total,
+            ..LossTerms::default()
+        }
+    }
+}
+
 impl State {
     /// Records the criterion over all rows of the mini-batch, and notes it as the current loss.
     pub fn criterion_loss(&mut self, logits: Var) -> Var {
-        match &self.criterion {
-            None => {
-                let loss = self.tape.cross_entropy(logits, &self.mb_y);
-                self.note_terms(loss);
-                loss
-            }
-            Some(criterion) => {
-                let loss = criterion.loss(&mut self.tape, logits, &self.mb_y);
-                let total = self.tape.item(loss);
-                self.loss = LossTerms {
-                    total,
-                    current: total,
-                    ..LossTerms::default()
-                };
-                loss
-            }
+        let loss = self.record_criterion(logits);
+        match self.criterion {
+            None => self.note_terms(loss),
+            Some(_) => self.set_loss(LossTerms::of(self.tape.item(loss))),
         }
+        loss
+    }
+
+    /// Records the criterion over all rows of the mini-batch.
+    pub(super) fn record_criterion(&mut self, logits: Var) -> Var {
+        match &self.criterion {
+            None => self.tape.cross_entropy(logits, &self.mb_y),
+            Some(criterion) => criterion.loss(&mut self.tape, logits, &self.mb_y),
+        }
+    }
+
+    /// The value of the criterion on the tape.
+    pub(super) fn terms_of(&self, loss: Var) -> LossTerms {
+        LossTerms::of(self.tape.item(loss))
     }
 
     /// Records the loss of Dark Experience Replay over the mini-batch:
@@ -120,18 +133,18 @@ impl State {
             loss = tape.add(loss, term);
         }
         terms.total = tape.item(loss);
-        self.loss = terms;
+        self.set_loss(terms);
         loss
     }
 
     fn note_terms(&mut self, loss: Var) {
         let [total, current, logits, replay] = self.tape.loss_terms(loss);
-        self.loss = LossTerms {
+        self.set_loss(LossTerms {
             total,
             current,
             logits,
             replay,
-        };
+        });
         self.noted_loss = Some((loss, total));
         if self.reads_logits {
             // Now they cost no more waiting; after the backward pass they would.

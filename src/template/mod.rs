@@ -9,6 +9,7 @@ mod inputs;
 mod loader;
 mod loss;
 mod metric;
+mod outcomes;
 mod passes;
 mod plugin;
 mod prefetch;

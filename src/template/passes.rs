@@ -159,8 +159,10 @@ impl State {
 
     /// Drops the rows of the mini-batch from `n` on.
     fn truncate(&mut self, n: usize) {
-        self.mb_x.truncate(n * self.shape.iter().product::<usize>());
-        self.mb_pixels.truncate(n);
+        let size = self.shape.iter().product::<usize>();
+        let of_host = self.mb_x.len() / size.max(1);
+        self.mb_x.truncate(n * size);
+        self.mb_pixels.truncate(n.saturating_sub(of_host));
         self.mb_y.truncate(n);
         self.mb_task_id.truncate(n);
     }
@@ -212,7 +214,7 @@ impl State {
         let widths = std::mem::take(&mut self.mb_logit_widths);
         let samples = std::mem::take(&mut self.mb_samples);
         let groups = std::mem::take(&mut self.mb_groups);
-        let (loss, rows, shape) = (self.loss, self.replay_rows, self.shape);
+        let (loss, rows, shape) = (self.loss(), self.replay_rows, self.shape);
         self.clear_batch();
         let result = work(self);
         self.clear_batch();
@@ -220,7 +222,8 @@ impl State {
         self.mb_pixels = pixels;
         (self.mb_logits_stored, self.mb_logit_widths) = (stored, widths);
         (self.mb_samples, self.mb_groups) = (samples, groups);
-        (self.loss, self.replay_rows, self.shape) = (loss, rows, shape);
+        self.set_loss(loss);
+        (self.replay_rows, self.shape) = (rows, shape);
         result
     }
 

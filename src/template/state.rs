@@ -3,6 +3,7 @@
 use super::adaptation::Seen;
 use super::inputs::{PixelBatch, inputs, logits};
 use super::loader::Endless;
+use super::outcomes::Outcomes;
 use super::passes::Penalty;
 use super::{Clock, Criterion, LoaderOptions, LossTerms, MetricData, Prefetch};
 use crate::benchmarks::Experience;
@@ -71,8 +72,6 @@ pub struct State {
     pub last_metrics: BTreeMap<String, MetricData>,
     /// The replay buffer, if the method has one (Avalanche's `storage_policy`).
     pub storage_policy: Option<Buffer>,
-    /// The loss of the last mini-batch.
-    pub loss: LossTerms,
     /// The loss on the tape, between `before_backward` and the next mini-batch.
     pub loss_var: Option<Var>,
     /// The logits on the tape, from `after_forward` to the next mini-batch.
@@ -107,6 +106,13 @@ pub struct State {
     pub(super) fetched_logits: OnceLock<Vec<f32>>,
     /// Whether somebody looked in the step before: who does will look again.
     pub(super) reads_logits: bool,
+    /// The loss of the last mini-batch, as far as it is known here.
+    pub(super) loss: LossTerms,
+    /// The loss of an evaluation that is on the device until somebody looks.
+    pub(super) late_loss: Option<Var>,
+    /// What somebody looked at.
+    pub(super) fetched_loss: OnceLock<LossTerms>,
+    pub(super) outcomes: Outcomes,
     /// The loss that the terms were noted of, with its value.
     pub(super) noted_loss: Option<(Var, f32)>,
     /// The samples being gathered.
@@ -133,7 +139,6 @@ impl State {
             current_eval_stream: Vec::new(),
             last_metrics: BTreeMap::new(),
             storage_policy: None,
-            loss: LossTerms::default(),
             loss_var: None,
             mb_output: None,
             mb_y: Vec::new(),
@@ -153,6 +158,10 @@ impl State {
             host_logits: Vec::new(),
             fetched_logits: OnceLock::new(),
             reads_logits: false,
+            loss: LossTerms::default(),
+            late_loss: None,
+            fetched_loss: OnceLock::new(),
+            outcomes: Outcomes::default(),
             noted_loss: None,
             picked: Vec::new(),
             seen: Vec::new(),
@@ -168,7 +177,7 @@ impl State {
             eval_mb_size: self.eval_mb_size,
             clock: self.clock,
             last_metrics: self.last_metrics.clone(),
-            loss: self.loss,
+            loss: self.loss(),
             stop: self.stop,
             evaluation_requested: self.evaluation_requested,
             seen: self.seen.clone(),
@@ -196,7 +205,7 @@ impl State {
         self.eval_mb_size = kept.eval_mb_size;
         self.clock = kept.clock;
         self.last_metrics = kept.last_metrics;
-        self.loss = kept.loss;
+        self.set_loss(kept.loss);
         self.stop = kept.stop;
         self.evaluation_requested = kept.evaluation_requested;
         Ok(())
@@ -284,7 +293,8 @@ impl State {
         self.picked.clear();
         self.picked.extend(samples);
         let row = |r: usize, key| dataset.pixel_row(self.picked[r], group, key);
-        let device = self.tape.has_own_memory() && self.mb_x.is_empty();
+        let workers = ahead.is_some() && !self.tape.has_own_memory();
+        let device = !workers && self.leaves_to_device(dataset.is_costly(group));
         if !(device && (self.mb_pixels).extend(self.picked.len(), group, key, row)) {
             self.write_pixels();
             let rows = &mut self.mb_x;
@@ -350,19 +360,16 @@ impl State {
             return;
         }
         let batch = loader.batch(stored, count.min(stored), self.tape.generator());
-        self.append_items(batch, true);
+        self.append_items(batch, true, true);
         self.rotate_inputs(batch.len());
         self.mb_y.rotate_right(batch.len());
         self.mb_task_id.rotate_right(batch.len());
     }
 
     /// Appends the samples `slots` of the buffer to the mini-batch, with their stored logits if
-    /// `logits`.
-    pub(super) fn append_items(&mut self, slots: &[u32], logits: bool) {
-        if !self.append_item_inputs(slots) {
-            self.write_pixels();
-            self.gather_items(slots);
-        }
+    /// `logits`; they may be put to the `front` later.
+    pub(super) fn append_items(&mut self, slots: &[u32], logits: bool, front: bool) {
+        self.append_item_inputs(slots, front);
         let Some(buffer) = &self.storage_policy else {
             return;
         };

@@ -101,12 +101,12 @@ impl Method for ErAce {
             }
             current + replayed
         });
-        state.loss = LossTerms {
+        state.set_loss(LossTerms {
             total: (current + replayed) as f32,
             current: current as f32,
             replay: replayed as f32,
             ..LossTerms::default()
-        };
+        });
         loss
     }
 

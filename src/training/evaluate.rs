@@ -4,9 +4,8 @@ use super::{EvalResult, ExperienceEval, Strategy};
 use crate::benchmarks::Experience;
 use crate::data::ClassificationDataset;
 use crate::error::Result;
-use crate::evaluation::argmax;
 use crate::tape::Mode;
-use crate::template::Event;
+use crate::template::{Event, State};
 
 impl Strategy {
     /// Evaluates, and puts back what an evaluation in the middle of training displaces. The
@@ -56,12 +55,17 @@ impl Strategy {
     ) -> Result<ExperienceEval> {
         // The seed that PyTorch's loader draws for its workers.
         self.state.tape.generator().random_i64();
-        let classes = experience.classes_in_this_experience();
         let (n, size) = (dataset.len(), self.state.eval_mb_size);
         let mut ahead = self.state.ahead_in_order(dataset, size)?;
-        let (mut correct, mut correct_task, mut loss_sum) = (0, 0, 0.0);
+        let mut sums = ExperienceEval {
+            experience: experience.current_experience(),
+            samples: n,
+            correct: 0,
+            correct_task: 0,
+            loss: 0.0,
+        };
+        self.state.begin_outcomes();
         for start in (0..n).step_by(size) {
-            let end = n.min(start + size);
             self.state.clear_batch();
             (self.state).append_in_order(dataset, start, size, ahead.as_mut());
             self.fire(Event::BeforeEvalIteration)?;
@@ -69,27 +73,39 @@ impl Strategy {
             let logits = self.state.forward(Mode::Eval);
             let logits = self.method.eval_output(&mut self.state, logits);
             self.fire(Event::AfterEvalForward)?;
-            self.state.criterion_loss(logits);
+            let full = self.state.note_outcome(logits);
             self.fire(Event::AfterEvalIteration)?;
             self.state.clock.total_iterations += 1;
-            loss_sum += f64::from(self.state.loss.total) * (end - start) as f64;
-            let width = self.state.tape.shape(logits).dim(1);
-            for (row, &label) in self
-                .state
-                .logits()
-                .chunks_exact(width)
-                .zip(&self.state.mb_y)
-            {
-                correct += usize::from(argmax(row, 0..width as u32) == Some(label));
-                correct_task += usize::from(argmax(row, classes.iter().copied()) == Some(label));
+            if !self.state.tape.has_own_memory() {
+                sums.add(&self.state);
+            } else if full {
+                self.count_outcomes(&mut sums)?;
             }
         }
-        Ok(ExperienceEval {
-            experience: experience.current_experience(),
-            samples: n,
-            correct,
-            correct_task,
-            loss: loss_sum / n.max(1) as f64,
+        self.count_outcomes(&mut sums)?;
+        sums.loss /= n.max(1) as f64;
+        Ok(sums)
+    }
+
+    /// Counts what was left on a device.
+    fn count_outcomes(&mut self, sums: &mut ExperienceEval) -> Result<()> {
+        let evaluator = &mut self.evaluator;
+        self.state.show_outcomes(|state| {
+            sums.add(state);
+            evaluator.count_outcome(state)
         })
+    }
+}
+
+impl ExperienceEval {
+    /// Takes in the mini-batch; `loss` is the sum over samples meanwhile.
+    fn add(&mut self, state: &State) {
+        let hits = |guesses: &mut dyn Iterator<Item = Option<u32>>| {
+            let right = |(guess, &label): (Option<u32>, &u32)| guess == Some(label);
+            guesses.zip(&state.mb_y).filter(|&pair| right(pair)).count()
+        };
+        self.correct += hits(&mut state.predictions());
+        self.correct_task += hits(&mut state.task_predictions());
+        self.loss += f64::from(state.loss().total) * state.mb_y.len() as f64;
     }
 }

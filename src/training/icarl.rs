@@ -125,11 +125,11 @@ impl Method for Icarl {
                 / count
         });
         let total = state.tape.item(loss);
-        state.loss = LossTerms {
+        state.set_loss(LossTerms {
             total,
             current: total,
             ..LossTerms::default()
-        };
+        });
         loss
     }
 

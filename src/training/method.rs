@@ -35,7 +35,7 @@ pub trait Method: Send {
         let _ = state;
     }
 
-    /// The loss of the mini-batch, one number on the tape; its terms go into `state.loss`.
+    /// The loss of the mini-batch, one number on the tape; its terms go into [`State::set_loss`].
     fn loss(&mut self, state: &mut State, logits: Var) -> Var {
         state.criterion_loss(logits)
     }

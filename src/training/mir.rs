@@ -102,9 +102,11 @@ impl Method for Mir {
             picked = most.iter().map(|&i| picked[i]).collect();
         }
         let replay = state.criterion_beside(candidates, &picked);
-        state.loss.replay = state.tape.item(replay);
+        let mut terms = state.loss();
+        terms.replay = state.tape.item(replay);
         let loss = state.tape.add(current, replay);
-        state.loss.total = state.tape.item(loss);
+        terms.total = state.tape.item(loss);
+        state.set_loss(terms);
         loss
     }
 

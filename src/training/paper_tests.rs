@@ -45,7 +45,7 @@ impl Plugin for Capture {
         step.labels = s.mb_y.clone();
         step.stored = s.mb_logits_stored.clone();
         step.groups = s.mb_groups.clone();
-        step.loss = s.loss.total;
+        step.loss = s.loss().total;
         step.logits = s.logits().to_vec();
         step.grads = grads(&s.tape);
         step.after = s.tape.state_dict().into_iter().collect();
@@ -169,7 +169,7 @@ fn strategy(steps: &Arc<Mutex<Vec<Step>>>, beta: f32, er: bool) -> Strategy {
                 stored: s.mb_logits_stored.clone(),
                 groups: s.mb_groups.clone(),
                 logits: s.logits().to_vec(),
-                loss: s.loss.total,
+                loss: s.loss().total,
                 ..Step::default()
             });
             Ok(())

@@ -305,8 +305,10 @@ impl Strategy {
         self.state.loss_var = Some(loss);
         self.fire(Event::BeforeBackward)?;
         let loss = self.state.loss_var.unwrap_or(loss);
-        self.state.loss.total = self.state.loss_value(loss) + self.state.penalty();
-        if !self.state.loss.total.is_finite() {
+        let mut terms = self.state.loss();
+        terms.total = self.state.loss_value(loss) + self.state.penalty();
+        self.state.set_loss(terms);
+        if !terms.total.is_finite() {
             return Err(self.diverged());
         }
         self.state.tape.backward(loss);
@@ -334,7 +336,9 @@ impl Strategy {
         Error::NonFinite(format!(
             "the loss is {} in experience {experience}, iteration {}: expected a finite number; \
              lower the learning rate (now {}) or check the data",
-            self.state.loss.total, clock.train_exp_iterations, self.state.optimizer.lr
+            self.state.loss().total,
+            clock.train_exp_iterations,
+            self.state.optimizer.lr
         ))
     }
 

@@ -72,7 +72,7 @@ impl Plugin for Record {
 
     fn after_training_iteration(&mut self, s: &mut State) -> Result<()> {
         if let Some(last) = self.0.lock().unwrap().last_mut() {
-            last.0 = s.loss.total;
+            last.0 = s.loss().total;
         }
         Ok(())
     }

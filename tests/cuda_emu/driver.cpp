@@ -17,6 +17,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <deque>
 #include <functional>
 #include <map>
 #include <mutex>
@@ -48,6 +49,8 @@ struct Stream {
 };
 struct Event {
     std::chrono::steady_clock::time_point time;
+    // Times that it was recorded, and times that this came to pass.
+    u64 recorded = 0, passed = 0;
 };
 struct Module {
     std::string text;
@@ -63,7 +66,7 @@ std::map<const char*, size_t> page_locked;
 size_t used;
 Stream null_stream;
 // What all streams have been given, in order.
-std::vector<std::function<void()>> waiting;
+std::deque<std::function<void()>> waiting;
 std::atomic<u64> launches, graph_launches;
 std::map<std::string, u64> launches_of;
 // Captures that forbid calls like those of `may_break_capture`: to all threads, and to their own.
@@ -77,6 +80,8 @@ struct Count {
     }
 } count;
 thread_local void* context;
+// How often this thread has called the entry points that COUNTED stands in.
+thread_local std::map<std::string, u64> calls;
 
 long setting(const char* name, long otherwise) {
     const char* value = getenv(name);
@@ -95,18 +100,22 @@ Stream& stream_of(void* s) { return (uintptr_t)s > 2 ? *(Stream*)s : null_stream
 Result enqueue(void* s, std::function<void()> work) {
     Locked locked(lock);
     Graph* graph = stream_of(s).capturing;
-    (graph ? graph->work : waiting).push_back(work);
+    if (graph) graph->work.push_back(work);
+    else waiting.push_back(work);
     return SUCCESS;
 }
 
-// Does everything that was given so far.
-void drain() {
+// Does what was given so far, from the first on, until `enough` says so.
+template <class F> void drain_until(F enough) {
     Locked locked(lock);
-    for (size_t i = 0; i < waiting.size(); i++) {
-        auto work = std::move(waiting[i]);
+    while (!waiting.empty() && !enough()) {
+        auto work = std::move(waiting.front());
+        waiting.pop_front();
         work();
     }
-    waiting.clear();
+}
+void drain() {
+    drain_until([] { return false; });
 }
 
 bool is_page_locked(const void* p) {
@@ -183,6 +192,7 @@ void count_capture(int mode, int by) {
 #define API extern "C" __attribute__((visibility("default"))) Result
 #define MAY_FAIL \
     if (Result failure = injected(__func__)) return failure
+#define COUNTED calls[__func__]++
 #define NOT_IN_CAPTURE \
     if (may_break_capture()) return STREAM_CAPTURING
 
@@ -276,6 +286,7 @@ API cuStreamDestroy_v2(void* s) {
 API cuStreamSynchronize(void* s) {
     MAY_FAIL;
     NOT_IN_CAPTURE;
+    COUNTED;
     drain();
     return SUCCESS;
 }
@@ -313,6 +324,7 @@ API cuGraphExecDestroy(void* graph) {
 API cuGraphUpload(void*, void*) { return SUCCESS; }
 API cuGraphLaunch(void* graph, void* s) {
     MAY_FAIL;
+    COUNTED;
     graph_launches++;
     for (auto& work : ((Graph*)graph)->work) enqueue(s, work);
     return SUCCESS;
@@ -322,14 +334,25 @@ API cuEventCreate(void** e, unsigned) {
     return SUCCESS;
 }
 API cuEventDestroy_v2(void* e) {
+    drain();
     delete (Event*)e;
     return SUCCESS;
 }
 API cuEventRecord(void* e, void* s) {
-    return enqueue(s, [e] { ((Event*)e)->time = std::chrono::steady_clock::now(); });
+    Locked locked(lock);
+    auto* event = (Event*)e;
+    u64 number = ++event->recorded;
+    return enqueue(s, [=] {
+        event->time = std::chrono::steady_clock::now();
+        event->passed = number;
+    });
 }
-API cuEventSynchronize(void*) {
+API cuEventSynchronize(void* e) {
     NOT_IN_CAPTURE;
+    auto* event = (Event*)e;
+    // Nobody waits for an event that was never recorded.
+    if (event->recorded) COUNTED;
+    drain_until([=] { return event->passed == event->recorded; });
     return SUCCESS;
 }
 API cuEventQuery(void*) {
@@ -390,6 +413,7 @@ API cuMemcpyHtoDAsync_v2(Pointer to, const void* from, size_t bytes, void* s) {
     return enqueue(s, [=] { memcpy((void*)to, copy.data(), bytes); });
 }
 API cuMemcpyDtoHAsync_v2(void* to, Pointer from, size_t bytes, void* s) {
+    COUNTED;
     if (!inside(from, bytes)) return INVALID_VALUE;
     if (stream_of(s).capturing) return STREAM_CAPTURING;
     return enqueue(s, [=] { memcpy(to, (void*)from, bytes); });
@@ -429,6 +453,7 @@ API cuLaunchKernel(
     void* f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
     unsigned shared, void* s, void** args, void**) {
     MAY_FAIL;
+    COUNTED;
     auto* kernel = (const emu::Kernel*)f;
     if (!gx || !gy || !gz || gy > 65535 || gz > 65535 || !bx || !by || !bz || bx * by * bz > 1024)
         return INVALID_VALUE;
@@ -456,3 +481,6 @@ API cuGetErrorName(Result code, const char** name) {
 API cuGetErrorString(Result code, const char** text) { return cuGetErrorName(code, text); }
 API cuProfilerStart() { return SUCCESS; }
 API cuProfilerStop() { return SUCCESS; }
+
+// For tests: how often the calling thread has called an entry point.
+extern "C" __attribute__((visibility("default"))) u64 cuda_emu_calls(const char* name) { return calls[name]; }

@@ -11,12 +11,36 @@ use std::sync::OnceLock;
 /// panics if `UNFORGET_REQUIRE` names `cuda-emu`, so that a skipped test cannot pass for a green one.
 pub fn ready() -> bool {
     static READY: OnceLock<bool> = OnceLock::new();
-    *READY.get_or_init(|| {
+    *READY
+        .get_or_init(|| real() || folder().is_some_and(|folder| load(&folder.join("libcuda.so.1"))))
+}
+
+/// Whether tests run on a real driver.
+fn real() -> bool {
+    static REAL: OnceLock<bool> = OnceLock::new();
+    *REAL.get_or_init(|| {
         let emulated = std::env::var_os("UNFORGET_CUDA").is_some_and(|v| v == "emulated");
         // SAFETY: see `load`.
-        let real = !emulated && unsafe { libloading::Library::new("libcuda.so.1") }.is_ok();
-        real || folder().is_some_and(|folder| load(&folder.join("libcuda.so.1")))
+        !emulated && unsafe { libloading::Library::new("libcuda.so.1") }.is_ok()
     })
+}
+
+/// How often this thread has called an entry point of the emulated driver, of those that it counts; `None` of
+/// a real one.
+#[allow(dead_code, reason = "not every test that needs a driver counts")]
+pub fn calls(entry_point: &str) -> Option<u64> {
+    type Calls = unsafe extern "C" fn(*const std::ffi::c_char) -> u64;
+    if real() {
+        return None;
+    }
+    let name = std::ffi::CString::new(entry_point).expect("a name");
+    // SAFETY: it is loaded already, so nothing is initialised; a driver that has this function is the
+    // emulated one, and there it has this type.
+    unsafe {
+        let library = libloading::Library::new(folder()?.join("libcuda.so.1")).ok()?;
+        let calls = library.get::<Calls>(b"cuda_emu_calls\0").ok()?;
+        Some(calls(name.as_ptr()))
+    }
 }
 
 /// The folder with the emulated `libcuda.so.1`, for the loader path of another process.

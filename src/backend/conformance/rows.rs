@@ -1,4 +1,4 @@
-//! Masked columns, and rows in another order.
+//! Masked columns, rows in another order, and what is predicted of each row.
 
 use super::{Case, Lab, Visitor, WRITES};
 use crate::backend::{Backend, Write};
@@ -16,6 +16,47 @@ pub(super) fn visit(visitor: &mut impl Visitor) {
                 });
             }
         }
+    }
+    for rows in [0, 1, 5, 33, 100] {
+        for cols in [1, 3, 10, 33, 100] {
+            for kept in [1, 2, 200] {
+                visitor.visit(NoteOutcome { rows, cols, kept });
+            }
+        }
+    }
+}
+
+/// Two mini-batches, whose logits are often equal and here and there NaN or infinite, behind numbers that are in
+/// the ledger already.
+#[derive(Debug)]
+struct NoteOutcome {
+    rows: usize,
+    cols: usize,
+    /// Every so many-th column is kept, but not the first; so there may be none.
+    kept: usize,
+}
+
+impl Case for NoteOutcome {
+    fn run<B: Backend>(&self, lab: &mut Lab<'_, B>) {
+        let keep = (0..self.cols).map(|j| f64::from(u8::from(j % self.kept == self.kept - 1)));
+        let keep = lab.given(&keep.collect::<Vec<_>>());
+        let mut before = vec![9.0; 4 + 2 * (1 + 2 * self.rows)];
+        before[0] = 3.0;
+        let mut ledger = lab.given(&before);
+        for loss in [0.5, -2.0] {
+            let logits = lab.noise(self.rows * self.cols);
+            let logits = logits.iter().enumerate().map(|(at, x)| match at % 11 {
+                // In rows of NaN at first and of nothing but NaN, too.
+                0 | 1 => f64::NAN,
+                2 => f64::NEG_INFINITY,
+                3 if *x > 0.5 => f64::INFINITY,
+                _ => (x * 3.0).round(),
+            });
+            let logits = lab.given(&logits.collect::<Vec<_>>());
+            let loss = lab.given(&[loss, 7.0]);
+            (lab.backend).note_outcome(ledger.dst(), loss.src(), logits.src(), keep.src());
+        }
+        lab.record("ledger", &ledger, 1);
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Launches and uploads are only written down (see [`sequence`](super::sequence)) until somebody
 //! wants numbers back or memory is given back; then the sequence goes to the GPU, as a captured graph
-//! if the same one has been there before. Nothing waits for the GPU but the copies to the host.
+//! if the same one has been there before. Nothing waits for the GPU but the copies to the host, and an
+//! upload that would be two sequences ahead of it.
 //!
 //! What the driver refuses unwinds with an [`Error`], as running out of memory does (see
 //! [`Tape::guard`](crate::tape::Tape::guard)): an operation has no way to return it.
@@ -20,7 +21,9 @@ use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{
     CUdevice_attribute, CUgraphInstantiate_flags, CUresult, CUstreamCaptureMode,
 };
-use cudarc::driver::{CudaContext, CudaGraph, CudaSlice, CudaStream, DevicePtr, PinnedHostSlice};
+use cudarc::driver::{
+    CudaContext, CudaEvent, CudaGraph, CudaSlice, CudaStream, DevicePtr, PinnedHostSlice,
+};
 use std::ffi::c_void;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -31,11 +34,11 @@ const GRAPHS: &str = "UNFORGET_CUDA_GRAPHS";
 /// Most arguments of a kernel.
 const MAX_ARGS: usize = 16;
 
-/// Numbers in the page-locked memory that uploads go through.
-const STAGING: usize = 1 << 20;
+/// Numbers in each half of the page-locked memory that uploads go through.
+const HALF: usize = 1 << 19;
 
 /// An upload of more than that goes by itself.
-const MAX_STAGED: usize = STAGING / 4;
+const MAX_STAGED: usize = HALF / 2;
 
 /// A sequence is sent off when it has grown this long.
 const MAX_COMMANDS: usize = 4096;
@@ -43,7 +46,8 @@ const MAX_COMMANDS: usize = 4096;
 /// Fewer commands are not worth a graph.
 const MIN_CAPTURED: usize = 4;
 
-/// Graphs kept: training and evaluation, each with full and with last batches, and room to spare.
+/// Graphs kept: training with full and with last batches, evaluation with both from either half of the staging
+/// memory, and room to spare.
 const MAX_GRAPHS: usize = 16;
 
 /// Sequences remembered by their hash, to see whether one comes again.
@@ -129,10 +133,14 @@ unsafe impl Send for Captured {}
 struct Queue {
     pending: Sequence,
     staging: PinnedHostSlice<f32>,
-    /// Numbers of the staging memory that `pending` uploads.
+    /// The half of the staging memory that `pending` uploads from.
+    half: usize,
+    /// Numbers of it that are taken.
     staged: usize,
-    /// The GPU may still read staging memory for what was sent off.
-    in_flight: bool,
+    /// Whether the GPU may still read each half for what was sent off.
+    in_flight: [bool; 2],
+    /// What comes to pass when the GPU has read each half.
+    read: [CudaEvent; 2],
     /// Sequences that come again become graphs.
     captures: bool,
     graphs: Vec<Captured>,
@@ -153,13 +161,23 @@ impl Gpu {
         self.send(&mut self.queue())
     }
 
-    /// Sends off what is written down. It is forgotten even if that fails.
+    /// Sends off what is written down, and goes on.
     fn send(&self, queue: &mut Queue) -> Result<(), DriverError> {
+        let uploads = queue.staged > 0;
+        self.hand_over(queue)?;
+        if uploads {
+            queue.read[queue.half].record(&self.stream)?;
+        }
+        Ok(())
+    }
+
+    /// Sends off what is written down; a wait follows. It is forgotten even if that fails.
+    fn hand_over(&self, queue: &mut Queue) -> Result<(), DriverError> {
         if queue.pending.is_empty() {
             return Ok(());
         }
         queue.flushes += 1;
-        queue.in_flight |= queue.staged > 0;
+        queue.in_flight[queue.half] |= queue.staged > 0;
         queue.staged = 0;
         let sequence = std::mem::take(&mut queue.pending);
         let result = self.send_sequence(queue, &sequence);
@@ -252,7 +270,8 @@ impl Gpu {
                 Command::Upload { to, from, len } => {
                     let numbers = &staging[from..from + len];
                     // SAFETY: `to` and `len` are a view inside of its buffer, and freeing a buffer
-                    // flushes first; staging memory is not written again before `in_flight` ends.
+                    // flushes first; a half of the staging memory is not written again before the GPU
+                    // has read it.
                     unsafe { result::memcpy_htod_async(to, numbers, stream) }?;
                 }
             }
@@ -263,21 +282,35 @@ impl Gpu {
     /// Waits for everything that was sent off.
     fn wait(&self, queue: &mut Queue) -> Result<(), DriverError> {
         self.stream.synchronize()?;
-        queue.in_flight = false;
+        queue.in_flight = [false; 2];
+        Ok(())
+    }
+
+    /// Chooses the half of the staging memory for a sequence: the first if the GPU has read it, so that a
+    /// host that waits in every step writes the same sequence in every step; else the one that it has read, or
+    /// will have read first. So the host prepares one sequence while the GPU is busy with another.
+    fn choose_half(&self, queue: &mut Queue) -> Result<(), DriverError> {
+        let other = 1 - queue.half;
+        queue.half = queue
+            .in_flight
+            .iter()
+            .position(|busy| !busy)
+            .unwrap_or(other);
+        if std::mem::take(&mut queue.in_flight[queue.half]) {
+            queue.read[queue.half].synchronize()?;
+        }
         Ok(())
     }
 
     /// Writes down an upload of few numbers, which go into the staging memory.
     fn stage(&self, queue: &mut Queue, to: u64, numbers: &[f32]) -> Result<(), DriverError> {
-        if queue.staged + numbers.len() > STAGING {
+        if queue.staged + numbers.len() > HALF {
             self.send(queue)?;
         }
-        if queue.in_flight {
-            // The GPU reads there; what is pending may go along.
-            self.send(queue)?;
-            self.wait(queue)?;
+        if queue.staged == 0 {
+            self.choose_half(queue)?;
         }
-        let from = queue.staged;
+        let from = queue.half * HALF + queue.staged;
         queue.staging.as_mut_slice()?[from..from + numbers.len()].copy_from_slice(numbers);
         queue.staged += numbers.len();
         queue.pending.upload(to, from, numbers.len());
@@ -302,12 +335,15 @@ impl Driver {
             .attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
             .map_err(|e| refused("ask the GPU for its size", e))?;
         // SAFETY: every number is written before it is read: an upload writes what it then copies.
-        let staging = unsafe { context.alloc_pinned(STAGING) };
+        let staging = unsafe { context.alloc_pinned(2 * HALF) };
+        let event = || (context.new_event(None)).map_err(|e| refused("make an event", e));
         let queue = Queue {
             pending: Sequence::default(),
             staging: staging.map_err(|e| refused("get page-locked memory", e))?,
+            half: 0,
             staged: 0,
-            in_flight: false,
+            in_flight: [false; 2],
+            read: [event()?, event()?],
             captures: std::env::var(GRAPHS).map_or(true, |value| value != "0"),
             graphs: Vec::new(),
             seen: Vec::new(),
@@ -406,7 +442,7 @@ impl Driver {
             return;
         }
         let (address, mut queue) = (src.buf.address(src.offset), self.gpu.queue());
-        done("run the kernels", self.gpu.send(&mut queue));
+        done("run the kernels", self.gpu.hand_over(&mut queue));
         done("use the GPU", self.gpu.context.bind_to_thread());
         // SAFETY: as for `upload`; `dst` outlives the copy because of the wait.
         let copied =
@@ -418,7 +454,7 @@ impl Driver {
     /// Waits until everything has been computed.
     pub(super) fn finish(&self) {
         let mut queue = self.gpu.queue();
-        done("run the kernels", self.gpu.send(&mut queue));
+        done("run the kernels", self.gpu.hand_over(&mut queue));
         done("finish its work", self.gpu.wait(&mut queue));
     }
 

@@ -57,6 +57,7 @@ kernels! {
         GemmNtBf16 = "gemm_nt_bf16", GemmTtBf16 = "gemm_tt_bf16";
     "layout": Transpose = "transpose";
     "loss": RowLossForward = "row_loss_forward", RowLossBackward = "row_loss_backward";
+    "metrics": NoteOutcome = "note_outcome";
     "norm": NormMoments = "norm_moments", NormStatistics = "norm_statistics",
         NormRunning = "norm_running", NormApply = "norm_apply",
         NormBackwardSums = "norm_backward_sums", NormBackwardMerge = "norm_backward_merge",

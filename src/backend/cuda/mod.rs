@@ -441,6 +441,21 @@ impl Backend for Cuda {
         self.each(Kernel::RowLossBackward, dx.len, args);
     }
 
+    fn note_outcome(
+        &self,
+        ledger: Dst<'_, Self>,
+        loss: Src<'_, Self>,
+        logits: Src<'_, Self>,
+        keep: Src<'_, Self>,
+    ) {
+        let (n, c) = (logits.len / keep.len.max(1), keep.len);
+        let threads = 32 * n.clamp(1, 32) as u32;
+        let args = args![&ledger, loss, logits, keep, int(n), int(c)];
+        self.driver
+            .launch(Kernel::NoteOutcome, [1; 3], [threads, 1, 1], args);
+        self.driver.send();
+    }
+
     fn mse(&self, loss: Dst<'_, Self>, x: Src<'_, Self>, t: Src<'_, Self>) {
         let args = args![&loss, x, t, x.len as i64];
         self.driver

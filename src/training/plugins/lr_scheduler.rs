@@ -139,7 +139,7 @@ impl LrScheduler {
 
     fn watch(&mut self, s: &State) {
         let n = s.mb_y.len() as f64;
-        self.loss_sum += f64::from(s.loss.total) * n;
+        self.loss_sum += f64::from(s.loss().total) * n;
         self.samples += n;
     }
 
