@@ -108,30 +108,16 @@ impl Bench {
     }
 
     fn gemm(&self, name: &str, m: usize, n: usize, k: usize) {
-        let dims = Gemm {
-            m,
-            n,
-            k,
-            a_transposed: name.starts_with('T'),
-            b_transposed: name.ends_with('T'),
-        };
-        let (a, b, mut c) = (noise(m * k), noise(k * n), noise(m * n));
-        let flops = 2.0 * (m * n * k) as f64;
-        self.row(&format!("gemm {name} {m} x {n} x {k}"), flops, |kernels| {
-            kernels.gemm(
-                black_box(&mut c),
-                black_box(&a),
-                black_box(&b),
-                dims,
-                Write::Set,
-            );
+        let mut p = Product::new(name, m, n, k);
+        self.row(&p.name, p.flops, |kernels| {
+            let (a, b) = (black_box(&p.a), black_box(&p.b));
+            kernels.gemm(black_box(&mut p.c), a, b, p.dims, Write::Set);
         });
         if self.json {
             return;
         }
-        let (a_row, a_col) = if dims.a_transposed { (1, m) } else { (k, 1) };
-        let (b_row, b_col) = if dims.b_transposed { (1, k) } else { (n, 1) };
-        let (a, b, c) = (noise(m * k), noise(k * n), &mut c);
+        let (a_row, a_col) = if p.dims.a_transposed { (1, m) } else { (k, 1) };
+        let (b_row, b_col) = if p.dims.b_transposed { (1, k) } else { (n, 1) };
         let time = least(self.clock, || {
             // SAFETY: the three matrices have the sizes and strides given.
             #[allow(unsafe_code)]
@@ -141,77 +127,131 @@ impl Bench {
                     k,
                     n,
                     1.0,
-                    a.as_ptr(),
+                    p.a.as_ptr(),
                     a_row as isize,
                     a_col as isize,
-                    b.as_ptr(),
+                    p.b.as_ptr(),
                     b_row as isize,
                     b_col as isize,
                     0.0,
-                    c.as_mut_ptr(),
+                    p.c.as_mut_ptr(),
                     n as isize,
                     1,
                 )
             };
         });
-        println!(" | matrixmultiply {:6.1}", flops / time / 1e9);
+        println!(" | matrixmultiply {:6.1}", p.flops / time / 1e9);
     }
 }
 
 impl Bench {
     /// A square convolution with padding `kernel / 2`: all three passes, padding counted.
     fn conv(&self, n: usize, channels: [usize; 2], size: usize, kernel: usize, stride: usize) {
-        let conv = geometry(n, channels, size, kernel, stride);
-        let [c, out_c] = channels;
-        let output = conv.output();
-        let (mut x, mut y) = (noise(conv.input.len()), noise(output.len()));
-        let mut w = noise(conv.weight_len());
-        let flops = 2.0 * (conv.weight_len() * output.n * output.pixels()) as f64;
-        let name = format!("n={n} {c}->{out_c} @{size} {kernel}x{kernel} /{stride}");
+        let mut c = Convolution::new(n, channels, size, kernel, stride);
         let end = || {
             if !self.json {
                 println!();
             }
         };
-        self.row(&format!("forward {name}"), flops, |kernels| {
-            kernels.conv2d(black_box(&mut y), &x, &w, conv);
+        self.row(&format!("forward {}", c.name), c.flops, |kernels| {
+            kernels.conv2d(black_box(&mut c.y), &c.x, &c.w, c.conv);
         });
         end();
-        self.row(&format!("data {name}"), flops, |kernels| {
-            kernels.conv2d_backward_data(black_box(&mut x), &y, &w, conv);
+        self.row(&format!("data {}", c.name), c.flops, |kernels| {
+            kernels.conv2d_backward_data(black_box(&mut c.x), &c.y, &c.w, c.conv);
         });
         end();
-        self.row(&format!("weight {name}"), flops, |kernels| {
-            kernels.conv2d_backward_weight(black_box(&mut w), &x, &y, conv);
+        self.row(&format!("weight {}", c.name), c.flops, |kernels| {
+            kernels.conv2d_backward_weight(black_box(&mut c.w), &c.x, &c.y, c.conv);
         });
         end();
     }
 }
 
-/// Channels, size and stride of the 3x3 convolutions of ResNet-18 for images of 32x32.
-const RESNET: [([usize; 2], usize, usize); 7] = [
-    ([64, 64], 32, 1),
-    ([64, 128], 32, 2),
-    ([128, 128], 16, 1),
-    ([128, 256], 16, 2),
-    ([256, 256], 8, 1),
-    ([256, 512], 8, 2),
-    ([512, 512], 4, 1),
-];
+/// A product of made-up numbers.
+struct Product {
+    name: String,
+    dims: Gemm,
+    flops: f64,
+    a: Vec<f32>,
+    b: Vec<f32>,
+    c: Vec<f32>,
+}
 
-/// A square convolution with padding `kernel / 2`.
-fn geometry(n: usize, [c, out_c]: [usize; 2], size: usize, kernel: usize, stride: usize) -> Conv {
-    Conv {
-        input: Images {
-            n,
-            c,
-            h: size,
-            w: size,
-        },
-        out_c,
-        kernel: [kernel; 2],
-        stride: [stride; 2],
-        padding: [kernel / 2; 2],
+impl Product {
+    /// `name` says which factors are transposed, as in `NT`.
+    fn new(name: &str, m: usize, n: usize, k: usize) -> Self {
+        Product {
+            name: format!("gemm {name} {m} x {n} x {k}"),
+            dims: Gemm {
+                m,
+                n,
+                k,
+                a_transposed: name.starts_with('T'),
+                b_transposed: name.ends_with('T'),
+            },
+            flops: 2.0 * (m * n * k) as f64,
+            a: noise(m * k),
+            b: noise(k * n),
+            c: noise(m * n),
+        }
+    }
+}
+
+/// A square convolution with padding `kernel / 2` of made-up numbers. The padding counts as work.
+struct Convolution {
+    name: String,
+    conv: Conv,
+    flops: f64,
+    x: Vec<f32>,
+    y: Vec<f32>,
+    w: Vec<f32>,
+}
+
+impl Convolution {
+    fn new(n: usize, [c, out_c]: [usize; 2], size: usize, kernel: usize, stride: usize) -> Self {
+        let conv = Conv {
+            input: Images {
+                n,
+                c,
+                h: size,
+                w: size,
+            },
+            out_c,
+            kernel: [kernel; 2],
+            stride: [stride; 2],
+            padding: [kernel / 2; 2],
+        };
+        let output = conv.output();
+        Convolution {
+            name: format!("n={n} {c}->{out_c} @{size} {kernel}x{kernel} /{stride}"),
+            conv,
+            flops: 2.0 * (conv.weight_len() * output.n * output.pixels()) as f64,
+            x: noise(conv.input.len()),
+            y: noise(output.len()),
+            w: noise(conv.weight_len()),
+        }
+    }
+}
+
+/// The products of the hidden layers of 784-100-100-10 for a mini-batch of so many rows.
+fn hidden_layers(rows: usize, gemm: impl Fn(&str, usize, usize, usize)) {
+    gemm("NN", rows, 100, 784);
+    gemm("TN", 784, 100, rows);
+    gemm("NN", rows, 100, 100);
+    gemm("NT", rows, 100, 100);
+    gemm("TN", 100, 100, rows);
+}
+
+/// The convolutions of ResNet-18 with so many channels in its first stage, for images of 32x32: images,
+/// channels, size, kernel, stride.
+fn resnet(n: usize, width: usize, conv: impl Fn(usize, [usize; 2], usize, usize, usize)) {
+    conv(n, [3, width], 32, 3, 1);
+    conv(n, [width, width], 32, 3, 1);
+    for stage in 1..4 {
+        let (channels, size) = (width << stage, 32 >> stage);
+        conv(n, [channels / 2, channels], 2 * size, 3, 2);
+        conv(n, [channels, channels], size, 3, 1);
     }
 }
 
@@ -250,20 +290,12 @@ impl Bf16 {
     }
 
     fn gemm(&self, name: &str, m: usize, n: usize, k: usize) {
-        let dims = Gemm {
-            m,
-            n,
-            k,
-            a_transposed: name.starts_with('T'),
-            b_transposed: name.ends_with('T'),
-        };
-        let (a, b, mut c) = (noise(m * k), noise(k * n), noise(m * n));
-        let flops = 2.0 * (m * n * k) as f64;
-        self.row(&format!("gemm {name} {m} x {n} x {k}"), flops, |rounded| {
-            rounded.gemm(black_box(&mut c), &a, &b, dims, Write::Set);
+        let mut p = Product::new(name, m, n, k);
+        self.row(&p.name, p.flops, |rounded| {
+            rounded.gemm(black_box(&mut p.c), &p.a, &p.b, p.dims, Write::Set);
         });
-        let mut prepared = self.rounded.prepared(&a, &b, dims);
-        let rate = flops / least(self.clock, || prepared(black_box(&mut c)));
+        let mut prepared = self.rounded.prepared(&p.a, &p.b, p.dims);
+        let rate = p.flops / least(self.clock, || prepared(black_box(&mut p.c)));
         let percent = 100.0 * rate / self.peak;
         println!(
             "{:34} | {:6.1} {percent:4.1} %",
@@ -273,21 +305,15 @@ impl Bf16 {
     }
 
     fn conv(&self, n: usize, channels: [usize; 2], size: usize, kernel: usize, stride: usize) {
-        let conv = geometry(n, channels, size, kernel, stride);
-        let output = conv.output();
-        let (mut x, mut y) = (noise(conv.input.len()), noise(output.len()));
-        let mut w = noise(conv.weight_len());
-        let flops = 2.0 * (conv.weight_len() * output.n * output.pixels()) as f64;
-        let [c, out_c] = channels;
-        let name = format!("n={n} {c}->{out_c} @{size} {kernel}x{kernel} /{stride}");
-        self.row(&format!("forward {name}"), flops, |rounded| {
-            rounded.conv2d(black_box(&mut y), &x, &w, conv);
+        let mut c = Convolution::new(n, channels, size, kernel, stride);
+        self.row(&format!("forward {}", c.name), c.flops, |rounded| {
+            rounded.conv2d(black_box(&mut c.y), &c.x, &c.w, c.conv);
         });
-        self.row(&format!("data    {name}"), flops, |rounded| {
-            rounded.conv2d_backward_data(black_box(&mut x), &y, &w, conv);
+        self.row(&format!("data    {}", c.name), c.flops, |rounded| {
+            rounded.conv2d_backward_data(black_box(&mut c.x), &c.y, &c.w, c.conv);
         });
-        self.row(&format!("weight  {name}"), flops, |rounded| {
-            rounded.conv2d_backward_weight(black_box(&mut w), &x, &y, conv);
+        self.row(&format!("weight  {}", c.name), c.flops, |rounded| {
+            rounded.conv2d_backward_weight(black_box(&mut c.w), &c.x, &c.y, c.conv);
         });
     }
 }
@@ -329,16 +355,11 @@ fn main() {
                 bench.gemm("NT", 1024, 1024, 1024);
                 bench.gemm("TN", 1024, 1024, 1024);
                 for rows in [20, 128, 384] {
-                    bench.gemm("NN", rows, 100, 784);
-                    bench.gemm("TN", 784, 100, rows);
-                    bench.gemm("NN", rows, 100, 100);
-                    bench.gemm("NT", rows, 100, 100);
-                    bench.gemm("TN", 100, 100, rows);
+                    hidden_layers(rows, |name, m, n, k| bench.gemm(name, m, n, k));
                 }
-                bench.conv(32, [3, 64], 32, 3, 1);
-                for (channels, size, stride) in RESNET {
-                    bench.conv(32, channels, size, 3, stride);
-                }
+                resnet(32, 64, |n, c, size, k, stride| {
+                    bench.conv(n, c, size, k, stride)
+                });
                 bench.conv(32, [64, 128], 32, 1, 2);
             }
         }
@@ -350,38 +371,22 @@ fn main() {
             bench.gemm("NT", 1024, 1024, 1024);
             bench.gemm("TN", 1024, 1024, 1024);
             for rows in [20, 128, 384] {
-                bench.gemm("NN", rows, 100, 784);
-                bench.gemm("TN", 784, 100, rows);
-                bench.gemm("NN", rows, 100, 100);
-                bench.gemm("NT", rows, 100, 100);
-                bench.gemm("TN", 100, 100, rows);
+                hidden_layers(rows, |name, m, n, k| bench.gemm(name, m, n, k));
                 bench.gemm("NN", rows, 10, 100);
                 bench.gemm("NT", rows, 100, 10);
                 bench.gemm("TN", 100, 10, rows);
             }
         }
         if wants("conv") {
-            let n = 32;
-            bench.conv(n, [3, 64], 32, 3, 1);
-            for (channels, size, stride) in RESNET {
-                bench.conv(n, channels, size, 3, stride);
-            }
-            bench.conv(n, [64, 128], 32, 1, 2);
+            resnet(32, 64, |n, c, size, k, stride| {
+                bench.conv(n, c, size, k, stride)
+            });
+            bench.conv(32, [64, 128], 32, 1, 2);
         }
         if wants("slim") {
-            let n = 20;
-            bench.conv(n, [3, 20], 32, 3, 1);
-            for (channels, size, stride) in [
-                ([20, 20], 32, 1),
-                ([20, 40], 32, 2),
-                ([40, 40], 16, 1),
-                ([40, 80], 16, 2),
-                ([80, 80], 8, 1),
-                ([80, 160], 8, 2),
-                ([160, 160], 4, 1),
-            ] {
-                bench.conv(n, channels, size, 3, stride);
-            }
+            resnet(20, 20, |n, c, size, k, stride| {
+                bench.conv(n, c, size, k, stride)
+            });
         }
         if wants("single") {
             for n in [1, 4] {
