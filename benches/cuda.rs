@@ -345,7 +345,7 @@ fn step<M: Module + 'static>(
         || {
             tape.begin(Mode::Train);
             tape.set_groups(&sizes);
-            let x = tape.pixels(&[n, c, h, w], &pixels);
+            let x = tape.pixels(&[n, c, h, w], &[], &pixels);
             let logits = model.forward(&mut tape, x);
             let loss = tape.row_loss(logits, &loss, weights);
             assert!(tape.item(loss).is_finite());

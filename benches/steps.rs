@@ -46,9 +46,8 @@ fn peak_memory() -> Option<f64> {
 fn measure(workload: Workload, threads: usize, budget: Duration, json: bool) {
     let before = bench::peak(workload.precision, threads).expect("a precision of the CPU");
     let mut step = workload.start().expect("memory for the step");
-    for _ in 0..3 {
-        step.run();
-    }
+    let first_loss = step.run();
+    (0..2).for_each(|_| _ = step.run());
     let one = bench::time(Duration::ZERO, || _ = step.run()).wall_median;
     let counted = (0.2 / one).clamp(2.0, 1000.0) as usize;
     let start = COUNT.load(Relaxed);
@@ -65,7 +64,7 @@ fn measure(workload: Workload, threads: usize, budget: Duration, json: bool) {
         println!(
             "{{\"name\":\"{}\",\"threads\":{threads},\"steps_per_s\":{:.3},\"wall_median_s\":{:.6},\
              \"peak_gflops\":{:.1},\"percent\":{:.1},\"peak_rss_mib\":{memory:.1},\
-             \"allocations\":{allocations}}}",
+             \"allocations\":{allocations},\"first_loss\":{first_loss:.7}}}",
             workload.name,
             1.0 / seconds,
             timing.wall_median,

@@ -40,6 +40,11 @@ impl Cutout {
         }
     }
 
+    /// Whether the part is all of the image, as it is.
+    pub fn is_whole(&self) -> bool {
+        *self == Cutout::whole(self.input)
+    }
+
     /// Of this part again a part: that of `size` from row `top` and column `left` on, zero outside.
     pub fn crop(&mut self, [top, left]: [isize; 2], size: [usize; 2]) {
         let [height, width] = self.size.map(|d| d as isize);
@@ -104,9 +109,14 @@ impl PixelRow {
     pub fn write(&self, out: &mut [f32]) {
         let [height, width] = self.cutout.size;
         let plane = self.plane();
+        let whole = self.cutout.is_whole();
         for (c, out) in out.chunks_exact_mut(height * width).enumerate() {
             let table = &self.tables[c.min(self.tables.len() - 1)];
             let image = &self.pixels[self.first + c * plane..self.first + (c + 1) * plane];
+            if whole {
+                look_up(table, image, self.map.as_deref(), out);
+                continue;
+            }
             for (at, out) in out.iter_mut().enumerate() {
                 let source = self.cutout.source(at / width, at % width);
                 let source = source.and_then(|p| match &self.map {
@@ -129,6 +139,30 @@ impl PixelRow {
     /// Positions of the stored image.
     pub fn plane(&self) -> usize {
         self.cutout.input[0] * self.cutout.input[1]
+    }
+}
+
+/// Room for an image of MNIST's size and a zero behind it.
+const PADDED: usize = 1024;
+
+/// Looks up the bytes of an image, or those in the places that `map` gives them (a zero where that is beyond
+/// the image).
+pub(crate) fn look_up(table: &[f32; 256], image: &[u8], map: Option<&[u32]>, out: &mut [f32]) {
+    match map {
+        None => (out.iter_mut().zip(image)).for_each(|(o, &b)| *o = table[usize::from(b)]),
+        Some(map) if image.len() < PADDED => {
+            // Places outside read a zero behind the image: a branch there is mispredicted often
+            // enough to take a fifth of the time of a whole R-MNIST run.
+            let mut padded = [0; PADDED];
+            padded[..image.len()].copy_from_slice(image);
+            let outside = image.len() as u32;
+            (out.iter_mut().zip(map)).for_each(|(o, &p)| {
+                *o = table[usize::from(padded[p.min(outside) as usize % PADDED])];
+            });
+        }
+        Some(map) => (out.iter_mut().zip(map)).for_each(|(o, &p)| {
+            *o = table[usize::from(image.get(p as usize).copied().unwrap_or(0))];
+        }),
     }
 }
 

@@ -191,8 +191,7 @@ impl Tape {
         self.leaf(dims, values, false)
     }
 
-    /// Whether the device has a memory of its own: then [`pixels`](Self::pixels) is better than making rows
-    /// on the host, and numbers are better read as seldom as can be.
+    /// Whether the device has a memory of its own: then numbers are better read as seldom as can be.
     pub fn has_own_memory(&self) -> bool {
         fn has<B: Backend>(_: &Graph<B>) -> bool {
             B::OWN_MEMORY
@@ -200,10 +199,19 @@ impl Tape {
         on!(self, g => has(g))
     }
 
-    /// A constant of this shape, in PyTorch's order, made from stored bytes.
+    /// Whether [`pixels`](Self::pixels) is better than making rows on the host.
+    pub fn makes_rows(&self) -> bool {
+        fn makes<B: Backend>(_: &Graph<B>) -> bool {
+            B::MAKES_ROWS
+        }
+        on!(self, g => makes(g))
+    }
+
+    /// A constant of this shape, in PyTorch's order, that begins with `values` and goes on with rows made from
+    /// stored bytes.
     #[track_caller]
-    pub fn pixels(&mut self, dims: &[usize], rows: &[PixelRow]) -> Var {
-        on!(self, g => g.pixels(Shape::new(dims), rows))
+    pub fn pixels(&mut self, dims: &[usize], values: &[f32], rows: &[PixelRow]) -> Var {
+        on!(self, g => g.pixels(Shape::new(dims), &Elem::from_f32s(values), rows))
     }
 
     /// An input whose gradient is wanted.

@@ -347,8 +347,10 @@ fn a_checkpoint_of_another_run_is_refused() {
         strategy.load(&snapshot, stream).unwrap_err().to_string()
     };
     let train = der.benchmark.train_stream();
-    let error = refused(&Lab::new(Naive::builder), train);
-    assert!(error.contains("the strategy der"), "{error}");
+    for other in [Naive::builder as Build, PaperDer::builder] {
+        let error = refused(&Lab::new(other), train);
+        assert!(error.contains("the strategy der "), "{error}");
+    }
     let error = refused(&der, &train.slice(1..5));
     assert!(error.contains("experience 0"), "{error}");
 }

@@ -1,20 +1,27 @@
 """Runs `benches/steps.rs` and `steps_torch.py` turn by turn and writes `benches/results/steps.csv`.
 
     python benches/rivals/compare.py [NAME...] [--threads 1] [--rounds 3] [--seconds 3] [--compile] [--autocast]
+                                 [--rust]
 
-Needs PyTorch in the Python it runs under, and cargo. Every variant runs once in each round, in a process of its own
+Needs cargo, and PyTorch in the Python it runs under; `--rust` adds candle and burn, which take ten minutes to
+build. A rival that is missing is named and left out. All start from the same weights and batches, and those that
+compute in f32 must have our loss in the first step. Every variant runs once in each round, in a process of its own
 (so that peak memory is its own), and the best of its rounds is kept: whatever else the machine does falls on all
-alike. `ratio` is steps a second against the better of PyTorch's two memory formats, eager, f32. Rows of other names
-or thread counts stay in the file; commit and processor stand in each row.
+alike. `ratio` is steps a second against the better of PyTorch's two memory formats, eager, f32. Rows of other names,
+thread counts or variants stay in the file; commit and processor stand in each row.
 """
 
 import argparse
 import csv
+import importlib.util
 import json
+import math
+import os
 import pathlib
 import platform
 import subprocess
 import sys
+import tomllib
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -23,9 +30,47 @@ FIELDS = ("name", "threads", "engine", "variant", "steps_per_s", "ratio", "wall_
           "percent_of_peak", "allocations", "cpu", "commit", "version")
 
 
-def output(*command):
-    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+# burn's ndarray takes seconds for a step of the slim ResNet-18 and minutes for one of the full size.
+TOO_SLOW = {("burn-ndarray", "resnet18-32+32-f32"), ("burn-ndarray", "resnet18-3x32-f32")}
+
+
+def output(*command, **environment):
+    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True,
+                          env=os.environ | environment)
     return done.stdout.strip()
+
+
+def rust_rivals(threads, seconds):
+    """What runs each engine of `rust/`, built; nothing, with a note, where it does not build."""
+    manifest = HERE / "rust" / "Cargo.toml"
+    build = ("cargo", "build", "--release", "--locked", "--manifest-path", str(manifest))
+    lines = subprocess.run((*build, "--message-format=json"), stdout=subprocess.PIPE, text=True)
+    messages = [json.loads(line) for line in lines.stdout.splitlines()]
+    program = [m["executable"] for m in messages if m.get("executable")]
+    if lines.returncode != 0 or not program:
+        print("candle and burn left out: benches/rivals/rust does not build", file=sys.stderr)
+        return {}
+    packages = tomllib.loads((HERE / "rust" / "Cargo.lock").read_text(encoding="utf-8"))["package"]
+    versions = {package["name"]: package["version"] for package in packages}
+
+    def runner(engine, package):
+        def run(name):
+            line = output(program[0], engine, name, f"seconds={seconds}", RAYON_NUM_THREADS=threads,
+                          MATMUL_NUM_THREADS=threads)
+            return json.loads(line.splitlines()[-1]) | {"version": f"{package} {versions[package]}"}
+        return run
+
+    engines = {"candle": "candle-core", "burn-flex": "burn-flex", "burn-ndarray": "burn-ndarray"}
+    return {(engine, "f32"): runner(engine, package) for engine, package in engines.items()}
+
+
+def same_loss(name, variant, row, ours):
+    """Fails where a rival's first step is not ours. Dropout draws other units; autocast rounds."""
+    if name.startswith("simple-cnn"):
+        return
+    tolerance = 2e-2 if variant.startswith("autocast") else 1e-4
+    if not math.isclose(row["first_loss"], ours["first_loss"], rel_tol=tolerance):
+        sys.exit(f"{name}, {variant}: the first loss is {row['first_loss']}, ours {ours['first_loss']}")
 
 
 def cpu():
@@ -41,12 +86,13 @@ def commit(bench):
 
 
 def save(path, fields, rows):
-    """Writes `rows`, in place of those of the same name and threads that the file has."""
+    """Writes `rows`, in place of those that the file has for the same thing."""
     kept = []
     if path.exists():
         with open(path, newline="", encoding="utf-8") as file:
-            new = {(row["name"], str(row["threads"])) for row in rows}
-            kept = [row for row in csv.DictReader(file) if (row["name"], row["threads"]) not in new]
+            same = [field for field in ("name", "threads", "engine", "variant") if field in fields]
+            new = {tuple(str(row[field]) for field in same) for row in rows}
+            kept = [row for row in csv.DictReader(file) if tuple(row[field] for field in same) not in new]
     with open(path, "w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, fields, lineterminator="\n")
         table.writeheader()
@@ -61,6 +107,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--compile", action="store_true", help="torch.compile as well")
     parser.add_argument("--autocast", action="store_true", help="bfloat16 autocast as well")
+    parser.add_argument("--rust", action="store_true", help="candle and burn as well (benches/rivals/rust)")
     options = parser.parse_args()
     names = options.names or ["mlp-10+10", "mlp-3x128", "simple-cnn-10+10", "slim-resnet18-10+10",
                               "resnet18-32+32-f32", "resnet18-3x32-f32"]
@@ -79,31 +126,39 @@ def main():
         row = json.loads(line.splitlines()[-1])
         return row | {"version": f"torch {row['torch']}"}
 
-    variants = {("unforget", "f32"): ours,
-                ("torch", "eager nchw"): torch,
-                ("torch", "eager nhwc"): lambda name: torch(name, "--format", "nhwc")}
-    if options.compile:
-        variants["torch", "compile nhwc"] = lambda name: torch(name, "--format", "nhwc", "--compile")
-    if options.autocast:
-        variants["torch", "autocast nhwc"] = lambda name: torch(name, "--format", "nhwc", "--autocast")
+    variants = {("unforget", "f32"): ours}
+    if importlib.util.find_spec("torch") is None:
+        print("PyTorch left out: this Python has none", file=sys.stderr)
+    else:
+        variants["torch", "eager nchw"] = torch
+        variants["torch", "eager nhwc"] = lambda name: torch(name, "--format", "nhwc")
+        if options.compile:
+            variants["torch", "compile nhwc"] = lambda name: torch(name, "--format", "nhwc", "--compile")
+        if options.autocast:
+            variants["torch", "autocast nhwc"] = lambda name: torch(name, "--format", "nhwc", "--autocast")
+    if options.rust:
+        variants |= rust_rivals(threads, seconds)
 
     processor, revision, rows = cpu(), commit("benches/steps.rs"), []
     for name in names:
         best = {}
         for _ in range(options.rounds):
             for key, run in variants.items():
+                if (key[0], name) in TOO_SLOW:
+                    continue
                 row = run(name)
+                same_loss(name, key[1], row, best.get(("unforget", "f32"), row))
                 if key not in best or row["steps_per_s"] > best[key]["steps_per_s"]:
                     best[key] = row
-        rival = max(best["torch", v]["steps_per_s"] for v in ("eager nchw", "eager nhwc"))
+        eager = [row["steps_per_s"] for (_, variant), row in best.items() if variant.startswith("eager")]
         for (engine, variant), row in best.items():
-            ratio = round(row["steps_per_s"] / rival, 2)
+            ratio = round(row["steps_per_s"] / max(eager), 3) if eager else ""
             rows.append({"name": name, "threads": options.threads, "engine": engine, "variant": variant,
                          "steps_per_s": row["steps_per_s"], "ratio": ratio, "wall_median_s": row["wall_median_s"],
                          "peak_rss_mib": row["peak_rss_mib"], "percent_of_peak": row.get("percent", ""),
                          "allocations": row.get("allocations", ""), "cpu": processor, "commit": revision,
                          "version": row["version"]})
-            print(f"{name:22} {engine:9} {variant:14} {row['steps_per_s']:10.2f} steps/s  ratio {ratio}", flush=True)
+            print(f"{name:22} {engine:12} {variant:14} {row['steps_per_s']:10.2f} steps/s  ratio {ratio}", flush=True)
 
     save(RESULTS, FIELDS, rows)
 

@@ -286,10 +286,11 @@ pub trait Backend: Send {
     type Buf: Send + Sync;
     /// Most samples in one block of a spatial tensor.
     const BATCH_BLOCK: usize;
-    /// Whether the device has a memory of its own. Then it keeps stored pixels there, and makes rows of them
-    /// better than the host ([`gather_pixels`](Self::gather_pixels)), and every number that is read is waited
-    /// for.
+    /// Whether the device has a memory of its own. Then it keeps stored pixels there, and every number that is
+    /// read is waited for.
     const OWN_MEMORY: bool = false;
+    /// Whether [`gather_pixels`](Self::gather_pixels) is faster than making rows on the host and copying them.
+    const MAKES_ROWS: bool = Self::OWN_MEMORY;
 
     /// Memory for at least `len` numbers, zeroed.
     ///

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use plan::{Remapping, labels};
 
-use super::several::joined;
+use super::several::{joined, samples_by_class};
 use super::{Benchmark, Experience, Stream};
 use crate::data::{ClassificationDataset, Dataset, Transform, TransformGroups};
 use crate::rng::python_set_order;
@@ -234,15 +234,6 @@ impl NcBenchmark {
             classes,
         ))
     }
-}
-
-/// The places of each class's samples in `data`, ascending.
-fn samples_by_class(data: &ClassificationDataset) -> BTreeMap<u32, Vec<u32>> {
-    let mut by_class = BTreeMap::<u32, Vec<u32>>::new();
-    for (index, class) in (0..).zip(data.targets()) {
-        by_class.entry(class).or_default().push(index);
-    }
-    by_class
 }
 
 #[cfg(test)]

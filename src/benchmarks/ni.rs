@@ -1,8 +1,6 @@
 //! New instances of the same classes in every experience.
 
-use std::collections::BTreeMap;
-
-use super::several::joined;
+use super::several::{joined, samples_by_class};
 use super::{Benchmark, Experience, Stream, check_n_experiences};
 use crate::data::{ClassificationDataset, Dataset, TransformGroups};
 use crate::rng::TorchGenerator;
@@ -176,11 +174,7 @@ impl NiBenchmark {
         whole: &ClassificationDataset,
         generator: &mut TorchGenerator,
     ) -> Vec<Vec<u32>> {
-        let mut by_class = BTreeMap::<u32, Vec<u32>>::new();
-        for (index, class) in (0..).zip(whole.targets()) {
-            by_class.entry(class).or_default().push(index);
-        }
-        let classes = by_class.into_values();
+        let classes = samples_by_class(whole).into_values();
         if self.shuffle {
             classes
                 .map(|samples| shuffled(&samples, generator))

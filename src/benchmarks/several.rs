@@ -64,3 +64,12 @@ pub(super) fn joined(
         by_dataset,
     ))
 }
+
+/// The places of each class's samples in `data`, ascending.
+pub(super) fn samples_by_class(data: &ClassificationDataset) -> BTreeMap<u32, Vec<u32>> {
+    let mut by_class = BTreeMap::<u32, Vec<u32>>::new();
+    for (index, class) in (0..).zip(data.targets()) {
+        by_class.entry(class).or_default().push(index);
+    }
+    by_class
+}

@@ -6,9 +6,10 @@
 //! normalisation (`num_batches_tracked`) are i64 scalars, as in PyTorch.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::Write;
-use std::path::Path;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ndarray::ArrayD;
 use safetensors::tensor::TensorView;
@@ -123,22 +124,36 @@ fn bad(path: &Path, found: impl ToString) -> Error {
     )
 }
 
-/// Writes beside `path`, then renames.
+/// Writes a file of its own name beside `path`, then renames it: of several who write `path` at the same
+/// time, in whatever process or on whatever machine, one whole file stays.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = Path::new(&partial);
-    let write = || {
-        let mut file = fs::File::create(partial)?;
+    let failed = |e| Error::io("write", path, e);
+    let (mut file, partial) = create_beside(path).map_err(failed)?;
+    let mut write = || {
         file.write_all(bytes)?;
         file.sync_all()?;
-        fs::rename(partial, path)
+        fs::rename(&partial, path)
     };
     write().map_err(|e| {
         // Best effort: the reason to report is the first one.
-        let _ = fs::remove_file(partial);
-        Error::io("write", path, e)
+        let _ = fs::remove_file(&partial);
+        failed(e)
     })
+}
+
+/// A new file beside `path` that nobody else writes.
+fn create_beside(path: &Path) -> std::io::Result<(File, PathBuf)> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    loop {
+        let mut name = path.as_os_str().to_owned();
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        name.push(format!(".{}-{number}.partial", std::process::id()));
+        // The name may be taken: by a process of this number on another machine, or one that was killed.
+        match File::create_new(&name) {
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+            created => return Ok((created?, PathBuf::from(name))),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -177,6 +192,42 @@ mod tests {
             1,
             "no partial file stays"
         );
+    }
+
+    #[test]
+    fn writers_of_the_same_file_leave_one_whole_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("table.md");
+        // What a killed process of this number would leave, in the way of every second name or so.
+        for number in (0..400).step_by(2) {
+            let left = format!("table.md.{}-{number}.partial", std::process::id());
+            fs::write(folder.path().join(left), "half").unwrap();
+        }
+        std::thread::scope(|scope| {
+            for writer in 0..4u8 {
+                let path = &path;
+                scope.spawn(move || {
+                    for _ in 0..50 {
+                        write_atomically(path, &[writer; 40_000]).unwrap();
+                        let found = fs::read(path).unwrap();
+                        assert_eq!(found.len(), 40_000);
+                        assert!(found.iter().all(|byte| *byte == found[0]));
+                    }
+                });
+            }
+        });
+        let names = fs::read_dir(folder.path()).unwrap();
+        assert_eq!(names.count(), 1 + 200, "no partial file is left or taken");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_put_in_place_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("taken");
+        fs::create_dir_all(path.join("inside")).unwrap();
+        let error = write_atomically(&path, b"text").unwrap_err().to_string();
+        assert!(error.contains("taken"), "{error}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::thread::LocalKey;
 use super::augment::{Scratch, Stage, Step};
 use super::resize::Pixel;
 use super::view::OUTSIDE;
-use crate::pixels::{Cutout, PixelRow};
+use crate::pixels::{Cutout, PixelRow, look_up};
 use crate::rng::{CounterKey, CounterRng};
 use crate::{Error, Result};
 
@@ -365,30 +365,12 @@ thread_local! {
     static FLOATS: RefCell<Scratch<f32>> = RefCell::default();
 }
 
-/// Room for an image of MNIST's size and a zero behind it.
-const PADDED: usize = 1024;
-
 impl Stored for u8 {
     const SCRATCH: &'static LocalKey<RefCell<Scratch<u8>>> = &BYTES;
 
     fn finish(transform: &Transform, c: usize, from: &[u8], map: Option<&[u32]>, to: &mut [f32]) {
         let table = &transform.tables[c.min(transform.tables.len() - 1)];
-        match map {
-            None => (to.iter_mut().zip(from)).for_each(|(o, &b)| *o = table[usize::from(b)]),
-            Some(map) if from.len() < PADDED => {
-                // Places outside read a zero behind the image: a branch there is mispredicted often
-                // enough to take a fifth of the time of a whole R-MNIST run.
-                let mut padded = [0; PADDED];
-                padded[..from.len()].copy_from_slice(from);
-                let outside = from.len() as u32;
-                (to.iter_mut().zip(map)).for_each(|(o, &p)| {
-                    *o = table[usize::from(padded[p.min(outside) as usize % PADDED])];
-                });
-            }
-            Some(map) => {
-                (to.iter_mut().zip(map)).for_each(|(o, &p)| *o = table[usize::from(pick(from, p))])
-            }
-        }
+        look_up(table, from, map, to);
     }
 }
 

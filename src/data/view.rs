@@ -268,11 +268,22 @@ impl ClassificationDataset {
     /// If a sample is out of range or `out` has another length.
     #[track_caller]
     pub fn gather(&self, samples: &[usize], group: Group, key: CounterKey, out: &mut [f32]) {
+        gather_rows(
+            samples.len(),
+            self.is_costly(group),
+            group,
+            key,
+            out,
+            |row, key, out| {
+                self.write(samples[row], group, key, out);
+            },
+        );
+    }
+
+    /// Whether rows of it are worth several threads.
+    pub(crate) fn is_costly(&self, group: Group) -> bool {
         let costly = |s: &Source| s.dataset.is_on_disk() || s.transforms.get(group).is_costly();
-        let costly = self.sources.iter().any(costly);
-        gather_rows(samples.len(), costly, group, key, out, |row, key, out| {
-            self.write(samples[row], group, key, out);
-        });
+        self.sources.iter().any(costly)
     }
 
     /// How many views share the samples of this one.

@@ -1,12 +1,13 @@
 //! Which class is taken for which.
 
-use ndarray::{Array2, Array3};
+use ndarray::{Array2, Array3, Axis};
 use serde::{Deserialize, Serialize};
 
 use super::accuracy::for_each_row;
 use super::name::{emit, stream_metric_name};
 use super::{Metric, argmax};
 use crate::Result;
+use crate::figure;
 use crate::snapshot::Snapshot;
 use crate::template::{Event, MetricData, MetricValue, State};
 
@@ -94,7 +95,7 @@ impl ConfusionMatrix {
         self
     }
 
-    /// Whether a picture is emitted too: dark cells are full, rows are true classes from the top.
+    /// Whether a picture is emitted too ([`figure::matrix`]): rows are true classes from the top.
     pub fn image(mut self, image: bool) -> Self {
         self.image = image;
         self
@@ -129,24 +130,10 @@ impl ConfusionMatrix {
         order.retain(|&class| class < n && !self.absolute_class_order);
         let rest: Vec<usize> = (0..n).filter(|class| !order.contains(class)).collect();
         order.extend(rest);
-        heat_map(
-            &matrix
-                .select(ndarray::Axis(0), &order)
-                .select(ndarray::Axis(1), &order),
-        )
+        let matrix = matrix.select(Axis(0), &order).select(Axis(1), &order);
+        let labels: Vec<String> = order.iter().map(usize::to_string).collect();
+        figure::matrix(&matrix.into_dyn(), &labels)
     }
-}
-
-/// Squares from white (0) to dark blue (the largest value).
-fn heat_map(matrix: &Array2<f64>) -> Array3<u8> {
-    let (rows, columns) = matrix.dim();
-    let side = (320 / rows.max(1)).clamp(4, 32);
-    let largest = matrix.iter().copied().fold(0.0, f64::max);
-    Array3::from_shape_fn((rows * side, columns * side, 3), |(y, x, channel)| {
-        let share = matrix[[y / side, x / side]] / if largest > 0.0 { largest } else { 1.0 };
-        let darkest = [8.0, 48.0, 107.0][channel];
-        (255.0 + share * (darkest - 255.0)).round() as u8
-    })
 }
 
 impl Metric for ConfusionMatrix {
@@ -249,16 +236,19 @@ mod tests {
     fn the_picture_shows_classes_in_training_order() {
         let mut metric = matrix(Normalize::None);
         metric.met = vec![1, 0];
-        let dark = |metric: &ConfusionMatrix| {
-            let picture = metric.picture(&metric.matrix());
-            let side = picture.dim().0 / 3;
-            assert_eq!(picture.dim(), (3 * side, 3 * side, 3));
-            (0..3)
-                .map(|i| picture[[i * side, i * side, 0]])
-                .collect::<Vec<_>>()
+        let picture = |metric: &ConfusionMatrix| metric.picture(&metric.matrix());
+        let drawn = |cells: [[f64; 3]; 3], labels: [&str; 3]| {
+            figure::matrix(&ndarray::arr2(&cells).into_dyn(), &labels.map(String::from))
         };
-        assert_eq!(dark(&metric), [255, 8, 255]);
+        // Of class 0 three samples were right and one was taken for class 1.
+        let trained = drawn(
+            [[0.0, 0.0, 0.0], [1.0, 3.0, 0.0], [0.0; 3]],
+            ["1", "0", "2"],
+        );
+        assert_eq!(picture(&metric), trained);
         metric = metric.absolute_class_order(true);
-        assert_eq!(dark(&metric), [8, 255, 255]);
+        let ascending = drawn([[3.0, 1.0, 0.0], [0.0; 3], [0.0; 3]], ["0", "1", "2"]);
+        assert_eq!(picture(&metric), ascending);
+        assert_ne!(trained, ascending);
     }
 }

@@ -10,7 +10,9 @@ use crate::snapshot::Snapshot;
 use crate::template::{Event, MetricData, MetricValue, State};
 
 /// Avalanche's `topk_acc_metrics`: the share of samples whose label is among the `k` largest logits;
-/// of equal logits the first count as larger.
+/// of equal logits the first count as larger. A label that has no logit, or NaN for one, is never among
+/// them, whatever `k` is. With `k` of at least the number of logits every other label is, so heads that
+/// have yet to grow can be measured too (Avalanche fails if `k` is above the number of classes).
 ///
 /// Names: `Topk_{k}_Acc_MB`, `Topk_{k}_Acc_Epoch`, `Topk_{k}_RunningAcc_Epoch` (Avalanche gives it
 /// the name of the value per epoch), `Topk_{k}_Acc_Exp`, `Topk_{k}_Acc_Stream`,
@@ -49,7 +51,7 @@ impl Metric for TopK {
         if now.counts {
             let mut tasks = s.mb_task_id.iter();
             for_each_row(s, |row, label| {
-                let hit = rank(row, label) < self.k;
+                let hit = rank(row, label).is_some_and(|rank| rank < self.k);
                 let task = tasks.next().copied().unwrap_or(0);
                 (self.tasks.entry(task).or_default()).add(f64::from(u8::from(hit)), 1.0);
             });
@@ -86,14 +88,12 @@ impl Metric for TopK {
 }
 
 /// How many logits come before the label's in descending order, equal ones in the order of columns;
-/// a label without a logit, or with NaN, comes last.
-fn rank(row: &[f32], label: u32) -> usize {
+/// none for a label without a logit, or with NaN.
+fn rank(row: &[f32], label: u32) -> Option<usize> {
     let label = label as usize;
-    let Some(&own) = row.get(label).filter(|own| !own.is_nan()) else {
-        return row.len();
-    };
+    let own = row.get(label).copied().filter(|own| !own.is_nan())?;
     let before = |(column, &value): (usize, &f32)| value > own || (value == own && column < label);
-    row.iter().enumerate().filter(|&x| before(x)).count()
+    Some(row.iter().enumerate().filter(|&x| before(x)).count())
 }
 
 #[cfg(test)]
@@ -104,8 +104,15 @@ mod tests {
     fn equal_logits_are_ranked_by_column() {
         let row = [1.0, 3.0, 3.0, 0.0];
         assert_eq!(
-            [0, 1, 2, 3, 4].map(|label| rank(&row, label)),
-            [2, 0, 1, 3, 4]
+            [0, 1, 2, 3].map(|label| rank(&row, label)),
+            [2, 0, 1, 3].map(Some)
         );
+    }
+
+    #[test]
+    fn a_label_without_a_number_has_no_rank() {
+        assert_eq!(rank(&[1.0, 3.0], 2), None);
+        assert_eq!(rank(&[1.0, f32::NAN], 1), None);
+        assert_eq!(rank(&[1.0, f32::NAN], 0), Some(0));
     }
 }

@@ -124,22 +124,30 @@ impl<B: Backend> Graph<B> {
         self.push_leaf(Op::Input, shape, value, needs_grad)
     }
 
-    /// A constant made from stored bytes, in row order: see [`Backend::gather_pixels`].
+    /// A constant in row order that begins with `values` and goes on with rows made from stored bytes: see
+    /// [`Backend::gather_pixels`].
     ///
     /// # Panics
-    /// If the rows do not divide the shape.
+    /// If values and rows do not fill the shape.
     #[track_caller]
-    pub fn pixels(&mut self, shape: Shape, rows: &[PixelRow]) -> Var {
-        let (n, len) = (rows.len(), shape.len());
-        let fit = |row: &PixelRow| (len / n).is_multiple_of(row.cutout.size.iter().product());
+    pub fn pixels(&mut self, shape: Shape, values: &[B::Elem], rows: &[PixelRow]) -> Var {
+        let (len, size) = (shape.len(), shape.len() / shape.dim(0).max(1));
+        let fit = |row: &PixelRow| size.is_multiple_of(row.cutout.size.iter().product());
         assert!(
-            n == shape.dim(0) && rows.iter().all(fit),
-            "pixels of shape {shape}: {n} rows"
+            values.len() + rows.len() * size == len && rows.iter().all(fit),
+            "pixels of shape {shape}: {} values and {} rows",
+            values.len(),
+            rows.len()
         );
         let value = self.arena.take(&self.backend, len);
         let mut lent = self.arena.lend(value);
         let mut y = lent.view();
-        y.len = len;
+        if !values.is_empty() {
+            y.len = values.len();
+            self.backend.upload(y.reborrow(), values);
+        }
+        y.offset += values.len();
+        y.len = len - values.len();
         self.backend.gather_pixels(y, rows);
         self.arena.restore(lent);
         self.push_leaf(Op::Input, shape, value, false)

@@ -98,7 +98,7 @@ fn speed(per_second: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::speed;
+    use super::*;
 
     #[test]
     fn a_speed_has_two_figures_at_least() {
@@ -107,5 +107,18 @@ mod tests {
             found,
             ["12346 it/s", "9.9 it/s", "4.0 s/it", "? it/s", "? it/s"]
         );
+    }
+
+    #[test]
+    fn steps_between_two_drawings_are_counted() {
+        let mut bar = Bar::new("test".to_string(), 40);
+        for step in 1..=30 {
+            if step % 10 == 0 {
+                std::thread::sleep(PAUSE);
+            }
+            bar.step(String::new);
+            assert_eq!(bar.bar.position() + bar.steps, step);
+        }
+        assert_eq!(bar.bar.position(), 30, "the last step was drawn");
     }
 }

@@ -14,12 +14,10 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
-use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::Write as _;
 use std::path::Path;
 
-use crate::{Error, Result};
+use crate::Result;
+use crate::checkpoint::write_atomically;
 
 /// Everything that a report shows.
 ///
@@ -88,20 +86,7 @@ pub fn render(data: &ReportData) -> String {
 ///
 /// # Errors
 ///
-/// [`Error::Io`] naming `path` if the folder is missing, full or not writable.
+/// [`Error::Io`](crate::Error::Io) naming `path` if the folder is missing, full or not writable.
 pub fn write(path: &Path, data: &ReportData) -> Result<()> {
-    let mut name = OsString::from(path.as_os_str());
-    name.push(format!(".{}.partial", std::process::id()));
-    let temporary = Path::new(&name);
-    let written = File::create(temporary)
-        .and_then(|mut file| {
-            file.write_all(render(data).as_bytes())?;
-            file.sync_all()
-        })
-        .and_then(|()| fs::rename(temporary, path));
-    written.map_err(|source| {
-        // The first failure is the one to tell; the leftover may not even exist.
-        let _ = fs::remove_file(temporary);
-        Error::io("write the report", path, source)
-    })
+    write_atomically(path, render(data).as_bytes())
 }

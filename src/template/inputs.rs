@@ -1,7 +1,9 @@
 //! Inputs and outputs of the model for a mini-batch, on the host and on a device with memory of its own.
 //!
 //! There the rows of a mini-batch are not made on the host: the device has the pixels and is told where
-//! each row comes from. Nor are the logits copied back until somebody looks at them.
+//! each row comes from. Nor are the logits copied back until somebody looks at them. The CPU makes rows too,
+//! in the place where the step wants them, which saves a copy; but rows that loader workers have gathered
+//! ahead, and those that are worth several threads, it takes as they are.
 
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -12,11 +14,11 @@ use crate::pixels::{Cutout, PixelRow};
 use crate::rng::CounterKey;
 use crate::tape::{Tape, Var};
 
-/// The rows of a mini-batch as a device makes them; none if the host does.
+/// The last rows of a mini-batch, made by the device; none if the host makes all.
 #[derive(Default)]
 pub(crate) struct PixelBatch {
     rows: Vec<PixelRow>,
-    /// The same numbers on the host, once they are asked for.
+    /// All rows on the host, once they are asked for.
     written: OnceLock<Vec<f32>>,
 }
 
@@ -49,17 +51,19 @@ impl PixelBatch {
         all
     }
 
+    /// All rows of the mini-batch, which begins with `values`.
     fn values<'a>(&'a self, values: &'a [f32], shape: [usize; 3]) -> &'a [f32] {
         if self.rows.is_empty() {
             return values;
         }
         let len = self.rows.len() * shape.iter().product::<usize>();
         self.written
-            .get_or_init(|| PixelRow::write_all(&self.rows, len))
+            .get_or_init(|| [values, &PixelRow::write_all(&self.rows, len)].concat())
     }
 }
 
-/// What the model sees of a mini-batch: images of `shape`, as numbers or as rows of pixels.
+/// What the model sees of a mini-batch: images of `shape`, first those that are numbers, then those that are
+/// rows of pixels.
 #[derive(Clone, Copy)]
 pub(super) struct Inputs<'a> {
     pub values: &'a [f32],
@@ -85,11 +89,15 @@ impl Inputs<'_> {
     pub fn on(self, tape: &mut Tape, rows: Range<usize>) -> Var {
         let [c, h, w] = self.shape;
         let dims = [rows.len(), c, h, w];
-        if !self.pixels.rows.is_empty() {
-            return tape.pixels(&dims, &self.pixels.rows[rows]);
-        }
         let size = c * h * w;
-        tape.input(&dims, &self.values[rows.start * size..rows.end * size])
+        let made = &self.pixels.rows;
+        if made.is_empty() {
+            return tape.input(&dims, &self.values[rows.start * size..rows.end * size]);
+        }
+        let host = self.values.len() / size.max(1);
+        let values = &self.values[rows.start.min(host) * size..rows.end.min(host) * size];
+        let made = &made[rows.start.saturating_sub(host)..rows.end.saturating_sub(host)];
+        tape.pixels(&dims, values, made)
     }
 }
 
@@ -124,8 +132,16 @@ impl State {
         }
     }
 
+    /// Whether the device rather than the host makes the next rows of the mini-batch, which are `costly` or not.
+    pub(super) fn leaves_to_device(&self, costly: bool) -> bool {
+        match self.tape.has_own_memory() {
+            true => self.mb_x.is_empty(),
+            false => self.tape.makes_rows() && !costly,
+        }
+    }
+
     /// Leaves the inputs of these samples of the buffer to the device; false if the host must make them.
-    pub(super) fn append_item_inputs(&mut self, slots: &[u32]) -> bool {
+    fn append_item_rows(&mut self, slots: &[u32], costly: bool) -> bool {
         let key = self.augmentation_key();
         let Some(buffer) = &self.storage_policy else {
             return true;
@@ -134,12 +150,25 @@ impl State {
             let item = buffer.item(slots[r] as usize);
             item.raw.pixel_row(&item.transforms.train, key)
         };
-        let by_device = self.tape.has_own_memory() && self.mb_x.is_empty();
-        by_device && (self.mb_pixels).extend(slots.len(), Group::Train, key, row)
+        self.leaves_to_device(costly)
+            && (self.mb_pixels).extend(slots.len(), Group::Train, key, row)
+    }
+
+    /// Makes the inputs of these samples of the buffer, or leaves them to the device. If they are to come
+    /// to the `front`, all rows are of one kind.
+    pub(super) fn append_item_inputs(&mut self, slots: &[u32], front: bool) {
+        let costly = self.storage_policy.as_ref().is_some_and(|buffer| {
+            (slots.iter()).any(|&slot| buffer.item(slot as usize).transforms.train.is_costly())
+        });
+        let mixed = front && !self.mb_x.is_empty();
+        if mixed || !self.append_item_rows(slots, costly) {
+            self.write_pixels();
+            self.gather_items(slots, costly);
+        }
     }
 
     /// Makes the inputs of these samples of the buffer.
-    pub(super) fn gather_items(&mut self, slots: &[u32]) {
+    fn gather_items(&mut self, slots: &[u32], costly: bool) {
         let key = self.augmentation_key();
         let Some(buffer) = &self.storage_policy else {
             return;
@@ -148,15 +177,15 @@ impl State {
         let size = self.shape.iter().product::<usize>();
         let start = self.mb_x.len();
         self.mb_x.resize(start + slots.len() * size, 0.0);
-        let costly = (0..slots.len()).any(|row| item(row).transforms.train.is_costly());
         let (rows, train) = (&mut self.mb_x[start..], Group::Train);
         gather_rows(slots.len(), costly, train, key, rows, |row, key, out| {
             item(row).write_sample(train, key, out);
         });
     }
 
-    /// Puts the last `n` rows of the inputs first.
+    /// Puts the last `n` rows of the inputs first; all are of one kind.
     pub(super) fn rotate_inputs(&mut self, n: usize) {
+        debug_assert!(self.mb_x.is_empty() || self.mb_pixels.rows.is_empty());
         self.mb_pixels.written.take();
         if self.mb_pixels.rows.is_empty() {
             self.mb_x

@@ -159,8 +159,10 @@ impl State {
 
     /// Drops the rows of the mini-batch from `n` on.
     fn truncate(&mut self, n: usize) {
-        self.mb_x.truncate(n * self.shape.iter().product::<usize>());
-        self.mb_pixels.truncate(n);
+        let size = self.shape.iter().product::<usize>();
+        let of_host = self.mb_x.len() / size.max(1);
+        self.mb_x.truncate(n * size);
+        self.mb_pixels.truncate(n.saturating_sub(of_host));
         self.mb_y.truncate(n);
         self.mb_task_id.truncate(n);
     }

@@ -19,7 +19,7 @@ impl State {
             return first..first;
         };
         buffer.draw(count, self.tape.generator(), picked);
-        self.append_items(picked, logits);
+        self.append_items(picked, logits, false);
         first..self.mb_y.len()
     }
 

@@ -293,7 +293,8 @@ impl State {
         self.picked.clear();
         self.picked.extend(samples);
         let row = |r: usize, key| dataset.pixel_row(self.picked[r], group, key);
-        let device = self.tape.has_own_memory() && self.mb_x.is_empty();
+        let workers = ahead.is_some() && !self.tape.has_own_memory();
+        let device = !workers && self.leaves_to_device(dataset.is_costly(group));
         if !(device && (self.mb_pixels).extend(self.picked.len(), group, key, row)) {
             self.write_pixels();
             let rows = &mut self.mb_x;
@@ -359,19 +360,16 @@ impl State {
             return;
         }
         let batch = loader.batch(stored, count.min(stored), self.tape.generator());
-        self.append_items(batch, true);
+        self.append_items(batch, true, true);
         self.rotate_inputs(batch.len());
         self.mb_y.rotate_right(batch.len());
         self.mb_task_id.rotate_right(batch.len());
     }
 
     /// Appends the samples `slots` of the buffer to the mini-batch, with their stored logits if
-    /// `logits`.
-    pub(super) fn append_items(&mut self, slots: &[u32], logits: bool) {
-        if !self.append_item_inputs(slots) {
-            self.write_pixels();
-            self.gather_items(slots);
-        }
+    /// `logits`; they may be put to the `front` later.
+    pub(super) fn append_items(&mut self, slots: &[u32], logits: bool, front: bool) {
+        self.append_item_inputs(slots, front);
         let Some(buffer) = &self.storage_policy else {
             return;
         };

@@ -71,7 +71,7 @@ fn reservoir(builder: &StrategyBuilder) -> Buffer {
 
 impl Method for PaperDer {
     fn name(&self) -> &'static str {
-        "der"
+        "paper-der"
     }
 
     fn add_replay(&mut self, state: &mut State) {
@@ -124,7 +124,7 @@ impl PaperReplay {
 
 impl Method for PaperReplay {
     fn name(&self) -> &'static str {
-        "replay"
+        "paper-replay"
     }
 
     fn add_replay(&mut self, state: &mut State) {

@@ -24,7 +24,6 @@ mod winograd;
 use super::BATCH_BLOCK;
 use super::bf16::{Factors, push};
 use super::dispatch::{Table, select};
-use super::gemm::PARALLEL_FLOPS;
 use super::isa::Tap;
 use super::scratch;
 use super::terms::Terms;
@@ -39,6 +38,10 @@ const CELL_SRC: usize = 1 << 18;
 
 /// Operations of a cell that has the whole weight: some 0.1 ms.
 const CELL_FLOPS: usize = 1 << 24;
+
+/// Operations of a convolution that are worth several threads: some 20 microseconds. Convolutions follow
+/// one another, so the threads are awake.
+const PARALLEL_FLOPS: usize = 1 << 22;
 
 /// `y = x * w`
 ///

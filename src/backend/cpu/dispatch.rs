@@ -6,8 +6,9 @@ use std::fmt;
 use std::sync::OnceLock;
 
 use super::isa::bf16::PairKernels;
+use super::isa::sparse::SparseKernels;
 use super::isa::winograd::{Job, Places, Run, Transform};
-use super::isa::{self, Blocking, Call, Matrices, Move, Tile, Whole};
+use super::isa::{self, Blocking, Call, Matrices, Move, Shared, Tile, Whole};
 use super::terms::Terms;
 use super::tiles::TileMut;
 use super::widths::{MAX_VECTORS, Widths};
@@ -120,6 +121,8 @@ pub(crate) struct Table {
     lanes: usize,
     /// `tiles[v - 1][r - 1]` computes `r` rows of `v` vectors.
     tiles: [&'static [Tile]; MAX_VECTORS],
+    /// Tiles for the last columns, where those do not fill their vectors; the widest first.
+    shared: &'static [Shared],
     copy: Move,
     transpose: Move,
     winograd: Run,
@@ -128,6 +131,7 @@ pub(crate) struct Table {
     blocking: Option<Blocking>,
     /// Computes products instead of the tiles.
     whole: Option<Whole>,
+    sparse: Option<SparseKernels>,
 }
 
 impl Table {
@@ -151,6 +155,7 @@ impl Table {
             isa,
             lanes,
             tiles,
+            shared: &[],
             copy: moves[0],
             transpose: moves[1],
             winograd,
@@ -158,7 +163,25 @@ impl Table {
             burn_vectors: burn.1,
             blocking,
             whole: None,
+            sparse: None,
         }
+    }
+
+    /// The same table with kernels for products whose left factor is mostly one value.
+    pub(super) const fn with_sparse(self, sparse: SparseKernels) -> Self {
+        Table {
+            sparse: Some(sparse),
+            ..self
+        }
+    }
+
+    /// The same table with tiles for widths that do not fill whole vectors.
+    ///
+    /// # Safety
+    /// As for [`new`](Self::new): entry `i` of each list computes `i + 1` rows of `cols` numbers.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) const unsafe fn with_shared(self, shared: &'static [Shared]) -> Self {
+        Table { shared, ..self }
     }
 
     /// The same table with another way to compute products.
@@ -203,6 +226,11 @@ impl Table {
     /// How to block a packed product; `None` when this table has no kernels worth packing for.
     pub fn blocking(&self) -> Option<Blocking> {
         self.blocking
+    }
+
+    /// The kernels for products whose left factor is mostly one value, if there are any.
+    pub fn sparse(&self) -> Option<SparseKernels> {
+        self.sparse
     }
 
     /// Computes the sum that `terms` describes into `c`, tile by tile. Each number of `c` is one
@@ -276,12 +304,8 @@ impl Table {
             // which is exclusively ours, and inside what `check` found readable in `a` and `b`.
             return unsafe { whole(&call, m, n) };
         }
-        let mut vectors = n.div_ceil(self.lanes);
-        let mut j = 0;
-        while vectors > 0 {
-            let nv = widths.next(vectors);
-            let tiles = self.tiles[nv - 1];
-            let cols = (nv * self.lanes).min(n - j);
+        // The columns from `j` on that one row of tiles computes.
+        let columns = |tiles: &[Tile], j: usize, last: usize| {
             let mut i = 0;
             // Twenty rows are two tiles of ten, not one of fourteen and one of six.
             for left in (1..=m.div_ceil(tiles.len())).rev() {
@@ -296,18 +320,37 @@ impl Table {
                     a_row: terms.a_row,
                     a_step: terms.a_step,
                     b_row: terms.b_row,
-                    last: cols - (nv - 1) * self.lanes,
+                    last,
                     add: write == Write::Add,
                 };
-                // SAFETY: this CPU has the instructions of its table. Rows `i .. i + rows` and
-                // columns `j .. j + cols` lie inside `c`, which is exclusively ours, and inside
-                // what `check` found readable in `a` and `b`.
+                // SAFETY: this CPU has the instructions of its table. Rows `i .. i + rows` and the
+                // columns of the tiles from `j` on lie inside `c`, which is exclusively ours, and
+                // inside what `check` found readable in `a` and `b`.
                 unsafe { tiles[rows - 1](&call) };
                 i += rows;
             }
+        };
+        let shared = self.shared(m, n);
+        let own = n - shared.map_or(0, |shared| shared.cols);
+        let mut vectors = own.div_ceil(self.lanes);
+        let mut j = 0;
+        while vectors > 0 {
+            let nv = widths.next(vectors);
+            let cols = (nv * self.lanes).min(own - j);
+            columns(self.tiles[nv - 1], j, cols - (nv - 1) * self.lanes);
             j += cols;
             vectors -= nv;
         }
+        if let Some(shared) = shared {
+            columns(shared.tiles, own, self.lanes);
+        }
+    }
+
+    /// The tiles for the last columns of `m` rows of `n`, if rows should share a vector there.
+    fn shared(&self, m: usize, n: usize) -> Option<&'static Shared> {
+        let fits =
+            |s: &&Shared| m >= s.rows && n >= s.cols && (n - s.cols).is_multiple_of(self.lanes);
+        self.shared.iter().find(fits)
     }
 
     /// `dst[i][j] = src[i][j]` for `rows x cols` numbers; rows of the two are `dst_row` and `src_row`
@@ -418,6 +461,20 @@ impl Table {
         // SAFETY: this CPU has the instructions of its table.
         std::hint::black_box(unsafe { (self.burn)(std::hint::black_box(rounds)) });
         2.0 * (rounds * self.burn_vectors * self.lanes) as f64
+    }
+}
+
+/// Asks for bytes that will be read soon.
+pub(super) fn prefetch(bytes: &[u8]) {
+    for line in bytes.chunks(64) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: SSE is part of the architecture, and a hint may name any address.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = line;
     }
 }
 
@@ -537,6 +594,45 @@ mod tests {
                     for i in 0..dst_row {
                         let want = if i < rows { src[i * src_row + j] } else { 9.0 };
                         assert_eq!(transposed[j * dst_row + i], want, "{} {i} {j}", table.isa());
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_that_share_a_vector_have_the_bits_of_rows_that_do_not() {
+        for table in check::tables() {
+            let plain = Table {
+                shared: &[],
+                ..*table
+            };
+            for n in [4, 20, 24, 36, 40, 52, 56, 72, 84] {
+                for m in (1..=24).chain([45]) {
+                    let (k, a_row, b_row, c_row) = (7, 11, n + 1, n + 3);
+                    let (a, b) = (check::noise(1, m * a_row + 40), check::noise(2, 20 * b_row));
+                    let taps = [
+                        Tap { a: 0, b: 3 },
+                        Tap {
+                            a: 23,
+                            b: 11 * b_row,
+                        },
+                    ];
+                    let terms = Terms {
+                        a: &a,
+                        b: &b,
+                        taps: &taps,
+                        k,
+                        a_row,
+                        a_step: 1,
+                        b_row,
+                    };
+                    for write in [Write::Set, Write::Add] {
+                        let before = check::noise(3, m * c_row);
+                        let (mut c, mut want) = (before.clone(), before);
+                        table.product(TileMut::new(&mut c, m, n, c_row), &terms, write);
+                        plain.product(TileMut::new(&mut want, m, n, c_row), &terms, write);
+                        assert_eq!(c, want, "{} {m} x {n} {write:?}", table.isa());
                     }
                 }
             }

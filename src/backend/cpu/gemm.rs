@@ -10,9 +10,9 @@
 use super::dispatch::{Table, select};
 use super::isa::fallback::{self, Strided};
 use super::isa::{Blocking, Tap};
-use super::scratch;
 use super::terms::Terms;
 use super::tiles::TileMut;
+use super::{scratch, sparse};
 use crate::backend::{Gemm, Write};
 
 /// Operations below which a product stays on the calling thread: about 0.3 ms, against some 0.03 ms
@@ -74,6 +74,9 @@ pub(super) fn gemm_with(
         if write == Write::Set {
             c.fill(0.0);
         }
+        return;
+    }
+    if sparse::product(table, c, a, b, dims, write) {
         return;
     }
     let (a_row, a_col) = strides(dims.a_transposed, k, m);

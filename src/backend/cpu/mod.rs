@@ -27,6 +27,7 @@ pub mod probe;
 mod reduce;
 mod rows;
 mod scratch;
+mod sparse;
 mod terms;
 pub(crate) mod tiles;
 mod widths;
@@ -38,6 +39,7 @@ use super::{
     Src, Write,
 };
 use crate::error::Result;
+use crate::pixels::PixelRow;
 use crate::shape::{Conv, Images, Pool};
 use bf16::Factors;
 use buffer::{Buffer, slice, slice_mut};
@@ -128,6 +130,7 @@ impl Backend for Cpu {
     type Elem = f32;
     type Buf = Buffer;
     const BATCH_BLOCK: usize = BATCH_BLOCK;
+    const MAKES_ROWS: bool = true;
 
     fn alloc(&self, len: usize) -> Result<Buffer> {
         Buffer::zeroed(len)
@@ -147,6 +150,20 @@ impl Backend for Cpu {
 
     fn host<'a>(&self, src: Src<'a, Self>) -> Option<&'a [f32]> {
         Some(slice(src))
+    }
+
+    fn gather_pixels(&self, y: Dst<'_, Self>, rows: &[PixelRow]) {
+        /// Rows from the one in hand to that whose bytes are asked for: samples lie anywhere in memory.
+        const AHEAD: usize = 2;
+        let y = slice_mut(y);
+        let size = y.len() / rows.len().max(1);
+        for (i, (y, row)) in y.chunks_exact_mut(size.max(1)).zip(rows).enumerate() {
+            if let Some(next) = rows.get(i + AHEAD) {
+                let bytes = &next.pixels[next.first..];
+                dispatch::prefetch(&bytes[..size.min(bytes.len())]);
+            }
+            row.write(y);
+        }
     }
 
     fn fill(&self, dst: Dst<'_, Self>, value: f32) {

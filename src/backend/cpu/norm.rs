@@ -11,7 +11,7 @@
 use super::BATCH_BLOCK;
 use super::dispatch::each_isa;
 use super::elementwise;
-use super::parallel::min_tasks;
+use super::parallel::min_leaves;
 use super::reduce::Runs;
 use super::scratch;
 use crate::backend::SpatialLayout;
@@ -95,7 +95,7 @@ fn statistics(args: &mut Forward<'_>, runs: &Runs, group: Range<usize>, eps: f32
     scratch::numbers(leaves * 3 * c, |parts| {
         let tasks = parts.par_chunks_mut((3 * c).max(1)).enumerate();
         tasks
-            .with_min_len(min_tasks(runs.rows() * c))
+            .with_min_len(min_leaves(runs.rows() * c))
             .for_each(|(i, part)| leaf_sums(part, runs.leaf(i, c), x, c));
         let counts = |i| runs.leaf(i, c).map(|rows| rows.len()).sum::<usize>() as f64;
         for start in (0..c).step_by(MERGED) {

@@ -4,7 +4,7 @@
 use super::dispatch::each_isa;
 use super::elementwise::{put, relu_backward};
 use super::norm::{fold, group_runs, period, repeat};
-use super::parallel::min_tasks;
+use super::parallel::min_leaves;
 use super::reduce::Runs;
 use super::scratch;
 use crate::backend::Write;
@@ -61,7 +61,7 @@ fn backward_groups(
                 let (x, dy, y, mean) = (args.x, args.dy, args.y, &*mean);
                 let tasks = parts.par_chunks_mut((2 * c).max(1)).enumerate();
                 tasks
-                    .with_min_len(min_tasks(runs.rows() * c))
+                    .with_min_len(min_leaves(runs.rows() * c))
                     .for_each(|(i, part)| leaf_sums(part, runs.leaf(i, c), [x, dy], y, mean, c));
                 for j in 0..c {
                     let total = |from: usize| -> f64 {

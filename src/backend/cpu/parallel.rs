@@ -8,7 +8,11 @@ use rayon::prelude::*;
 /// Numbers that a primitive must touch before it is spread over threads. Handing work to another
 /// core costs about 20 microseconds; this many numbers take one core 100 to 300 (they stream from
 /// memory at 4 bytes each way), so a smaller step is faster, and steadier, on the thread it is on.
-pub(super) const PARALLEL_MIN: usize = 1 << 19;
+pub(super) const PARALLEL_MIN: usize = 1 << 18;
+
+/// Numbers of a tensor that batch normalisation spreads over threads, and fewest in a task: it goes over them
+/// five to eight times, forward and backward, between convolutions that keep the threads awake.
+pub(super) const NORM_MIN: usize = 1 << 15;
 
 /// Numbers in one task of an elementwise primitive: 256 KiB of each operand.
 pub(super) const CHUNK: usize = 1 << 16;
@@ -17,6 +21,11 @@ pub(super) const CHUNK: usize = 1 << 16;
 /// primitive touches `work` numbers: one, or all of them.
 pub(super) fn min_tasks(work: usize) -> usize {
     if work < PARALLEL_MIN { usize::MAX } else { 1 }
+}
+
+/// [`min_tasks`] for the leaves of batch normalisation over so many numbers.
+pub(super) fn min_leaves(numbers: usize) -> usize {
+    if numbers < NORM_MIN { usize::MAX } else { 1 }
 }
 
 /// Rows of `cols` numbers in one task.

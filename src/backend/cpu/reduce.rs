@@ -5,7 +5,7 @@
 
 use super::dispatch::each_isa;
 use super::elementwise::put;
-use super::parallel::{PARALLEL_MIN, min_tasks};
+use super::parallel::{NORM_MIN, PARALLEL_MIN, min_tasks};
 use crate::backend::{SpatialLayout, Write};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -137,7 +137,7 @@ impl Runs {
         cols: usize,
         f: &(impl Fn(usize, usize, [&mut [f32]; N]) + Sync),
     ) {
-        if runs.len() > 1 && runs.len() * self.layout.block * cols >= PARALLEL_MIN {
+        if runs.len() > 1 && runs.len() * self.layout.block * cols >= 2 * NORM_MIN {
             let mid = runs.start + runs.len() / 2;
             let row = self.get(mid).start;
             let mut right: [&mut [f32]; N] = std::array::from_fn(|_| &mut [] as &mut [f32]);

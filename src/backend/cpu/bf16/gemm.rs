@@ -1,12 +1,13 @@
 //! The product of dense row-major matrices.
 
 use super::{Factors, push};
+use crate::backend::cpu::dispatch::select;
 use crate::backend::cpu::gemm::{self as full, PARALLEL_FLOPS};
 use crate::backend::cpu::isa::Tap;
 use crate::backend::cpu::parallel::for_each_piece;
-use crate::backend::cpu::scratch;
 use crate::backend::cpu::terms::Terms;
 use crate::backend::cpu::tiles::TileMut;
+use crate::backend::cpu::{scratch, sparse};
 use crate::backend::{Gemm, Write};
 
 /// Columns of a panel of B: two vectors, or two tile registers.
@@ -45,7 +46,6 @@ pub(crate) fn gemm(
     if !factors.multiply(dims) || dims.k == 0 {
         return full::gemm(c, a, b, dims, write);
     }
-    let plan = Prepared::new(factors, dims);
     assert!(
         c.len() == dims.m * dims.n && a.len() == dims.m * dims.k && b.len() == dims.k * dims.n,
         "gemm {dims:?} on {}, {} and {} numbers",
@@ -53,6 +53,10 @@ pub(crate) fn gemm(
         a.len(),
         b.len()
     );
+    if factors.leave_out() && sparse::product(select(), c, a, b, dims, write) {
+        return;
+    }
+    let plan = Prepared::new(factors, dims);
     scratch::numbers(plan.a_len(), |words_a| {
         scratch::numbers(plan.b_len(), |words_b| {
             plan.make_a(words_a, a);

@@ -137,6 +137,12 @@ impl Factors {
                 && m.saturating_mul(n) >= WORTH.saturating_mul(m.saturating_add(n)))
     }
 
+    /// Whether leaving out the terms that are mostly one value, in f32, is faster than rounding all of them:
+    /// beside vectors of words, not beside tile registers.
+    pub fn leave_out(self) -> bool {
+        !self.always && !self.kernels.upright()
+    }
+
     /// Whether one of the three passes of a convolution gains by it, if f32 would not be
     /// helped by Winograd's transforms, which save more than vectors of words.
     pub fn convolve(self, conv: Conv, pass: Pass, transformed: bool) -> bool {

@@ -1,8 +1,7 @@
 //! The weight of a convolution in the order in which the products read it.
 
-use super::flops;
+use super::parallel;
 use crate::backend::cpu::dispatch::Table;
-use crate::backend::cpu::gemm::PARALLEL_FLOPS;
 use crate::backend::cpu::tiles::TileMut;
 use crate::shape::Conv;
 
@@ -94,7 +93,7 @@ impl Panels {
             return;
         }
         let matrix = self.depth * self.cols;
-        let parallel = flops(conv) >= PARALLEL_FLOPS;
+        let parallel = parallel(conv);
         let out = TileMut::new(out, out.len() / matrix, matrix, matrix);
         out.for_each_cell(self.places, matrix, parallel, &|first, _, mut out| {
             for i in 0..out.rows() {

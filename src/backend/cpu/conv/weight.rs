@@ -1,11 +1,10 @@
 //! The gradient of a convolution's weight: `dw[place] = Σ_pixel x[pixel·stride + place - padding]ᵀ·
 //! dy[pixel]`, a product whose terms are the samples of all pixels.
 
-use super::{axis, flops};
+use super::{axis, parallel};
 use crate::backend::cpu::BATCH_BLOCK;
 use crate::backend::cpu::bf16::push;
 use crate::backend::cpu::dispatch::Table;
-use crate::backend::cpu::gemm::PARALLEL_FLOPS;
 use crate::backend::cpu::isa::Tap;
 use crate::backend::cpu::scratch;
 use crate::backend::cpu::terms::Terms;
@@ -58,7 +57,7 @@ pub(super) fn gradient(
         block: SpatialLayout::new(conv.input, BATCH_BLOCK).block,
         planes: 1,
         upright: false,
-        parallel: flops(conv) >= PARALLEL_FLOPS,
+        parallel: parallel(conv),
     };
     add_up(&sum, dw, write);
 }
@@ -81,6 +80,10 @@ pub(super) fn add_up(sum: &Sum<'_>, dw: &mut [f32], write: Write) {
     let mut cell_rows = rows;
     if sum.parallel && parts < ENOUGH_PARTS {
         cell_rows = rows.div_ceil(rows.div_ceil(CELL_ROWS));
+        if conv.input.c < CELL_ROWS {
+            // Whole places: their rows are what register tiles are cut from.
+            cell_rows = CELL_ROWS / conv.input.c * conv.input.c;
+        }
     }
     let part = |part: usize, dw: TileMut<'_>, write: Write| {
         let range = lines * part / parts..lines * (part + 1) / parts;

@@ -53,6 +53,12 @@ const ROWS: usize = 48;
 /// Vectors in a row of a panel of the transformed weight.
 const PANEL_VECTORS: usize = 2;
 
+/// Strips of a block that keep the threads busy.
+const ENOUGH_STRIPS: usize = 4;
+
+/// Places that one thread multiplies at least, where threads share them.
+const PLACES_TOGETHER: usize = 9;
+
 /// Fewest channels on either side for which the transforms pay.
 const CHANNELS: usize = 16;
 
@@ -187,29 +193,30 @@ fn weight(
 ) {
     let (inputs, outputs) = (conv.input.c, conv.out_c);
     let rows = depth.len();
-    let set = |u: &mut [f32], first: usize, w: (&[f32], &Places), len: usize| {
+    let set = |u: &mut [f32], w: (&[f32], &Places), len: usize| {
         let step = apart(rows * cols);
-        let to = Places::all(REACH, first, REACH * step, step);
+        let to = Places::all(REACH, 0, REACH * step, step);
         table.winograd(Transform::Weight, (u, &to), w, len, Write::Set);
     };
     let matrix = inputs * outputs;
-    if !transposed {
-        let len = cols.min(outputs - start);
-        for (i, c) in depth.enumerate() {
-            let from = Places::all(3, c * outputs + start, 3 * matrix, matrix);
-            set(u, i * cols, (w, &from), len);
-        }
-        return;
+    let width = cols.min(if transposed { inputs } else { outputs } - start);
+    if !transposed && cols == outputs {
+        let from = Places::all(3, depth.start * outputs, 3 * matrix, matrix);
+        return set(u, (w, &from), rows * cols);
     }
-    let width = cols.min(inputs - start);
-    scratch::numbers(9 * rows * cols, |turned| {
-        for (place, out) in turned.chunks_exact_mut(rows * cols).enumerate() {
-            let w = &w[(8 - place) * matrix + start * outputs + depth.start..];
-            table.transpose((out, cols), (w, outputs), (width, rows));
+    scratch::numbers(9 * rows * cols, |piece| {
+        for (place, out) in piece.chunks_exact_mut(rows * cols).enumerate() {
+            if transposed {
+                let w = &w[(8 - place) * matrix + start * outputs + depth.start..];
+                table.transpose((out, cols), (w, outputs), (width, rows));
+            } else {
+                let w = &w[place * matrix + depth.start * outputs + start..];
+                table.copy((out, cols), (w, outputs), (rows, width));
+            }
         }
         let len = rows * cols;
         let from = Places::all(3, 0, 3 * len, len);
-        set(u, 0, (turned, &from), len - (cols - width));
+        set(u, (piece, &from), len - (cols - width));
     });
 }
 
@@ -261,6 +268,9 @@ impl Pass<'_> {
         let across = self.to.w.div_ceil(TILE);
         let together = ROWS.div_ceil(samples).min(across);
         let (v_step, m_step) = (apart(together * read), apart(together * written));
+        // Where there are hardly any strips for the threads, places are.
+        let few = self.parallel && self.to.h.div_ceil(TILE) < ENOUGH_STRIPS;
+        let min_places = if few { PLACES_TOGETHER } else { usize::MAX };
         let strip = Images {
             h: dst.len() / (self.to.w * written),
             ..self.to
@@ -278,10 +288,12 @@ impl Pass<'_> {
                 }
                 let rows = tiles.len() * samples;
                 let widths = self.table.widths(rows, self.cols);
-                for place in 0..PLACES {
-                    let m = TileMut::new(&mut m[place * m_step..], rows, self.to.c, self.to.c);
+                let v = &*v;
+                let products = m.par_chunks_mut(m_step).enumerate();
+                products.with_min_len(min_places).for_each(|(place, m)| {
+                    let m = TileMut::new(m, rows, self.to.c, self.to.c);
                     self.product(m, &v[place * v_step..], place, &widths);
-                }
+                });
                 for (i, tile) in tiles.enumerate() {
                     let from = Places::all(REACH, i * written, REACH * m_step, m_step);
                     let to = square([0, tile * TILE], [0; 2], TILE, strip, samples);

@@ -5,6 +5,7 @@ use std::arch::x86_64::*;
 
 use super::super::dispatch::{Isa, Table};
 use super::kernel::{self, Vector};
+use super::sparse::{self, Compare, SparseKernels};
 use super::winograd::{self, Job, Transform};
 use super::{Blocking, Call, Matrices, Tile};
 
@@ -65,6 +66,20 @@ unsafe impl Vector for __m256 {
         // SAFETY: the caller vouches for the instruction set.
         unsafe { _mm256_add_ps(self, other) }
     }
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe { _mm256_sub_ps(self, other) }
+    }
+}
+
+// SAFETY: as for `Vector`.
+unsafe impl Compare for __m256 {
+    #[inline(always)]
+    unsafe fn differs(self, other: Self) -> u64 {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe { _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_NEQ_UQ>(self, other)) as u64 }
+    }
 }
 
 /// A tile of `MR` rows and `NV` vectors.
@@ -93,6 +108,19 @@ unsafe fn winograd(transform: Transform, job: &Job<'_>) {
 }
 
 #[target_feature(enable = "avx2,fma")]
+unsafe fn differ(from: *const f32, len: usize, background: f32, words: *mut u64) {
+    // SAFETY: the instruction set is enabled here; the addresses are the caller's.
+    unsafe { sparse::differ::<__m256>(from, len, background, words) }
+}
+
+/// The rows of a product whose left factor is mostly one value.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn sparse_rows<const NV: usize>(job: &sparse::Job<'_>) {
+    // SAFETY: the instruction set is enabled here; the addresses are the caller's.
+    unsafe { sparse::rows::<__m256, NV>(job) }
+}
+
+#[target_feature(enable = "avx2,fma")]
 unsafe fn burn(rounds: usize) -> f32 {
     // SAFETY: the instruction set is enabled here; there are no addresses.
     unsafe { kernel::burn::<__m256, 12>(rounds) }
@@ -102,6 +130,9 @@ unsafe fn burn(rounds: usize) -> f32 {
 const ONE: [Tile; 6] = tiles!(1: 1 2 3 4 5 6);
 const TWO: [Tile; 6] = tiles!(2: 1 2 3 4 5 6);
 const THREE: [Tile; 4] = tiles!(3: 1 2 3 4);
+
+// Two rows of at most five vectors, one vector of B, two broadcasts, what is taken off them, the mask.
+const SPARSE: [sparse::Rows; 5] = sparse_rows!(1 2 3 4 5);
 
 /// The table of a CPU with AVX2 and FMA.
 pub(crate) static TABLE: Table = {
@@ -124,5 +155,6 @@ pub(crate) static TABLE: Table = {
             (burn, 12),
             Some(blocking),
         )
+        .with_sparse(SparseKernels::new(8, differ, &SPARSE))
     }
 };

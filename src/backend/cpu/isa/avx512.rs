@@ -5,8 +5,9 @@ use std::arch::x86_64::*;
 
 use super::super::dispatch::{Isa, Table};
 use super::kernel::{self, Vector};
+use super::sparse::{self, Compare, SparseKernels};
 use super::winograd::{self, Job, Transform};
-use super::{Blocking, Call, Matrices, Tile};
+use super::{Blocking, Call, Matrices, Tile, shared};
 
 /// The first `lanes` bits, `0 ..= 16`.
 pub(super) fn bits(lanes: usize) -> __mmask16 {
@@ -65,6 +66,20 @@ unsafe impl Vector for __m512 {
     unsafe fn add(self, other: Self) -> Self {
         // SAFETY: the caller vouches for the instruction set.
         unsafe { _mm512_add_ps(self, other) }
+    }
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe { _mm512_sub_ps(self, other) }
+    }
+}
+
+// SAFETY: as for `Vector`.
+unsafe impl Compare for __m512 {
+    #[inline(always)]
+    unsafe fn differs(self, other: Self) -> u64 {
+        // SAFETY: the caller vouches for the instruction set.
+        u64::from(unsafe { _mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(self, other) })
     }
 }
 
@@ -150,6 +165,19 @@ pub(super) unsafe fn winograd(transform: Transform, job: &Job<'_>) {
 }
 
 #[target_feature(enable = "avx512f")]
+unsafe fn differ(from: *const f32, len: usize, background: f32, words: *mut u64) {
+    // SAFETY: the instruction set is enabled here; the addresses are the caller's.
+    unsafe { sparse::differ::<__m512>(from, len, background, words) }
+}
+
+/// The rows of a product whose left factor is mostly one value.
+#[target_feature(enable = "avx512f")]
+unsafe fn sparse_rows<const NV: usize>(job: &sparse::Job<'_>) {
+    // SAFETY: the instruction set is enabled here; the addresses are the caller's.
+    unsafe { sparse::rows::<__m512, NV>(job) }
+}
+
+#[target_feature(enable = "avx512f")]
 unsafe fn burn(rounds: usize) -> f32 {
     // SAFETY: the instruction set is enabled here; there are no addresses.
     unsafe { kernel::burn::<__m512, 16>(rounds) }
@@ -161,6 +189,9 @@ const TWO: [Tile; 14] = tiles!(2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
 const THREE: [Tile; 9] = tiles!(3: 1 2 3 4 5 6 7 8 9);
 const FOUR: [Tile; 6] = tiles!(4: 1 2 3 4 5 6);
 
+// Two rows of at most eight vectors, one vector of B, two broadcasts, what is taken off them, the mask.
+const SPARSE: [sparse::Rows; 8] = sparse_rows!(1 2 3 4 5 6 7 8);
+
 /// The table of a CPU with AVX-512F.
 pub(crate) static TABLE: Table = {
     let blocking = Blocking {
@@ -171,7 +202,8 @@ pub(crate) static TABLE: Table = {
         kc: 1024,
     };
     // SAFETY: `dispatch` hands this table out only where AVX-512F was detected, and entry `i` of
-    // the list for `v` vectors is the tile of `i + 1` rows and `v` vectors of 16 lanes.
+    // the list for `v` vectors is the tile of `i + 1` rows and `v` vectors of 16 lanes; so it is in
+    // the lists of `shared`, for their columns.
     unsafe {
         Table::new(
             Isa::Avx512,
@@ -182,5 +214,7 @@ pub(crate) static TABLE: Table = {
             (burn, 16),
             Some(blocking),
         )
+        .with_sparse(SparseKernels::new(16, differ, &SPARSE))
+        .with_shared(&shared::TILES)
     }
 };

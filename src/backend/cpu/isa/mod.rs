@@ -3,9 +3,16 @@
 //! Everything here works on raw pointers; the safe way in is
 //! [`Table`](super::dispatch::Table), which checks lengths first.
 
-/// The tiles of `$nv` vectors, for each number of rows in the list.
+/// The tiles of `$nv` vectors, for each number of rows in the list; with `$share` those in which so many
+/// rows share a further vector.
 macro_rules! tiles {
     ($nv:literal: $($mr:literal)*) => { [$(tile::<$mr, $nv>),*] };
+    ($nv:literal, $share:literal: $($mr:literal)*) => { [$(tile::<$mr, $nv, $share>),*] };
+}
+
+/// The rows of sparse products for so many vectors.
+macro_rules! sparse_rows {
+    ($($nv:literal)*) => { [$(sparse_rows::<$nv>),*] };
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -22,6 +29,9 @@ mod blocks;
 pub(super) mod fallback;
 mod kernel;
 pub(super) mod portable;
+#[cfg(target_arch = "x86_64")]
+mod shared;
+pub(super) mod sparse;
 pub(super) mod winograd;
 
 /// The kernels that compute in tile registers which plain Rust imitates.
@@ -71,6 +81,16 @@ pub(super) struct Call<'a> {
 /// `j` (as cut by `last`), every tap and every term `p` the numbers `a[tap.a + i·a_row + p·a_step]`
 /// and `b[tap.b + p·b_row + j]` may be read and `c[i·c_row + j]` may be read and written.
 pub(super) type Tile = unsafe fn(&Call<'_>);
+
+/// Tiles in whose last vector some rows lie side by side, for widths that do not fill whole vectors.
+pub(super) struct Shared {
+    /// Columns of each tile: whole vectors and the part of one that is left to a row.
+    pub cols: usize,
+    /// Rows that share a vector.
+    pub rows: usize,
+    /// Entry `i` computes `i + 1` rows.
+    pub tiles: &'static [Tile],
+}
 
 /// A whole product of so many rows and columns (the last two arguments), cut as the hardware wants it.
 /// `last` means nothing to it.

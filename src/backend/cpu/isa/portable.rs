@@ -4,6 +4,7 @@
 
 use super::super::dispatch::{Isa, Table};
 use super::kernel::{self, Vector};
+use super::sparse::{self, Compare, SparseKernels};
 use super::winograd::{self, Job, Transform};
 use super::{Call, Matrices, Tile};
 
@@ -59,6 +60,18 @@ unsafe impl Vector for [f32; 4] {
     unsafe fn add(self, other: Self) -> Self {
         std::array::from_fn(|i| self[i] + other[i])
     }
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        std::array::from_fn(|i| self[i] - other[i])
+    }
+}
+
+// SAFETY: as for `Vector`.
+unsafe impl Compare for [f32; 4] {
+    #[inline(always)]
+    unsafe fn differs(self, other: Self) -> u64 {
+        (0..4).map(|i| u64::from(self[i] != other[i]) << i).sum()
+    }
 }
 
 /// A tile of `MR` rows and one vector.
@@ -82,6 +95,17 @@ unsafe fn winograd(transform: Transform, job: &Job<'_>) {
     unsafe { winograd::run::<[f32; 4]>(transform, job) }
 }
 
+unsafe fn differ(from: *const f32, len: usize, background: f32, words: *mut u64) {
+    // SAFETY: no special instructions; the addresses are the caller's.
+    unsafe { sparse::differ::<[f32; 4]>(from, len, background, words) }
+}
+
+/// The rows of a product whose left factor is mostly one value.
+unsafe fn sparse_rows<const NV: usize>(job: &sparse::Job<'_>) {
+    // SAFETY: no special instructions; the addresses are the caller's.
+    unsafe { sparse::rows::<[f32; 4], NV>(job) }
+}
+
 unsafe fn burn(rounds: usize) -> f32 {
     // SAFETY: no special instructions, no addresses.
     unsafe { kernel::burn::<[f32; 4], 8>(rounds) }
@@ -91,6 +115,8 @@ unsafe fn burn(rounds: usize) -> f32 {
 // products on their way to the sums.
 const ONE: [Tile; 6] = tiles!(1: 1 2 3 4 5 6);
 const TWO: [Tile; 4] = tiles!(2: 1 2 3 4);
+
+const SPARSE: [sparse::Rows; 5] = sparse_rows!(1 2 3 4 5);
 
 /// The table of every CPU. It has no packed product: see [`fallback`](super::fallback).
 pub(crate) static TABLE: Table = {
@@ -106,5 +132,6 @@ pub(crate) static TABLE: Table = {
             (burn, 8),
             None,
         )
+        .with_sparse(SparseKernels::new(4, differ, &SPARSE))
     }
 };

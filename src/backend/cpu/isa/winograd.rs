@@ -8,6 +8,7 @@
 #![allow(unsafe_code)]
 
 use super::kernel::Vector;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 /// One of the five transforms; each is applied along the columns and then along the rows.
@@ -77,15 +78,6 @@ impl Places {
             .checked_add(across)?
             .checked_add(len)
     }
-
-    /// The offset of place (0, 0), wrapped around if it does not exist.
-    #[inline(always)]
-    fn origin(&self) -> usize {
-        let (up, left) = (self.rows.start, self.cols.start);
-        (self.first)
-            .wrapping_sub(up.wrapping_mul(self.row))
-            .wrapping_sub(left.wrapping_mul(self.col))
-    }
 }
 
 /// The arguments of a [`Run`].
@@ -153,11 +145,11 @@ impl Map<6, 6> for Input {
         // SAFETY: the caller vouches for the instruction set.
         unsafe {
             let (even, odd) = (plus(x[4], -4.0, x[2]), plus(x[3], -4.0, x[1]));
-            let (even2, odd2) = (plus(x[4], -1.0, x[2]), plus(x[3], -1.0, x[1]));
+            let (even2, odd2) = (x[4].sub(x[2]), x[3].sub(x[1]));
             [
                 plus(plus(x[4], -5.0, x[2]), 4.0, x[0]),
                 even.add(odd),
-                plus(even, -1.0, odd),
+                even.sub(odd),
                 plus(even2, 2.0, odd2),
                 plus(even2, -2.0, odd2),
                 plus(plus(x[5], -5.0, x[3]), 4.0, x[1]),
@@ -190,8 +182,8 @@ impl Map<6, 4> for Output {
     unsafe fn apply<V: Vector>(x: [V; 6]) -> [V; 4] {
         // SAFETY: the caller vouches for the instruction set.
         unsafe {
-            let (sum, difference) = (x[1].add(x[2]), plus(x[1], -1.0, x[2]));
-            let (sum2, difference2) = (x[3].add(x[4]), plus(x[3], -1.0, x[4]));
+            let (sum, difference) = (x[1].add(x[2]), x[1].sub(x[2]));
+            let (sum2, difference2) = (x[3].add(x[4]), x[3].sub(x[4]));
             [
                 x[0].add(sum).add(sum2),
                 plus(difference, 2.0, difference2),
@@ -212,7 +204,7 @@ impl Map<4, 6> for OutputGradient {
             [
                 x[0],
                 even.add(odd),
-                plus(even, -1.0, odd),
+                even.sub(odd),
                 plus(even2, 2.0, odd2),
                 plus(even2, -2.0, odd2),
                 x[3],
@@ -226,8 +218,8 @@ impl Map<6, 3> for WeightGradient {
     unsafe fn apply<V: Vector>(x: [V; 6]) -> [V; 3] {
         // SAFETY: the caller vouches for the instruction set.
         unsafe {
-            let (sum, difference) = (x[1].add(x[2]), plus(x[2], -1.0, x[1]));
-            let (sum2, difference2) = (x[3].add(x[4]), plus(x[3], -1.0, x[4]));
+            let (sum, difference) = (x[1].add(x[2]), x[2].sub(x[1]));
+            let (sum2, difference2) = (x[3].add(x[4]), x[3].sub(x[4]));
             [
                 plus(plus(times(0.25, x[0]), -1.0 / 6.0, sum), 1.0 / 24.0, sum2),
                 plus(times(1.0 / 6.0, difference), 1.0 / 12.0, difference2),
@@ -237,91 +229,158 @@ impl Map<6, 3> for WeightGradient {
     }
 }
 
-/// The transform of every number of the places: `IN x IN` to `OUT x OUT`.
+/// Numbers of each place that are done before its address is looked up again.
+const STRETCH: usize = 1024;
+
+/// What places that do not exist hold.
+static ZEROS: [f32; STRETCH] = [0.0; STRETCH];
+
+/// The transform of every number of the places: `IN x IN` to `OUT x OUT`, `PART` rows of it at a time (all
+/// or half of them), so that what lies between the two maps stays in registers.
+///
+/// Places that do not exist are read from zeros and written to memory that nobody looks at: no vector
+/// but the last has a mask, none a branch.
 ///
 /// # Safety
 /// As for [`Run`], for the instruction set of `V`.
 #[inline(always)]
-unsafe fn separable<V: Vector, M: Map<IN, OUT>, const IN: usize, const OUT: usize>(job: &Job<'_>) {
-    let whole = job.from.rows == (0..IN) && job.to.rows == (0..OUT);
-    let vectors = if whole { job.len / V::LANES } else { 0 };
-    // SAFETY: what the caller guarantees is what the body needs.
-    unsafe {
-        for v in 0..vectors {
-            vector::<V, M, IN, OUT, false>(job, v * V::LANES);
+unsafe fn separable<
+    V: Vector,
+    M: Map<IN, OUT>,
+    const IN: usize,
+    const OUT: usize,
+    const PART: usize,
+>(
+    job: &Job<'_>,
+) {
+    let mut nowhere = MaybeUninit::<[f32; STRETCH]>::uninit();
+    if job.to.rows != (0..OUT) || job.to.cols != (0..OUT) {
+        // What is added to must be a number.
+        nowhere.write([0.0; STRETCH]);
+    }
+    let mut from = [[ZEROS.as_ptr(); IN]; IN];
+    let mut to = [[nowhere.as_mut_ptr().cast::<f32>(); OUT]; OUT];
+    for start in (0..job.len).step_by(STRETCH) {
+        let mut row = job.from.first + start;
+        for from in &mut from[job.from.rows.clone()] {
+            let mut at = row;
+            for place in &mut from[job.from.cols.clone()] {
+                *place = job.src.wrapping_add(at);
+                at = at.wrapping_add(job.from.col);
+            }
+            row = row.wrapping_add(job.from.row);
         }
-        for v in vectors..job.len.div_ceil(V::LANES) {
-            vector::<V, M, IN, OUT, true>(job, v * V::LANES);
+        let mut row = job.to.first + start;
+        for to in &mut to[job.to.rows.clone()] {
+            let mut at = row;
+            for place in &mut to[job.to.cols.clone()] {
+                *place = job.dst.wrapping_add(at);
+                at = at.wrapping_add(job.to.col);
+            }
+            row = row.wrapping_add(job.to.row);
+        }
+        let len = (job.len - start).min(STRETCH);
+        let whole = len / V::LANES * V::LANES;
+        let cut = len - whole;
+        // SAFETY: the caller guarantees the instruction set, and the numbers of the places that
+        // exist; the others have a stretch of memory each. The mask leaves out what is past the end.
+        unsafe {
+            let all = V::mask(V::LANES);
+            if job.add {
+                for at in (0..whole).step_by(V::LANES) {
+                    vector::<V, M, IN, OUT, PART, false, true>(&from, &to, at, all);
+                }
+                if cut > 0 {
+                    vector::<V, M, IN, OUT, PART, true, true>(&from, &to, whole, V::mask(cut));
+                }
+            } else {
+                for at in (0..whole).step_by(V::LANES) {
+                    vector::<V, M, IN, OUT, PART, false, false>(&from, &to, at, all);
+                }
+                if cut > 0 {
+                    vector::<V, M, IN, OUT, PART, true, false>(&from, &to, whole, V::mask(cut));
+                }
+            }
         }
     }
 }
 
-/// One vector of every place, from number `start` on. If `CUT`, rows may be missing and the vector
-/// may go past the end.
+/// One vector of every place, from number `at` on, cut by `mask` if `CUT`.
 ///
 /// # Safety
-/// As for [`separable`]; without `CUT` there are `LANES` numbers and all rows.
+/// The CPU has the instruction set of `V`, and the numbers may be read and written.
 #[inline(always)]
-unsafe fn vector<V: Vector, M: Map<IN, OUT>, const IN: usize, const OUT: usize, const CUT: bool>(
-    job: &Job<'_>,
-    start: usize,
+unsafe fn vector<
+    V: Vector,
+    M: Map<IN, OUT>,
+    const IN: usize,
+    const OUT: usize,
+    const PART: usize,
+    const CUT: bool,
+    const ADD: bool,
+>(
+    from: &[[*const f32; IN]; IN],
+    to: &[[*mut f32; OUT]; OUT],
+    at: usize,
+    mask: V::Mask,
 ) {
-    let lanes = (job.len - start).min(V::LANES);
-    let lanes_of = |i: usize| if job.from.rows.contains(&i) { lanes } else { 0 };
-    // SAFETY: the caller guarantees the instruction set, and the numbers of the places that exist;
-    // the masks leave out the others and what is past the end. Pointers to what does not exist are
-    // computed and not used.
+    const { assert!(PART <= OUT && OUT <= 2 * PART) };
+    // SAFETY: what the caller guarantees is what each needs.
+    unsafe {
+        rows::<V, M, IN, OUT, PART, CUT, ADD>(from, to, 0, at, mask);
+        if PART < OUT {
+            rows::<V, M, IN, OUT, PART, CUT, ADD>(from, to, OUT - PART, at, mask);
+        }
+    }
+}
+
+/// The `PART` rows of a [`vector`] from `first` on.
+///
+/// # Safety
+/// As for [`vector`].
+#[inline(always)]
+unsafe fn rows<
+    V: Vector,
+    M: Map<IN, OUT>,
+    const IN: usize,
+    const OUT: usize,
+    const PART: usize,
+    const CUT: bool,
+    const ADD: bool,
+>(
+    from: &[[*const f32; IN]; IN],
+    to: &[[*mut f32; OUT]; OUT],
+    first: usize,
+    at: usize,
+    mask: V::Mask,
+) {
+    // SAFETY: the caller guarantees the instruction set and every address.
     unsafe {
         // Loops rather than `array::from_fn`, which is a function without the instruction set.
-        let mut masks = [V::mask(0); IN];
-        let mut rows = [0; IN];
-        for (i, (m, row)) in masks.iter_mut().zip(&mut rows).enumerate() {
-            *m = V::mask(lanes_of(i));
-            // A row that is missing is read, under an empty mask, where another one lies: a processor
-            // takes hundreds of cycles to find out that it need not read from memory that is not there.
-            let last = job.from.rows.end.saturating_sub(1);
-            *row = i
-                .min(last)
-                .max(job.from.rows.start)
-                .wrapping_mul(job.from.row);
-        }
-        let mut src = job.src.wrapping_add(job.from.origin().wrapping_add(start));
-        let mut half = [[V::zero(); IN]; OUT];
+        let mut half = [[V::zero(); IN]; PART];
         for j in 0..IN {
             let mut column = [V::zero(); IN];
-            if job.from.cols.contains(&j) && !job.from.rows.is_empty() {
-                for (x, (&row, &mask)) in column.iter_mut().zip(rows.iter().zip(&masks)) {
-                    let at = src.wrapping_add(row);
-                    *x = if CUT {
-                        V::load_masked(at, mask)
-                    } else {
-                        V::load(at)
-                    };
-                }
+            for (x, from) in column.iter_mut().zip(from) {
+                let from = from[j].add(at);
+                *x = if CUT {
+                    V::load_masked(from, mask)
+                } else {
+                    V::load(from)
+                };
             }
-            for (row, x) in half.iter_mut().zip(M::apply(column)) {
+            let column = M::apply(column);
+            for (row, &x) in half.iter_mut().zip(&column[first..]) {
                 row[j] = x;
             }
-            src = src.wrapping_add(job.from.col);
         }
-        let dst = job.dst.wrapping_add(job.to.origin().wrapping_add(start));
-        for (i, row) in half.into_iter().enumerate() {
-            if CUT && !job.to.rows.contains(&i) {
-                continue;
-            }
-            let mask = V::mask(lanes);
-            let row = M::apply(row);
-            let dst = dst.wrapping_add(i.wrapping_mul(job.to.row));
-            for (j, x) in row.into_iter().enumerate() {
-                if !job.to.cols.contains(&j) {
-                    continue;
-                }
-                let at = dst.wrapping_add(j.wrapping_mul(job.to.col));
-                match (CUT, job.add) {
-                    (false, false) => x.store(at),
-                    (false, true) => V::load(at).add(x).store(at),
-                    (true, false) => x.store_masked(at, mask),
-                    (true, true) => V::load_masked(at, mask).add(x).store_masked(at, mask),
+        for (row, to) in half.into_iter().zip(&to[first..]) {
+            for (x, to) in M::apply(row).into_iter().zip(to) {
+                let to = to.add(at);
+                match (CUT, ADD) {
+                    (false, false) => x.store(to),
+                    (false, true) => V::load(to).add(x).store(to),
+                    (true, false) => x.store_masked(to, mask),
+                    (true, true) => V::load_masked(to, mask).add(x).store_masked(to, mask),
                 }
             }
         }
@@ -337,11 +396,11 @@ pub(super) unsafe fn run<V: Vector>(transform: Transform, job: &Job<'_>) {
     // SAFETY: what the caller guarantees is what each needs.
     unsafe {
         match transform {
-            Transform::Input => separable::<V, Input, 6, 6>(job),
-            Transform::Weight => separable::<V, Weight, 3, 6>(job),
-            Transform::Output => separable::<V, Output, 6, 4>(job),
-            Transform::OutputGradient => separable::<V, OutputGradient, 4, 6>(job),
-            Transform::WeightGradient => separable::<V, WeightGradient, 6, 3>(job),
+            Transform::Input => separable::<V, Input, 6, 6, 3>(job),
+            Transform::Weight => separable::<V, Weight, 3, 6, 6>(job),
+            Transform::Output => separable::<V, Output, 6, 4, 4>(job),
+            Transform::OutputGradient => separable::<V, OutputGradient, 4, 6, 6>(job),
+            Transform::WeightGradient => separable::<V, WeightGradient, 6, 3, 3>(job),
         }
     }
 }

@@ -1,0 +1,201 @@
+//! Register tiles for AVX-512 whose last vector is shared by some rows.
+//!
+//! Twenty columns are one vector and a quarter of another. A tile of two vectors for each row would leave
+//! three eighths of its multiplications to lanes that nobody wants; here four rows put their last four
+//! columns into one vector:
+//!
+//! ```text
+//!            B   [ b0 .. b15 ]    [ b16..b19 | b16..b19 | b16..b19 | b16..b19 ]
+//!      A   x0    [    c0     ]
+//!          x1    [    c1     ]    each quarter of the sums
+//!          x2    [    c2     ]    has the x of its row
+//!          x3    [    c3     ]    [    x0    |    x1    |    x2    |    x3    ]
+//! ```
+//!
+//! Each number is the same chain of fused multiply-adds as in the tiles of [`kernel`](super::kernel).
+#![allow(unsafe_code)]
+
+use std::arch::x86_64::*;
+use std::hint::black_box;
+
+use super::{Call, Shared, Tile};
+
+/// Numbers in a vector.
+const LANES: usize = 16;
+
+/// A tile of `MR` rows of `NV` vectors and `LANES / SHARE` numbers more, which `SHARE` rows have in one
+/// vector: 2 or 4. What [`Call::last`] says is not looked at.
+///
+/// # Safety
+/// As for [`Tile`].
+#[target_feature(enable = "avx512f")]
+unsafe fn tile<const MR: usize, const NV: usize, const SHARE: usize>(call: &Call<'_>) {
+    const { assert!(SHARE == 2 || SHARE == 4) };
+    // The lanes from those of row `q` on. The compiler, if it knew them, would mix by shuffles, which take
+    // turns with the multiplications.
+    let mut from = [0; SHARE];
+    for (q, mask) in from.iter_mut().enumerate() {
+        *mask = black_box(u16::MAX << (q * (LANES / SHARE)));
+    }
+    // SAFETY: the instruction set is enabled here; the addresses are the caller's: `part` numbers are read
+    // and written past the `NV` vectors of each row, and no more.
+    unsafe {
+        if call.add {
+            for i in 0..MR {
+                for v in 0..=NV {
+                    let at = call.c.wrapping_add(i * call.c_row + v * LANES);
+                    _mm_prefetch::<_MM_HINT_T0>(at.cast());
+                }
+            }
+        }
+        let mut acc = [[_mm512_setzero_ps(); NV]; MR];
+        // The first `MR.div_ceil(SHARE)` are used.
+        let mut shared = [_mm512_setzero_ps(); MR];
+        for tap in call.taps {
+            let mut a = call.a.wrapping_add(tap.a);
+            let mut b = call.b.wrapping_add(tap.b);
+            for _ in 0..call.k {
+                let mut row = [_mm512_setzero_ps(); NV];
+                for (v, x) in row.iter_mut().enumerate() {
+                    *x = _mm512_loadu_ps(b.add(v * LANES));
+                }
+                let rest = b.add(NV * LANES);
+                let rest = if SHARE == 4 {
+                    _mm512_broadcast_f32x4(_mm_loadu_ps(rest))
+                } else {
+                    _mm512_castpd_ps(_mm512_broadcast_f64x4(_mm256_loadu_pd(rest.cast())))
+                };
+                for (rows, shared) in shared.iter_mut().enumerate().take(MR.div_ceil(SHARE)) {
+                    let mut mixed = _mm512_setzero_ps();
+                    for q in 0..SHARE.min(MR - rows * SHARE) {
+                        let i = rows * SHARE + q;
+                        let x = _mm512_set1_ps(*a.add(i * call.a_row));
+                        for (acc, &b) in acc[i].iter_mut().zip(&row) {
+                            *acc = _mm512_fmadd_ps(x, b, *acc);
+                        }
+                        mixed = if q == 0 {
+                            x
+                        } else {
+                            _mm512_mask_mov_ps(mixed, from[q], x)
+                        };
+                    }
+                    *shared = _mm512_fmadd_ps(mixed, rest, *shared);
+                }
+                // With no term, or past the last, these may point outside the operands.
+                a = a.wrapping_add(call.a_step);
+                b = b.wrapping_add(call.b_row);
+            }
+        }
+        if call.add {
+            finish::<MR, NV, SHARE, true>(call, &acc, &shared);
+        } else {
+            finish::<MR, NV, SHARE, false>(call, &acc, &shared);
+        }
+    }
+}
+
+/// Writes the sums of a [`tile`], or adds them if `ADD`.
+///
+/// # Safety
+/// As for [`tile`].
+#[inline(always)]
+unsafe fn finish<const MR: usize, const NV: usize, const SHARE: usize, const ADD: bool>(
+    call: &Call<'_>,
+    acc: &[[__m512; NV]; MR],
+    shared: &[__m512; MR],
+) {
+    // SAFETY: the instruction set and the addresses are the caller's.
+    unsafe {
+        for (i, acc) in acc.iter().enumerate() {
+            for (v, &sum) in acc.iter().enumerate() {
+                let at = call.c.add(i * call.c_row + v * LANES);
+                let sum = if ADD {
+                    _mm512_add_ps(_mm512_loadu_ps(at), sum)
+                } else {
+                    sum
+                };
+                _mm512_storeu_ps(at, sum);
+            }
+        }
+        for (rows, &sums) in shared.iter().enumerate().take(MR.div_ceil(SHARE)) {
+            let at = |q: usize| (call.c).add((rows * SHARE + q) * call.c_row + NV * LANES);
+            let left = MR - rows * SHARE;
+            if SHARE == 4 {
+                write_4::<ADD>(at(0), _mm512_castps512_ps128(sums));
+                if left > 1 {
+                    write_4::<ADD>(at(1), _mm512_extractf32x4_ps::<1>(sums));
+                }
+                if left > 2 {
+                    write_4::<ADD>(at(2), _mm512_extractf32x4_ps::<2>(sums));
+                }
+                if left > 3 {
+                    write_4::<ADD>(at(3), _mm512_extractf32x4_ps::<3>(sums));
+                }
+            } else {
+                write_8::<ADD>(at(0), _mm512_castps512_ps256(sums));
+                if left > 1 {
+                    let high = _mm512_extractf64x4_pd::<1>(_mm512_castps_pd(sums));
+                    write_8::<ADD>(at(1), _mm256_castpd_ps(high));
+                }
+            }
+        }
+    }
+}
+
+/// Writes or adds four numbers.
+///
+/// # Safety
+/// The CPU has AVX-512F, and they may be read and written.
+#[inline(always)]
+unsafe fn write_4<const ADD: bool>(at: *mut f32, sum: __m128) {
+    // SAFETY: the caller vouches for both.
+    unsafe {
+        let sum = if ADD {
+            _mm_add_ps(_mm_loadu_ps(at), sum)
+        } else {
+            sum
+        };
+        _mm_storeu_ps(at, sum);
+    }
+}
+
+/// Writes or adds eight numbers.
+///
+/// # Safety
+/// The CPU has AVX-512F, and they may be read and written.
+#[inline(always)]
+unsafe fn write_8<const ADD: bool>(at: *mut f32, sum: __m256) {
+    // SAFETY: the caller vouches for both.
+    unsafe {
+        let sum = if ADD {
+            _mm256_add_ps(_mm256_loadu_ps(at), sum)
+        } else {
+            sum
+        };
+        _mm256_storeu_ps(at, sum);
+    }
+}
+
+// Thirty-two registers: the sums, what rows share of them, a row of B, a broadcast and what is mixed of four.
+const QUARTERS: [Tile; 20] = tiles!(1, 4: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20);
+const HALVES: [Tile; 16] = tiles!(1, 2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);
+const TWO_AND_HALVES: [Tile; 10] = tiles!(2, 2: 1 2 3 4 5 6 7 8 9 10);
+
+/// The tiles of all widths, the widest first.
+pub(super) static TILES: [Shared; 3] = [
+    Shared {
+        cols: 40,
+        rows: 2,
+        tiles: &TWO_AND_HALVES,
+    },
+    Shared {
+        cols: 24,
+        rows: 2,
+        tiles: &HALVES,
+    },
+    Shared {
+        cols: 20,
+        rows: 4,
+        tiles: &QUARTERS,
+    },
+];
