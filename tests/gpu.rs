@@ -16,6 +16,7 @@ use unforget::nn::{Mlp, Module};
 use unforget::optim::Sgd;
 use unforget::prelude::*;
 use unforget::tape::{Device, Mode, Tape};
+use unforget::training::Icarl;
 
 /// A little training on a tape of its own, opened and closed again: the weights at the end.
 fn weights_after_training(seed: u64) -> Vec<f32> {
@@ -332,5 +333,45 @@ fn who_looks_at_a_mini_batch_of_evaluation_sees_it() {
         let mut off = a.logits.iter().zip(&b.logits).map(|(a, b)| (a - b).abs());
         assert!(off.all(|d| d <= 1e-3), "{:?} and {:?}", a.logits, b.logits);
         assert!((a.loss - b.loss).abs() <= 1e-4, "{} and {}", a.loss, b.loss);
+    }
+}
+
+/// iCaRL puts distances to means of features in the place of logits, which the host computes.
+#[test]
+fn an_output_that_the_host_computes_is_that_of_the_processor() {
+    if !cuda_emu::ready() {
+        return;
+    }
+    let [cpu, gpu] = [Device::Cpu, Device::Cuda(0)].map(|device| {
+        let test = small_images(20);
+        let builder = NcBenchmark::new(small_images(8), test, TransformGroups::default());
+        let benchmark = builder.n_experiences(3).build().unwrap();
+        let mut tape = Tape::new(device).unwrap();
+        tape.manual_seed(5);
+        let model = Mlp::new(&mut tape, &[6, 16, 6]);
+        let look = Look::default();
+        let mut strategy = Icarl::builder(tape, model, Sgd::new(0.1))
+            .mem_size(12)
+            .train_mb_size(4)
+            .eval_mb_size(7)
+            .plugin(look.clone())
+            .build()
+            .unwrap();
+        strategy.train(benchmark.train_stream()).unwrap();
+        let result = strategy.eval(benchmark.test_stream()).unwrap();
+        (std::mem::take(&mut *look.0.lock().unwrap()), result)
+    });
+    for (step, (a, b)) in cpu.0.iter().zip(&gpu.0).enumerate() {
+        let mut off = a.logits.iter().zip(&b.logits).map(|(a, b)| (a - b).abs());
+        assert!(
+            off.all(|d| d <= 1e-4),
+            "{step}: {:?} and {:?}",
+            a.logits,
+            b.logits
+        );
+    }
+    for (a, b) in cpu.1.experiences.iter().zip(&gpu.1.experiences) {
+        assert_eq!((a.correct, a.correct_task), (b.correct, b.correct_task));
+        assert!((a.loss - b.loss).abs() <= 1e-4, "{a:?} and {b:?}");
     }
 }

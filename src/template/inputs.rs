@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 
 use super::State;
 use crate::data::{Group, gather_rows, row_key};
-use crate::pixels::PixelRow;
+use crate::pixels::{Cutout, PixelRow};
 use crate::rng::CounterKey;
 use crate::tape::{Tape, Var};
 
@@ -197,10 +197,16 @@ impl State {
 
     /// Mirrors all inputs left to right.
     pub(super) fn mirror_inputs(&mut self) {
-        let width = self.shape[2].max(1);
-        (self.mb_x.chunks_exact_mut(width)).for_each(<[f32]>::reverse);
+        let [_, height, width] = self.shape;
+        (self.mb_x.chunks_exact_mut(width.max(1))).for_each(<[f32]>::reverse);
         self.mb_pixels.written.take();
-        (self.mb_pixels.rows.iter_mut()).for_each(|row| row.cutout.mirror());
+        for row in &mut self.mb_pixels.rows {
+            // An image that nothing is cut out of is told as a single long row.
+            if row.cutout.size == [1, height * width] {
+                row.cutout = Cutout::whole([height, width]);
+            }
+            row.cutout.mirror();
+        }
     }
 
     /// The value of a loss on the tape.

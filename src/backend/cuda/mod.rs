@@ -76,7 +76,7 @@ impl Cuda {
     /// Opens GPU number `ordinal`.
     ///
     /// # Errors
-    /// [`Error::Device`](crate::Error::Device), saying what is missing: the driver, the GPU, or a newer
+    /// [`Error::Device`], saying what is missing: the driver, the GPU, or a newer
     /// one of either.
     pub fn new(ordinal: usize) -> Result<Self> {
         let driver = Box::new(Driver::open(ordinal)?);
