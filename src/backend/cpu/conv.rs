@@ -36,8 +36,8 @@ use panels::Panels;
 /// Numbers of the image being read that one cell of work goes through at most: a megabyte.
 const CELL_SRC: usize = 1 << 18;
 
-/// Operations of a cell that has the whole weight: some 0.1 ms.
-const CELL_FLOPS: usize = 1 << 24;
+/// Operations of a cell that has the whole weight: some 20 microseconds.
+const CELL_FLOPS: usize = 1 << 22;
 
 /// Operations of a convolution that are worth several threads: some 20 microseconds. Convolutions follow
 /// one another, so the threads are awake.

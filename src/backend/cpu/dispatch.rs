@@ -455,6 +455,41 @@ impl Table {
         unsafe { (self.winograd)(transform, &job) }
     }
 
+    /// [`winograd`](Self::winograd) into a tile: its rows are the places of the destination.
+    ///
+    /// # Panics
+    /// If the source is too short, or the tile has other rows than there are places.
+    #[track_caller]
+    pub fn winograd_rows(
+        &self,
+        transform: Transform,
+        mut dst: TileMut<'_>,
+        (src, from): (&[f32], &Places),
+        write: Write,
+    ) {
+        let (side_from, side_to) = transform.sides();
+        let (rows, len, row) = (dst.rows(), dst.cols(), dst.stride());
+        assert!(
+            rows == side_to * side_to
+                && from.rows.end.max(from.cols.end) <= side_from
+                && from.end(len).is_some_and(|end| end <= src.len()),
+            "{transform:?} of {len} numbers from {from:?} of {} to {rows} rows",
+            src.len()
+        );
+        let job = Job {
+            src: src.as_ptr(),
+            from,
+            dst: dst.as_mut_ptr(),
+            to: &Places::all(side_to, 0, side_to * row, row),
+            len,
+            add: write == Write::Add,
+        };
+        // SAFETY: this CPU has the instructions of its table, every place of the source that exists lies
+        // inside its slice (asserted), and those of the destination are the rows of the tile, which is
+        // exclusively ours.
+        unsafe { (self.winograd)(transform, &job) }
+    }
+
     /// Keeps the multipliers busy without touching memory, `rounds` times; returns the floating
     /// point operations that took.
     pub fn burn(&self, rounds: usize) -> f64 {

@@ -67,7 +67,8 @@ unsafe fn tile<const MR: usize, const NV: usize, const SHARE: usize>(call: &Call
                 };
                 for (rows, shared) in shared.iter_mut().enumerate().take(MR.div_ceil(SHARE)) {
                     let mut mixed = _mm512_setzero_ps();
-                    for q in 0..SHARE.min(MR - rows * SHARE) {
+                    let here = SHARE.min(MR - rows * SHARE);
+                    for (q, &from) in from.iter().enumerate().take(here) {
                         let i = rows * SHARE + q;
                         let x = _mm512_set1_ps(*a.add(i * call.a_row));
                         for (acc, &b) in acc[i].iter_mut().zip(&row) {
@@ -76,7 +77,7 @@ unsafe fn tile<const MR: usize, const NV: usize, const SHARE: usize>(call: &Call
                         mixed = if q == 0 {
                             x
                         } else {
-                            _mm512_mask_mov_ps(mixed, from[q], x)
+                            _mm512_mask_mov_ps(mixed, from, x)
                         };
                     }
                     *shared = _mm512_fmadd_ps(mixed, rest, *shared);

@@ -4,6 +4,7 @@ use super::tiles::{Squares, Tiles};
 use super::{PLACES, REACH, TILE, apart, large};
 use crate::backend::Write;
 use crate::backend::cpu::dispatch::Table;
+use crate::backend::cpu::elementwise;
 use crate::backend::cpu::isa::Tap;
 use crate::backend::cpu::isa::winograd::{Places, Transform};
 use crate::backend::cpu::scratch;
@@ -22,6 +23,10 @@ const PART_NUMBERS: usize = 1 << 16;
 
 /// Parts of the tiles.
 const PARTS: usize = 8;
+
+/// Numbers of each place of the kernel that one thread adds up from all parts and transforms back: 36 places
+/// of the transform are 72 KiB.
+const CELL: usize = 512;
 
 /// What the gradient of the weight reads: the squares of the input, and those of the output.
 pub(super) fn squares<'a>(
@@ -79,14 +84,22 @@ pub(in crate::backend::cpu::conv) fn weight_gradient(
             let range = tiles.count() * part / parts..tiles.count() * (part + 1) / parts;
             sum(du, &squares, range, parallel && parts == 1);
         });
-        let (du, rest) = all.split_at_mut(len);
-        for part in rest.chunks_exact(len) {
-            du.iter_mut().zip(part).for_each(|(sum, x)| *sum += x);
-        }
-        let from = Places::all(REACH, 0, REACH * matrix, matrix);
-        let to = Places::all(3, 0, 3 * matrix, matrix);
-        let (dw, du) = ((dw, &to), (&*du, &from));
-        table.winograd(Transform::WeightGradient, dw, du, matrix, write);
+        let all = &*all;
+        let dw = TileMut::new(dw, 9, matrix, matrix);
+        dw.for_each_cell(9, CELL, parallel, &|_, start, dw| {
+            let cols = dw.cols();
+            scratch::numbers(PLACES * cols, |du| {
+                for (place, du) in du.chunks_exact_mut(cols).enumerate() {
+                    for part in 0..parts {
+                        let part_of = &all[part * len + place * matrix + start..][..cols];
+                        let write = if part == 0 { Write::Set } else { Write::Add };
+                        elementwise::map(du, part_of, write, |x| x);
+                    }
+                }
+                let from = Places::all(REACH, 0, REACH * cols, cols);
+                table.winograd_rows(Transform::WeightGradient, dw, (du, &from), write);
+            });
+        });
     });
 }
 
