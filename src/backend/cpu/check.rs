@@ -1,7 +1,8 @@
 //! What the tests of the kernels share: noise, guarded destinations, comparison.
 
-use super::dispatch::{self, Table};
+use super::dispatch;
 use super::isa::bf16::present;
+use super::table::Table;
 use crate::backend::Write;
 
 /// Every table of this CPU. The environment variable `UNFORGET_REQUIRE` (names with commas between)

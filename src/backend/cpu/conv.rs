@@ -23,9 +23,10 @@ mod winograd;
 
 use super::BATCH_BLOCK;
 use super::bf16::{Factors, push};
-use super::dispatch::{Table, select};
+use super::dispatch::select;
 use super::isa::Tap;
 use super::scratch;
+use super::table::Table;
 use super::terms::Terms;
 use super::tiles::TileMut;
 use crate::backend::{SpatialLayout, Write};

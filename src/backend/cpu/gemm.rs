@@ -7,9 +7,10 @@
 //! Multiplication", 2008). Work is cut over the destination only, never over the terms of a sum, so
 //! the result does not depend on the number of threads.
 
-use super::dispatch::{Table, select};
+use super::dispatch::select;
 use super::isa::fallback::{self, Strided};
 use super::isa::{Blocking, Tap};
+use super::table::Table;
 use super::terms::Terms;
 use super::tiles::TileMut;
 use super::{scratch, sparse};

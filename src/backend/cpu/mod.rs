@@ -28,6 +28,7 @@ mod reduce;
 mod rows;
 mod scratch;
 mod sparse;
+pub(crate) mod table;
 mod terms;
 pub(crate) mod tiles;
 mod widths;

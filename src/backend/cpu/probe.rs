@@ -1,8 +1,9 @@
 //! A way for benchmarks to run the kernels of each table on plain slices.
 
 use super::bf16::{self, Factors, Prepared};
-use super::dispatch::{self, Isa, Table};
+use super::dispatch::{self, Isa};
 use super::isa::bf16::present;
+use super::table::Table;
 use super::{conv, gemm};
 use crate::backend::{Gemm, Precision, Write};
 use crate::error::Result;

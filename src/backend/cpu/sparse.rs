@@ -7,12 +7,12 @@
 //!
 //! A term that is left out is zero unless B is infinite or NaN there.
 
-use super::dispatch::Table;
 use super::gemm::PARALLEL_FLOPS;
 use super::isa::Tap;
 use super::isa::sparse::{Background, SparseKernels, WORD, Words, differ_down};
 use super::parallel::for_each_piece;
 use super::scratch;
+use super::table::Table;
 use super::terms::Terms;
 use super::tiles::TileMut;
 use crate::backend::{Gemm, Write};

@@ -1,7 +1,7 @@
 //! The weight of a convolution in the order in which the products read it.
 
 use super::parallel;
-use crate::backend::cpu::dispatch::Table;
+use crate::backend::cpu::table::Table;
 use crate::backend::cpu::tiles::TileMut;
 use crate::shape::Conv;
 

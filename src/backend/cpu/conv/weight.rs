@@ -4,9 +4,9 @@
 use super::{axis, parallel};
 use crate::backend::cpu::BATCH_BLOCK;
 use crate::backend::cpu::bf16::push;
-use crate::backend::cpu::dispatch::Table;
 use crate::backend::cpu::isa::Tap;
 use crate::backend::cpu::scratch;
+use crate::backend::cpu::table::Table;
 use crate::backend::cpu::terms::Terms;
 use crate::backend::cpu::tiles::TileMut;
 use crate::backend::{SpatialLayout, Write};

@@ -17,10 +17,10 @@
 //! the result (relative, root of mean square), where a direct sum has some ten-millionths.
 
 use crate::backend::cpu::BATCH_BLOCK;
-use crate::backend::cpu::dispatch::Table;
 use crate::backend::cpu::isa::Tap;
 use crate::backend::cpu::isa::winograd::{Places, Transform};
 use crate::backend::cpu::scratch;
+use crate::backend::cpu::table::Table;
 use crate::backend::cpu::terms::Terms;
 use crate::backend::cpu::tiles::TileMut;
 use crate::backend::cpu::widths::Widths;

@@ -9,7 +9,8 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 use std::sync::OnceLock;
 
-use super::super::dispatch::{Isa, Table};
+use super::super::dispatch::Isa;
+use super::super::table::Table;
 use super::bf16::PairKernels;
 use super::blocks::{self, Shape, TILE, Unit};
 use super::{Call, avx512, avx512_bf16};

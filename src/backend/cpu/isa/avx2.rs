@@ -3,7 +3,8 @@
 
 use std::arch::x86_64::*;
 
-use super::super::dispatch::{Isa, Table};
+use super::super::dispatch::Isa;
+use super::super::table::Table;
 use super::kernel::{self, Vector};
 use super::sparse::{self, Compare, SparseKernels};
 use super::winograd::{self, Job, Transform};

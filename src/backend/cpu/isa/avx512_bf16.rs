@@ -3,7 +3,8 @@
 
 use std::arch::x86_64::*;
 
-use super::super::dispatch::{Isa, Table};
+use super::super::dispatch::Isa;
+use super::super::table::Table;
 use super::bf16::{Packing, PairKernels};
 use super::kernel::{self, Vector};
 use super::{Call, Tile, avx512};

@@ -16,7 +16,8 @@
 
 use std::fmt;
 
-use super::super::dispatch::{Isa, Table};
+use super::super::dispatch::Isa;
+use super::super::table::Table;
 
 /// The words of one operand are made by this.
 #[derive(Clone, Copy)]

@@ -1,7 +1,7 @@
 //! The innermost kernels, one file per instruction set, one generic body for all.
 //!
 //! Everything here works on raw pointers; the safe way in is
-//! [`Table`](super::dispatch::Table), which checks lengths first.
+//! [`Table`](super::table::Table), which checks lengths first.
 
 /// The tiles of `$nv` vectors, for each number of rows in the list; with `$share` those in which so many
 /// rows share a further vector.

@@ -2,7 +2,8 @@
 //! multiply-add is a library call where the CPU has none.
 #![allow(unsafe_code)]
 
-use super::super::dispatch::{Isa, Table};
+use super::super::dispatch::Isa;
+use super::super::table::Table;
 use super::kernel::{self, Vector};
 use super::sparse::{self, Compare, SparseKernels};
 use super::winograd::{self, Job, Transform};

@@ -3,11 +3,11 @@
 use super::tiles::{Squares, Tiles};
 use super::{PLACES, REACH, TILE, apart, large};
 use crate::backend::Write;
-use crate::backend::cpu::dispatch::Table;
 use crate::backend::cpu::elementwise;
 use crate::backend::cpu::isa::Tap;
 use crate::backend::cpu::isa::winograd::{Places, Transform};
 use crate::backend::cpu::scratch;
+use crate::backend::cpu::table::Table;
 use crate::backend::cpu::terms::Terms;
 use crate::backend::cpu::tiles::TileMut;
 use crate::shape::Conv;

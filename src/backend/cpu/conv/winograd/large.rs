@@ -8,10 +8,10 @@
 use super::tiles::{Squares, Tiles};
 use super::{PLACES, REACH, TILE, apart, square, weight};
 use crate::backend::Write;
-use crate::backend::cpu::dispatch::Table;
 use crate::backend::cpu::isa::Tap;
 use crate::backend::cpu::isa::winograd::{Places, Transform};
 use crate::backend::cpu::scratch;
+use crate::backend::cpu::table::Table;
 use crate::backend::cpu::terms::Terms;
 use crate::backend::cpu::tiles::TileMut;
 use crate::shape::Conv;

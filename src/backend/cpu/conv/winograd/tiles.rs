@@ -4,8 +4,8 @@ use super::{PLACES, REACH, TILE, square};
 use crate::backend::SpatialLayout;
 use crate::backend::Write;
 use crate::backend::cpu::BATCH_BLOCK;
-use crate::backend::cpu::dispatch::Table;
 use crate::backend::cpu::isa::winograd::{Places, Transform};
+use crate::backend::cpu::table::Table;
 use crate::shape::Images;
 use rayon::prelude::*;
 

@@ -1,0 +1,516 @@
+//! The kernels of one instruction set, behind checks: lengths are asserted here, so that everything above is
+//! safe.
+#![allow(unsafe_code)]
+
+use std::cell::RefCell;
+
+use super::dispatch::Isa;
+use super::isa::sparse::SparseKernels;
+use super::isa::winograd::{Job, Places, Run, Transform};
+use super::isa::{Blocking, Call, Matrices, Move, Shared, Tile, Whole};
+use super::terms::Terms;
+use super::tiles::TileMut;
+use super::widths::{MAX_VECTORS, Widths};
+use crate::backend::Write;
+
+/// Plans that a thread keeps: a step asks for the same few again and again.
+const PLANS_KEPT: usize = 16;
+
+/// A plan with the instruction set, rows and vectors it is for.
+type Plan = ((Isa, usize, usize), Widths);
+
+thread_local! {
+    static PLANS: RefCell<[Option<Plan>; PLANS_KEPT]> = const { RefCell::new([None; PLANS_KEPT]) };
+}
+
+/// The kernels of one instruction set. Whoever holds a `&'static Table` from [`tables`](super::dispatch::tables)(super::dispatch::tables) runs on a
+/// CPU that has the instructions, so its methods are safe.
+#[derive(Clone, Copy)]
+pub(crate) struct Table {
+    isa: Isa,
+    lanes: usize,
+    /// `tiles[v - 1][r - 1]` computes `r` rows of `v` vectors.
+    tiles: [&'static [Tile]; MAX_VECTORS],
+    /// Tiles for the last columns, where those do not fill their vectors; the widest first.
+    shared: &'static [Shared],
+    copy: Move,
+    transpose: Move,
+    winograd: Run,
+    burn: unsafe fn(usize) -> f32,
+    burn_vectors: usize,
+    blocking: Option<Blocking>,
+    /// Computes products instead of the tiles.
+    whole: Option<Whole>,
+    sparse: Option<SparseKernels>,
+}
+
+impl Table {
+    /// A table, for the static of its instruction set.
+    ///
+    /// # Safety
+    /// The functions keep the contracts of their types on a CPU that has `isa`; entry `i` of
+    /// `tiles[v]` computes `i + 1` rows of `v + 1` vectors of `lanes` numbers, and `tiles[0]` is not
+    /// empty. `moves` are the copy and the transposition, and `burn` comes with the vectors it works
+    /// on in a round. Nothing but [`tables`](super::dispatch::tables) hands the table out, after it has found `isa`.
+    pub(super) const unsafe fn new(
+        isa: Isa,
+        lanes: usize,
+        tiles: [&'static [Tile]; MAX_VECTORS],
+        moves: [Move; 2],
+        winograd: Run,
+        burn: (unsafe fn(usize) -> f32, usize),
+        blocking: Option<Blocking>,
+    ) -> Self {
+        Table {
+            isa,
+            lanes,
+            tiles,
+            shared: &[],
+            copy: moves[0],
+            transpose: moves[1],
+            winograd,
+            burn: burn.0,
+            burn_vectors: burn.1,
+            blocking,
+            whole: None,
+            sparse: None,
+        }
+    }
+
+    /// The same table with kernels for products whose left factor is mostly one value.
+    pub(super) const fn with_sparse(self, sparse: SparseKernels) -> Self {
+        Table {
+            sparse: Some(sparse),
+            ..self
+        }
+    }
+
+    /// The same table with tiles for widths that do not fill whole vectors.
+    ///
+    /// # Safety
+    /// As for [`new`](Self::new): entry `i` of each list computes `i + 1` rows of `cols` numbers.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) const unsafe fn with_shared(self, shared: &'static [Shared]) -> Self {
+        Table { shared, ..self }
+    }
+
+    /// The same table with another way to compute products.
+    ///
+    /// # Safety
+    /// As for [`new`](Self::new): `whole` keeps its contract wherever this table is handed out.
+    #[cfg(any(target_arch = "x86_64", test))]
+    pub(super) const unsafe fn with_whole(self, whole: Whole) -> Self {
+        Table {
+            whole: Some(whole),
+            ..self
+        }
+    }
+
+    /// The same table with another ceiling, as for [`new`](Self::new).
+    ///
+    /// # Safety
+    /// `burn` runs wherever this table is handed out.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) const unsafe fn with_burn(
+        self,
+        burn: unsafe fn(usize) -> f32,
+        vectors: usize,
+    ) -> Self {
+        Table {
+            burn,
+            burn_vectors: vectors,
+            ..self
+        }
+    }
+
+    /// The instruction set.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Numbers in a vector.
+    pub fn lanes(&self) -> usize {
+        self.lanes
+    }
+
+    /// How to block a packed product; `None` when this table has no kernels worth packing for.
+    pub fn blocking(&self) -> Option<Blocking> {
+        self.blocking
+    }
+
+    /// The kernels for products whose left factor is mostly one value, if there are any.
+    pub fn sparse(&self) -> Option<SparseKernels> {
+        self.sparse
+    }
+
+    /// Computes the sum that `terms` describes into `c`, tile by tile. Each number of `c` is one
+    /// chain of additions in the order of taps and terms, however the tiles fall.
+    ///
+    /// # Panics
+    /// If an operand is too short.
+    #[track_caller]
+    pub fn product(&self, c: TileMut<'_>, terms: &Terms<'_>, write: Write) {
+        let widths = self.widths(c.rows(), c.cols());
+        self.product_cut(c, terms, write, &widths);
+    }
+
+    /// How [`product`](Self::product) cuts a destination of `m` rows and `n` columns, for
+    /// [`product_cut`](Self::product_cut).
+    pub fn widths(&self, m: usize, n: usize) -> Widths {
+        let sizes = (self.isa, m, n.div_ceil(self.lanes));
+        PLANS.with_borrow_mut(|plans| {
+            let kept = &mut plans[(sizes.1 + 7 * sizes.2) % PLANS_KEPT];
+            if let Some((of, widths)) = kept
+                && *of == sizes
+            {
+                return *widths;
+            }
+            let most = self.tiles.map(<[Tile]>::len);
+            let widths = Widths::new(most, sizes.1, sizes.2);
+            *kept = Some((sizes, widths));
+            widths
+        })
+    }
+
+    /// [`product`](Self::product) of many destinations of one size, whose cut is known.
+    ///
+    /// # Panics
+    /// If an operand is too short.
+    #[track_caller]
+    pub fn product_cut(
+        &self,
+        mut c: TileMut<'_>,
+        terms: &Terms<'_>,
+        write: Write,
+        widths: &Widths,
+    ) {
+        let (m, n) = (c.rows(), c.cols());
+        if m == 0 || n == 0 {
+            return;
+        }
+        terms.check(m, n);
+        let (c_row, c) = (c.stride(), c.as_mut_ptr());
+        if let Some(whole) = self.whole {
+            assert!(
+                terms.a_step == 1 && terms.k.is_multiple_of(16),
+                "{} terms {} apart for tile registers",
+                terms.k,
+                terms.a_step
+            );
+            let call = Call {
+                c,
+                c_row,
+                a: terms.a.as_ptr(),
+                b: terms.b.as_ptr(),
+                taps: terms.taps,
+                k: terms.k,
+                a_row: terms.a_row,
+                a_step: terms.a_step,
+                b_row: terms.b_row,
+                last: n,
+                add: write == Write::Add,
+            };
+            // SAFETY: this CPU has the instructions of its table. All rows and columns lie inside `c`,
+            // which is exclusively ours, and inside what `check` found readable in `a` and `b`.
+            return unsafe { whole(&call, m, n) };
+        }
+        // The columns from `j` on that one row of tiles computes.
+        let columns = |tiles: &[Tile], j: usize, last: usize| {
+            let mut i = 0;
+            // Twenty rows are two tiles of ten, not one of fourteen and one of six.
+            for left in (1..=m.div_ceil(tiles.len())).rev() {
+                let rows = (m - i).div_ceil(left);
+                let call = Call {
+                    c: c.wrapping_add(i * c_row + j),
+                    c_row,
+                    a: terms.a.as_ptr().wrapping_add(i * terms.a_row),
+                    b: terms.b.as_ptr().wrapping_add(j),
+                    taps: terms.taps,
+                    k: terms.k,
+                    a_row: terms.a_row,
+                    a_step: terms.a_step,
+                    b_row: terms.b_row,
+                    last,
+                    add: write == Write::Add,
+                };
+                // SAFETY: this CPU has the instructions of its table. Rows `i .. i + rows` and the
+                // columns of the tiles from `j` on lie inside `c`, which is exclusively ours, and
+                // inside what `check` found readable in `a` and `b`.
+                unsafe { tiles[rows - 1](&call) };
+                i += rows;
+            }
+        };
+        let shared = self.shared(m, n);
+        let own = n - shared.map_or(0, |shared| shared.cols);
+        let mut vectors = own.div_ceil(self.lanes);
+        let mut j = 0;
+        while vectors > 0 {
+            let nv = widths.next(vectors);
+            let cols = (nv * self.lanes).min(own - j);
+            columns(self.tiles[nv - 1], j, cols - (nv - 1) * self.lanes);
+            j += cols;
+            vectors -= nv;
+        }
+        if let Some(shared) = shared {
+            columns(shared.tiles, own, self.lanes);
+        }
+    }
+
+    /// The tiles for the last columns of `m` rows of `n`, if rows should share a vector there.
+    fn shared(&self, m: usize, n: usize) -> Option<&'static Shared> {
+        let fits =
+            |s: &&Shared| m >= s.rows && n >= s.cols && (n - s.cols).is_multiple_of(self.lanes);
+        self.shared.iter().find(fits)
+    }
+
+    /// `dst[i][j] = src[i][j]` for `rows x cols` numbers; rows of the two are `dst_row` and `src_row`
+    /// apart.
+    ///
+    /// # Panics
+    /// If one of them is too short.
+    #[track_caller]
+    pub fn copy(
+        &self,
+        (dst, dst_row): (&mut [f32], usize),
+        (src, src_row): (&[f32], usize),
+        (rows, cols): (usize, usize),
+    ) {
+        if rows == 0 || cols == 0 {
+            return;
+        }
+        assert!(
+            holds(dst, dst_row, rows, cols) && holds(src, src_row, rows, cols),
+            "a copy of {rows} x {cols} from {} to {} numbers",
+            src.len(),
+            dst.len()
+        );
+        let matrices = Matrices {
+            dst: dst.as_mut_ptr(),
+            dst_row,
+            src: src.as_ptr(),
+            src_row,
+        };
+        // SAFETY: this CPU has the instructions of its table, and both matrices lie inside their
+        // slices (asserted), of which one is exclusive.
+        unsafe { (self.copy)(&matrices, rows, cols) }
+    }
+
+    /// `dst[j][i] = src[i][j]` for `rows x cols` numbers of `src`; rows of the two are `dst_row` and
+    /// `src_row` apart.
+    ///
+    /// # Panics
+    /// If one of them is too short.
+    #[track_caller]
+    pub fn transpose(
+        &self,
+        (dst, dst_row): (&mut [f32], usize),
+        (src, src_row): (&[f32], usize),
+        (rows, cols): (usize, usize),
+    ) {
+        if rows == 0 || cols == 0 {
+            return;
+        }
+        assert!(
+            holds(dst, dst_row, cols, rows) && holds(src, src_row, rows, cols),
+            "a transposition of {rows} x {cols} from {} to {} numbers",
+            src.len(),
+            dst.len()
+        );
+        let matrices = Matrices {
+            dst: dst.as_mut_ptr(),
+            dst_row,
+            src: src.as_ptr(),
+            src_row,
+        };
+        // SAFETY: this CPU has the instructions of its table, and both matrices lie inside their
+        // slices (asserted), of which one is exclusive.
+        unsafe { (self.transpose)(&matrices, rows, cols) }
+    }
+
+    /// Does a Winograd transform for the `len` numbers of each place; `write` says how the
+    /// destination is written.
+    ///
+    /// # Panics
+    /// If one of the slices is too short.
+    #[track_caller]
+    pub fn winograd(
+        &self,
+        transform: Transform,
+        (dst, to): (&mut [f32], &Places),
+        (src, from): (&[f32], &Places),
+        len: usize,
+        write: Write,
+    ) {
+        let (side_from, side_to) = transform.sides();
+        let fits = |places: &Places, side: usize, data: &[f32]| {
+            places.rows.end.max(places.cols.end) <= side
+                && places.end(len).is_some_and(|end| end <= data.len())
+        };
+        assert!(
+            fits(from, side_from, src) && fits(to, side_to, dst),
+            "{transform:?} of {len} numbers from {from:?} of {} to {to:?} of {}",
+            src.len(),
+            dst.len()
+        );
+        let job = Job {
+            src: src.as_ptr(),
+            from,
+            dst: dst.as_mut_ptr(),
+            to,
+            len,
+            add: write == Write::Add,
+        };
+        // SAFETY: this CPU has the instructions of its table, and every place that exists lies
+        // inside its slice (asserted), of which the one written is exclusive.
+        unsafe { (self.winograd)(transform, &job) }
+    }
+
+    /// [`winograd`](Self::winograd) into a tile: its rows are the places of the destination.
+    ///
+    /// # Panics
+    /// If the source is too short, or the tile has other rows than there are places.
+    #[track_caller]
+    pub fn winograd_rows(
+        &self,
+        transform: Transform,
+        mut dst: TileMut<'_>,
+        (src, from): (&[f32], &Places),
+        write: Write,
+    ) {
+        let (side_from, side_to) = transform.sides();
+        let (rows, len, row) = (dst.rows(), dst.cols(), dst.stride());
+        assert!(
+            rows == side_to * side_to
+                && from.rows.end.max(from.cols.end) <= side_from
+                && from.end(len).is_some_and(|end| end <= src.len()),
+            "{transform:?} of {len} numbers from {from:?} of {} to {rows} rows",
+            src.len()
+        );
+        let job = Job {
+            src: src.as_ptr(),
+            from,
+            dst: dst.as_mut_ptr(),
+            to: &Places::all(side_to, 0, side_to * row, row),
+            len,
+            add: write == Write::Add,
+        };
+        // SAFETY: this CPU has the instructions of its table, every place of the source that exists lies
+        // inside its slice (asserted), and those of the destination are the rows of the tile, which is
+        // exclusively ours.
+        unsafe { (self.winograd)(transform, &job) }
+    }
+
+    /// Keeps the multipliers busy without touching memory, `rounds` times; returns the floating
+    /// point operations that took.
+    pub fn burn(&self, rounds: usize) -> f64 {
+        // SAFETY: this CPU has the instructions of its table.
+        std::hint::black_box(unsafe { (self.burn)(std::hint::black_box(rounds)) });
+        2.0 * (rounds * self.burn_vectors * self.lanes) as f64
+    }
+}
+
+/// Whether `data` holds `rows >= 1` rows of `cols` numbers that are `row` apart.
+fn holds(data: &[f32], row: usize, rows: usize, cols: usize) -> bool {
+    let end = (rows - 1)
+        .checked_mul(row)
+        .and_then(|n| n.checked_add(cols));
+    end.is_some_and(|end| end <= data.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::cpu::check;
+    use crate::backend::cpu::dispatch::select;
+    use crate::backend::cpu::isa::Tap;
+
+    #[test]
+    fn copies_and_transpositions_of_every_size_stay_inside() {
+        for table in check::tables() {
+            for (rows, cols) in [
+                (0, 3),
+                (1, 1),
+                (3, 17),
+                (16, 16),
+                (17, 33),
+                (40, 15),
+                (5, 2),
+                (33, 6),
+            ] {
+                let (src_row, dst_row) = (cols + 2, rows.max(cols) + 3);
+                let src = check::noise(1, rows * src_row);
+                let mut copied = vec![9.0; rows * dst_row];
+                let mut transposed = vec![9.0; cols * dst_row];
+                table.copy((&mut copied, dst_row), (&src, src_row), (rows, cols));
+                table.transpose((&mut transposed, dst_row), (&src, src_row), (rows, cols));
+                for i in 0..rows {
+                    for j in 0..dst_row {
+                        let want = if j < cols { src[i * src_row + j] } else { 9.0 };
+                        assert_eq!(copied[i * dst_row + j], want, "{} {i} {j}", table.isa());
+                    }
+                }
+                for j in 0..cols {
+                    for i in 0..dst_row {
+                        let want = if i < rows { src[i * src_row + j] } else { 9.0 };
+                        assert_eq!(transposed[j * dst_row + i], want, "{} {i} {j}", table.isa());
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_that_share_a_vector_have_the_bits_of_rows_that_do_not() {
+        for table in check::tables() {
+            let plain = Table {
+                shared: &[],
+                ..*table
+            };
+            for n in [4, 20, 24, 36, 40, 52, 56, 72, 84] {
+                for m in (1..=24).chain([45]) {
+                    let (k, a_row, b_row, c_row) = (7, 11, n + 1, n + 3);
+                    let (a, b) = (check::noise(1, m * a_row + 40), check::noise(2, 20 * b_row));
+                    let taps = [
+                        Tap { a: 0, b: 3 },
+                        Tap {
+                            a: 23,
+                            b: 11 * b_row,
+                        },
+                    ];
+                    let terms = Terms {
+                        a: &a,
+                        b: &b,
+                        taps: &taps,
+                        k,
+                        a_row,
+                        a_step: 1,
+                        b_row,
+                    };
+                    for write in [Write::Set, Write::Add] {
+                        let before = check::noise(3, m * c_row);
+                        let (mut c, mut want) = (before.clone(), before);
+                        table.product(TileMut::new(&mut c, m, n, c_row), &terms, write);
+                        plain.product(TileMut::new(&mut want, m, n, c_row), &terms, write);
+                        assert_eq!(c, want, "{} {m} x {n} {write:?}", table.isa());
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "reads past")]
+    fn a_product_must_stay_inside_its_operands() {
+        let (mut c, a, b) = ([0.0; 6], [0.0; 4], [0.0; 6]);
+        let terms = Terms {
+            a: &a,
+            b: &b,
+            taps: &[Tap { a: 0, b: 0 }, Tap { a: 0, b: 1 }],
+            k: 2,
+            a_row: 2,
+            a_step: 1,
+            b_row: 3,
+        };
+        select().product(TileMut::new(&mut c, 2, 3, 3), &terms, Write::Set);
+    }
+}
