@@ -45,7 +45,8 @@ pub struct Measurement {
     pub seconds_per_step: Option<f64>,
     /// What the multipliers alone could do.
     pub ceiling: f64,
-    /// `value` in per cent of `ceiling`.
+    /// `value` in per cent of `ceiling`; more than 100 where multiplications are left out (Winograd's transforms,
+    /// images on a black ground).
     pub percent: f64,
 }
 
@@ -123,7 +124,11 @@ mod tests {
                 let product = measured.value * seconds;
                 assert!((product - 1.0).abs() <= 1e-9, "{measured:?}");
             }
-            assert!(measured.percent > 0.0 && measured.ceiling > measured.value);
+            // What is left out of a product may bring it above the ceiling.
+            assert!(
+                measured.percent > 0.0 && measured.ceiling > 0.0,
+                "{measured:?}"
+            );
         }
         for (name, threads) in [("gemm", 1), ("mlp-10+10", 0)] {
             assert!(
