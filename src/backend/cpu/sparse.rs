@@ -320,6 +320,39 @@ mod tests {
     }
 
     #[test]
+    fn bits_past_the_last_term_mean_nothing() {
+        let (m, n, k) = (5, 40, 70);
+        let (a, b) = (noise(1, m * k), noise(3, k * n));
+        let sums = definition(&a, &b, dims(m, n, k, false));
+        let terms = Terms {
+            a: &a,
+            b: &b,
+            taps: &[Tap { a: 0, b: 0 }],
+            k,
+            a_row: k,
+            a_step: 1,
+            b_row: n,
+        };
+        let words = Words {
+            words: &[u64::MAX; 10],
+            row: 2,
+            step: 1,
+        };
+        let background = Background {
+            value: 0.0,
+            row: &[0.0; 40],
+        };
+        for table in tables() {
+            let c = written(m * n, Write::Set, |c| {
+                let c = TileMut::new(c, m, n, n);
+                let kernels = table.sparse().expect("kernels");
+                kernels.product(c, &terms, words, background, Write::Set);
+            });
+            assert_sums(&c, &sums, k, Write::Set, table.isa().name());
+        }
+    }
+
+    #[test]
     fn other_matrices_are_left_to_others() {
         let table = super::super::dispatch::select();
         let mut c = vec![0.0; 20 * 100];
