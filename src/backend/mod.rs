@@ -318,7 +318,7 @@ pub trait Backend: Send {
     /// `dst = alpha·src` or `dst += alpha·src`
     fn scale_add(&self, dst: Dst<'_, Self>, src: Src<'_, Self>, alpha: Self::Elem, write: Write);
 
-    /// `C = op(A)·op(B)` or `C += op(A)·op(B)`
+    /// `C = op(A)·op(B)` or `C += op(A)·op(B)`. Terms with a factor 0 from A may be left out, so that 0·∞ counts as 0.
     fn gemm(&self, c: Dst<'_, Self>, a: Src<'_, Self>, b: Src<'_, Self>, dims: Gemm, write: Write);
     /// Adds `bias` (`cols`) to every row of `y` (`rows x cols`).
     fn add_bias(&self, y: Dst<'_, Self>, bias: Src<'_, Self>, cols: usize);
