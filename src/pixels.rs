@@ -128,6 +128,32 @@ impl PixelRow {
         }
     }
 
+    /// What the bytes of all these rows become, if that is one table and nothing is cut out of the images,
+    /// which have one size: then the rows may stay bytes.
+    pub fn common_table(rows: &[PixelRow]) -> Option<&Arc<[[f32; 256]]>> {
+        let first = rows.first()?;
+        let fits = |row: &PixelRow| {
+            let same = Arc::ptr_eq(&row.tables, &first.tables) || row.tables == first.tables;
+            same && row.cutout.is_whole() && row.plane() == first.plane()
+        };
+        (first.tables.len() == 1 && rows.iter().all(fits)).then_some(&first.tables)
+    }
+
+    /// Writes the bytes that are looked up to `out`, if nothing is cut out of the image.
+    ///
+    /// # Panics
+    /// If `out` does not hold whole channels, or the image lies beyond `pixels`.
+    pub fn write_bytes(&self, out: &mut [u8]) {
+        let plane = self.plane();
+        for (c, out) in out.chunks_exact_mut(plane).enumerate() {
+            let image = &self.pixels[self.first + c * plane..][..plane];
+            match &self.map {
+                None => out.copy_from_slice(image),
+                Some(map) => rearrange(image, map, out, |byte| byte),
+            }
+        }
+    }
+
     /// `len` numbers: the rows one after the other.
     pub fn write_all(rows: &[PixelRow], len: usize) -> Vec<f32> {
         let mut out = vec![0.0; len];
@@ -148,22 +174,29 @@ const PADDED: usize = 1024;
 /// Looks up the bytes of an image, or those in the places that `map` gives them (a zero where that is beyond
 /// the image).
 pub(crate) fn look_up(table: &[f32; 256], image: &[u8], map: Option<&[u32]>, out: &mut [f32]) {
+    let number = |byte| table[usize::from(byte)];
     match map {
-        None => (out.iter_mut().zip(image)).for_each(|(o, &b)| *o = table[usize::from(b)]),
-        Some(map) if image.len() < PADDED => {
-            // Places outside read a zero behind the image: a branch there is mispredicted often
-            // enough to take a fifth of the time of a whole R-MNIST run.
-            let mut padded = [0; PADDED];
-            padded[..image.len()].copy_from_slice(image);
-            let outside = image.len() as u32;
-            (out.iter_mut().zip(map)).for_each(|(o, &p)| {
-                *o = table[usize::from(padded[p.min(outside) as usize % PADDED])];
-            });
-        }
-        Some(map) => (out.iter_mut().zip(map)).for_each(|(o, &p)| {
-            *o = table[usize::from(image.get(p as usize).copied().unwrap_or(0))];
-        }),
+        None => (out.iter_mut().zip(image)).for_each(|(o, &b)| *o = number(b)),
+        Some(map) => rearrange(image, map, out, number),
     }
+}
+
+/// What `f` makes of the bytes in the places that `map` gives them, a zero where that is beyond the image.
+fn rearrange<T>(image: &[u8], map: &[u32], out: &mut [T], f: impl Fn(u8) -> T) {
+    if image.len() >= PADDED {
+        (out.iter_mut().zip(map)).for_each(|(o, &p)| {
+            *o = f(image.get(p as usize).copied().unwrap_or(0));
+        });
+        return;
+    }
+    // Places outside read a zero behind the image: a branch there is mispredicted often enough to take a
+    // fifth of the time of a whole R-MNIST run.
+    let mut padded = [0; PADDED];
+    padded[..image.len()].copy_from_slice(image);
+    let outside = image.len() as u32;
+    (out.iter_mut().zip(map)).for_each(|(o, &p)| {
+        *o = f(padded[p.min(outside) as usize % PADDED]);
+    });
 }
 
 #[cfg(test)]
@@ -193,6 +226,37 @@ mod tests {
         cutout.crop([5, 0], [1, 1]);
         cutout.crop([-5, 0], [3, 3]);
         assert_eq!(shown(&cutout, &image), [0; 9]);
+    }
+
+    #[test]
+    fn rows_stay_bytes_where_a_lookup_is_all_there_is() {
+        let row = |tables: &[[f32; 256]], map: Option<Arc<[u32]>>| PixelRow {
+            pixels: [9, 1, 2, 3, 4, 5, 6].into(),
+            first: 1,
+            map,
+            tables: tables.into(),
+            cutout: Cutout::whole([1, 3]),
+        };
+        let table = [[2.0; 256]];
+        let rows = [row(&table, None), row(&table, Some([2, 7, 0].into()))];
+        assert_eq!(PixelRow::common_table(&rows), Some(&rows[0].tables));
+        let mut bytes = [0; 6];
+        rows[0].write_bytes(&mut bytes);
+        assert_eq!(bytes, [1, 2, 3, 4, 5, 6]);
+        rows[1].write_bytes(&mut bytes);
+        assert_eq!(bytes, [3, 0, 1, 6, 0, 4]);
+        let with = |change: fn(&mut PixelRow)| {
+            let mut rows = rows.clone();
+            change(&mut rows[1]);
+            PixelRow::common_table(&rows).is_some()
+        };
+        assert!(with(|_| ()));
+        assert!(!with(|row| row.cutout.mirror()));
+        assert!(!with(|row| row.cutout.crop([0, 1], [1, 3])));
+        assert!(!with(|row| row.cutout = Cutout::whole([1, 2])));
+        assert!(!with(|row| row.tables = [[3.0; 256]].into()));
+        assert_eq!(PixelRow::common_table(&[row(&[[1.0; 256]; 2], None)]), None);
+        assert_eq!(PixelRow::common_table(&[]), None);
     }
 
     #[test]

@@ -272,6 +272,23 @@ pub struct SgdStep {
     pub first: bool,
 }
 
+/// Numbers that are stored as bytes: see [`Backend::gather_bytes`].
+#[derive(Debug)]
+pub struct LookUp<'a, Buf> {
+    /// The bytes.
+    pub bytes: View<'a, Buf>,
+    /// The number that each byte stands for.
+    pub table: &'a [f32; 256],
+}
+
+impl<Buf> Clone for LookUp<'_, Buf> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<Buf> Copy for LookUp<'_, Buf> {}
+
 /// Read access to a buffer of `B`.
 pub type Src<'a, B> = View<'a, <B as Backend>::Buf>;
 /// Write access to a buffer of `B`.
@@ -311,6 +328,33 @@ pub trait Backend: Send {
     fn gather_pixels(&self, y: Dst<'_, Self>, rows: &[PixelRow]) {
         let values = PixelRow::write_all(rows, y.len);
         self.upload(y, &Self::Elem::from_f32s(&values));
+    }
+
+    /// Numbers of memory that so many bytes take, where bytes can be looked up in the middle of a product.
+    /// Only then are the three primitives below called.
+    fn bytes_len(_bytes: usize) -> Option<usize> {
+        None
+    }
+    /// Writes the bytes of rows that have a [common table](PixelRow::common_table) to `y`, `size` for each
+    /// row, one row after the other, in the backend's own way.
+    fn gather_bytes(&self, _y: Dst<'_, Self>, _rows: &[PixelRow], _size: usize) {
+        unreachable!("this backend keeps no bytes");
+    }
+    /// `y = table[byte]`, in order.
+    fn look_up(&self, _y: Dst<'_, Self>, _bytes: LookUp<'_, Self::Buf>) {
+        unreachable!("this backend keeps no bytes");
+    }
+    /// [`gemm`](Self::gemm) with A looked up on the way; `false`, and nothing done, where it is better to
+    /// [`look_up`](Self::look_up) A first.
+    fn gemm_bytes(
+        &self,
+        _c: Dst<'_, Self>,
+        _a: LookUp<'_, Self::Buf>,
+        _b: Src<'_, Self>,
+        _dims: Gemm,
+        _write: Write,
+    ) -> bool {
+        unreachable!("this backend keeps no bytes");
     }
 
     /// `dst = value`

@@ -19,11 +19,11 @@ impl<B: Backend> Graph<B> {
     /// Counts what was recorded in this step up to `output`, over all samples.
     #[track_caller]
     pub fn multiply_adds(&self, output: Var) -> MultiplyAdds {
-        self.node(output);
+        self.peek(output);
         let mut sum = MultiplyAdds::default();
         for node in &self.nodes[..=output.index as usize] {
             let (inner, channels) = match node.op {
-                Op::Linear { x, .. } | Op::MatMul(x, _) => (self.node(x).shape.dim(1), 1),
+                Op::Linear { x, .. } | Op::MatMul(x, _) => (self.peek(x).shape.dim(1), 1),
                 Op::Conv2d { conv, .. } => (conv.kernel[0] * conv.kernel[1], conv.input.c),
                 _ => continue,
             };

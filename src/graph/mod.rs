@@ -5,6 +5,7 @@
 //! and the backward pass is one loop from the last node to the first.
 
 mod arena;
+mod bytes;
 mod macs;
 mod masks;
 mod node;
@@ -12,6 +13,7 @@ mod outcomes;
 mod params;
 
 pub(crate) use arena::{Arena, Block, Lent};
+use bytes::Stored;
 pub use macs::MultiplyAdds;
 pub use masks::MaskId;
 pub(crate) use masks::Masks;
@@ -57,6 +59,8 @@ pub struct Graph<B: Backend> {
     /// The run's generator, as PyTorch's global one: initial weights, shuffles and keys come from it.
     pub(crate) generator: TorchGenerator,
     outcomes: Outcomes<B>,
+    /// Inputs of this step that are still bytes.
+    pub(crate) stored: Stored,
     pub(crate) dropouts: u32,
     /// Training steps begun, which keys the random numbers of dropout.
     pub(crate) train_steps: u64,
@@ -81,6 +85,7 @@ impl<B: Backend> Graph<B> {
             mode: Mode::Eval,
             generator: TorchGenerator::manual_seed(0),
             outcomes: Outcomes::default(),
+            stored: Stored::default(),
             dropouts: 0,
             train_steps: 0,
             step: 0,
@@ -125,7 +130,8 @@ impl<B: Backend> Graph<B> {
     }
 
     /// A constant in row order that begins with `values` and goes on with rows made from stored bytes: see
-    /// [`Backend::gather_pixels`].
+    /// [`Backend::gather_pixels`]. Where the backend can, rows stay bytes until an operation wants numbers; a
+    /// linear layer does not.
     ///
     /// # Panics
     /// If values and rows do not fill the shape.
@@ -140,6 +146,9 @@ impl<B: Backend> Graph<B> {
             rows.len()
         );
         let value = self.arena.take(&self.backend, len);
+        if values.is_empty() && self.keep_bytes(value, rows) {
+            return self.push_leaf(Op::Input, shape, value, false);
+        }
         let mut lent = self.arena.lend(value);
         let mut y = lent.view();
         if !values.is_empty() {
@@ -184,7 +193,7 @@ impl<B: Backend> Graph<B> {
         parents: &[Var],
         own: bool,
     ) -> Var {
-        let wanted = own || parents.iter().any(|&p| self.node(p).needs_grad);
+        let wanted = own || parents.iter().any(|&p| self.peek(p).needs_grad);
         let needs_grad = wanted && self.mode != Mode::Eval;
         self.record(Node {
             op,
@@ -201,12 +210,23 @@ impl<B: Backend> Graph<B> {
         params.iter().flatten().any(|&p| self.params.trainable(p))
     }
 
-    /// The node of `v`.
+    /// The node of `v`, whose value may then be read.
     ///
     /// # Panics
     /// If `v` belongs to an earlier step.
     #[track_caller]
-    pub(crate) fn node(&self, v: Var) -> Node {
+    pub(crate) fn node(&mut self, v: Var) -> Node {
+        let node = self.peek(v);
+        self.look_up(node.value);
+        node
+    }
+
+    /// The node of `v`, whose value may still be bytes.
+    ///
+    /// # Panics
+    /// If `v` belongs to an earlier step.
+    #[track_caller]
+    pub(crate) fn peek(&self, v: Var) -> Node {
         assert_eq!(
             v.step, self.step,
             "a Var of an earlier step was used: begin(), or a parameter of another shape, ended it"
@@ -222,7 +242,7 @@ impl<B: Backend> Graph<B> {
     /// The shape of a value.
     #[track_caller]
     pub fn shape(&self, v: Var) -> Shape {
-        self.node(v).shape
+        self.peek(v).shape
     }
 
     /// A new block of `len` numbers, lent for writing.
@@ -242,7 +262,7 @@ impl<B: Backend> Graph<B> {
     /// The gradient of `v`, lent for writing, and whether to set it or to add to it; `None` if
     /// nobody wants it.
     pub(crate) fn grad_of(&mut self, v: Var) -> Option<(Lent<B::Buf>, Write)> {
-        let node = self.node(v);
+        let node = self.peek(v);
         if !node.needs_grad {
             return None;
         }
@@ -260,7 +280,7 @@ impl<B: Backend> Graph<B> {
     /// Puts the gradient `seed` on `root` and returns its index, for the backward loop.
     #[track_caller]
     pub(crate) fn seed(&mut self, root: Var) -> Option<usize> {
-        let node = self.node(root);
+        let node = self.peek(root);
         assert_eq!(
             node.shape.len(),
             1,
@@ -276,15 +296,18 @@ impl<B: Backend> Graph<B> {
     /// The values of `v` in row order.
     #[track_caller]
     pub fn read(&self, v: Var) -> Vec<B::Elem> {
-        let node = self.node(v);
-        self.read_block(node.value, node)
+        let node = self.peek(v);
+        match self.looked_up(node.value) {
+            Some(values) => values,
+            None => self.read_block(node.value, node),
+        }
     }
 
     /// The gradient of an input of this step in row order, after the backward pass; `None` if it
     /// has none. Gradients of other values are recycled during the pass.
     #[track_caller]
     pub fn read_grad(&self, v: Var) -> Option<Vec<B::Elem>> {
-        let node = self.node(v);
+        let node = self.peek(v);
         assert!(
             matches!(node.op, Op::Input),
             "only an input keeps its gradient"
@@ -295,10 +318,10 @@ impl<B: Backend> Graph<B> {
     /// The values of `v` where they lie, if that is host memory and row order.
     #[track_caller]
     pub fn host(&self, v: Var) -> Option<&[B::Elem]> {
-        let node = self.node(v);
+        let node = self.peek(v);
         let len = node.shape.len();
         let view = self.arena.range(node.value, 0, len);
-        (node.order == Order::Rows)
+        (node.order == Order::Rows && !self.stored.awaits(node.value))
             .then(|| self.backend.host(view))
             .flatten()
     }
@@ -309,7 +332,7 @@ impl<B: Backend> Graph<B> {
     pub(crate) fn read_raw<const N: usize>(&self, v: Var) -> [B::Elem; N] {
         let mut out = [B::Elem::default(); N];
         self.backend
-            .download(self.arena.range(self.node(v).value, 0, N), &mut out);
+            .download(self.arena.range(self.peek(v).value, 0, N), &mut out);
         out
     }
 
@@ -375,6 +398,7 @@ impl<B: Backend> Graph<B> {
     /// Forgets the values of the step; what was recorded with the old shapes must not be used.
     fn end_step(&mut self) {
         self.nodes.clear();
+        self.stored.clear();
         self.arena.rewind();
         self.step = self.step.wrapping_add(1);
     }

@@ -33,7 +33,7 @@ impl<B: Backend> Graph<B> {
     }
 
     pub(super) fn concat_backward(&mut self, a: Var, b: Var, dy: Block) {
-        let (na, nb) = (self.node(a).shape, self.node(b).shape);
+        let (na, nb) = (self.shape(a), self.shape(b));
         let whole = with_samples(na, na.dim(0) + nb.dim(0)).images();
         for (x, shape, start) in [(a, na, 0), (b, nb, na.dim(0))] {
             let (part, n) = (shape.images(), shape.dim(0));
@@ -75,7 +75,7 @@ impl<B: Backend> Graph<B> {
     }
 
     pub(super) fn slice_backward(&mut self, x: Var, start: u32, shape: Shape, dy: Block) {
-        let (whole, part) = (self.node(x).shape.images(), shape.images());
+        let (whole, part) = (self.shape(x).images(), shape.images());
         if let Some((mut dx, write)) = self.grad_of(x) {
             if write == Write::Set {
                 self.backend.fill(dx.view(), B::Elem::default());

@@ -72,7 +72,7 @@ impl<B: Backend> Graph<B> {
         );
         let images = node.shape.images();
         let residual = residual.map(|residual| {
-            let shape = self.node(residual).shape;
+            let shape = self.shape(residual);
             assert_eq!(
                 shape, node.shape,
                 "batch_norm_relu: a residual of shape {shape} for an input of shape {}",

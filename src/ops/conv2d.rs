@@ -31,7 +31,7 @@ impl<B: Backend> Graph<B> {
         else {
             panic!("conv2d: parameter {name} is not the weight of a convolution");
         };
-        let shape = self.node(x).shape;
+        let shape = self.shape(x);
         assert!(
             shape.rank() == 4 && shape.dim(1) == inputs,
             "conv2d {name}: expected an input of shape [N, {inputs}, H, W], found {shape}"
@@ -51,7 +51,8 @@ impl<B: Backend> Graph<B> {
         );
         let x = self.spatial(x);
         let (value, mut y) = self.output(output.len());
-        let source = self.arena.range(self.node(x).value, 0, shape.len());
+        let images = self.node(x).value;
+        let source = self.arena.range(images, 0, shape.len());
         self.backend
             .conv2d(y.view(), source, self.params.value(weight), conv);
         if let Some(bias) = bias {
@@ -77,7 +78,8 @@ impl<B: Backend> Graph<B> {
         conv: Conv,
         dy: Block,
     ) {
-        let source = self.arena.range(self.node(x).value, 0, conv.input.len());
+        let images = self.node(x).value;
+        let source = self.arena.range(images, 0, conv.input.len());
         let gradient = self.arena.view(dy);
         if let Some(write) = self.params.write(weight) {
             let dw = self.params.grad(weight);

@@ -46,7 +46,7 @@ impl<B: Backend> Graph<B> {
     }
 
     pub(super) fn dropout_backward(&mut self, x: Var, mask: DropoutMask, dy: Block) {
-        let images = self.node(x).shape.images();
+        let images = self.shape(x).images();
         if let Some((mut dx, write)) = self.grad_of(x) {
             self.backend
                 .dropout(dx.view(), self.arena.view(dy), images, mask, write);

@@ -10,7 +10,7 @@ impl<B: Backend> Graph<B> {
     #[track_caller]
     pub fn flatten(&mut self, x: Var) -> Var {
         let x = self.rows(x);
-        let shape = self.node(x).shape;
+        let shape = self.shape(x);
         let n = shape.dim(0);
         self.reshape(x, Shape::new(&[n, shape.len() / n.max(1)]))
     }
@@ -22,7 +22,7 @@ impl<B: Backend> Graph<B> {
     #[track_caller]
     pub fn reshape(&mut self, x: Var, shape: Shape) -> Var {
         let x = self.rows(x);
-        let node = self.node(x);
+        let node = self.peek(x);
         assert_eq!(
             node.shape.len(),
             shape.len(),
@@ -40,7 +40,7 @@ impl<B: Backend> Graph<B> {
     /// The value in row order.
     #[track_caller]
     pub(super) fn rows(&mut self, x: Var) -> Var {
-        let node = self.node(x);
+        let node = self.peek(x);
         if node.order == Order::Rows {
             return x;
         }
@@ -52,7 +52,7 @@ impl<B: Backend> Graph<B> {
     }
 
     pub(super) fn rows_backward(&mut self, x: Var, dy: Block) {
-        let images = self.node(x).shape.images();
+        let images = self.shape(x).images();
         if let Some((mut dx, write)) = self.grad_of(x) {
             self.backend
                 .to_spatial(dx.view(), self.arena.view(dy), images, write);
@@ -83,7 +83,7 @@ impl<B: Backend> Graph<B> {
     }
 
     pub(super) fn spatial_backward(&mut self, x: Var, dy: Block) {
-        let images = self.node(x).shape.images();
+        let images = self.shape(x).images();
         if let Some((mut dx, write)) = self.grad_of(x) {
             self.backend
                 .to_rows(dx.view(), self.arena.view(dy), images, write);

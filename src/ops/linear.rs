@@ -71,7 +71,7 @@ impl<B: Backend> Graph<B> {
     /// If the shapes do not fit.
     #[track_caller]
     pub fn linear(&mut self, x: Var, weight: ParamId, bias: Option<ParamId>) -> Var {
-        let node = self.node(x);
+        let node = self.peek(x);
         let name = self.params.name(weight);
         let ParamLayout::Linear { inputs, outputs } = self.params.layout(weight) else {
             panic!("linear: parameter {name} is not the weight of a linear layer");
@@ -84,15 +84,18 @@ impl<B: Backend> Graph<B> {
         );
         let rows = node.shape.dim(0);
         let (value, mut y) = self.output(rows * outputs);
-        let source = self.arena.range(node.value, 0, rows * inputs);
         let dims = product(rows, outputs, inputs);
-        self.backend.gemm(
-            y.view(),
-            source,
-            self.params.value(weight),
-            dims,
-            Write::Set,
-        );
+        let matrix = self.params.value(weight);
+        let done = (self.stored.bytes(&self.arena, node.value)).is_some_and(|bytes| {
+            (self.backend).gemm_bytes(y.view(), bytes, matrix, dims, Write::Set)
+        });
+        if !done {
+            let source = self.node(x).value;
+            let source = self.arena.range(source, 0, rows * inputs);
+            let matrix = self.params.value(weight);
+            self.backend
+                .gemm(y.view(), source, matrix, dims, Write::Set);
+        }
         if let Some(bias) = bias {
             self.backend
                 .add_bias(y.view(), self.params.value(bias), outputs);
@@ -117,19 +120,27 @@ impl<B: Backend> Graph<B> {
         bias: Option<ParamId>,
         dy: Block,
     ) {
-        let node = self.node(x);
+        let node = self.peek(x);
         let (rows, inputs) = (node.shape.dim(0), node.shape.dim(1));
         let outputs = self.params.value(weight).len / inputs.max(1);
-        let gradient = self.arena.view(dy);
         if let Some(write) = self.params.write(weight) {
             let dims = Gemm {
                 a_transposed: true,
                 ..product(inputs, outputs, rows)
             };
-            let source = self.arena.range(node.value, 0, rows * inputs);
-            self.backend
-                .gemm(self.params.grad(weight), source, gradient, dims, write);
+            let bytes = self.stored.bytes(&self.arena, node.value);
+            let done = bytes.is_some_and(|bytes| {
+                let (matrix, gradient) = (self.params.grad(weight), self.arena.view(dy));
+                (self.backend).gemm_bytes(matrix, bytes, gradient, dims, write)
+            });
+            if !done {
+                let source = self.node(x).value;
+                let source = self.arena.range(source, 0, rows * inputs);
+                let (matrix, gradient) = (self.params.grad(weight), self.arena.view(dy));
+                self.backend.gemm(matrix, source, gradient, dims, write);
+            }
         }
+        let gradient = self.arena.view(dy);
         if let Some((bias, write)) = bias.and_then(|b| Some((b, self.params.write(b)?))) {
             self.backend
                 .sum_rows(self.params.grad(bias), gradient, outputs, write);

@@ -28,7 +28,7 @@ impl<B: Backend> Graph<B> {
 
     #[track_caller]
     fn pool(&mut self, x: Var, rows: Window, cols: Window, max: bool) -> Var {
-        let shape = self.node(x).shape;
+        let shape = self.shape(x);
         assert_eq!(
             shape.rank(),
             4,
@@ -60,7 +60,8 @@ impl<B: Backend> Graph<B> {
         );
         let x = self.spatial(x);
         let (value, mut y) = self.output(output.len());
-        let source = self.arena.range(self.node(x).value, 0, shape.len());
+        let images = self.node(x).value;
+        let source = self.arena.range(images, 0, shape.len());
         let op = if max {
             self.backend.max_pool(y.view(), source, pool);
             Op::MaxPool { x, pool }

@@ -106,7 +106,7 @@ impl<B: Backend> Graph<B> {
             replay,
             ..
         } = *loss;
-        let c = self.node(logits).shape.dim(1);
+        let c = self.shape(logits).dim(1);
         let current = replay..labels.len();
         let (new, old) = (current.len().max(1) as f64, replay.max(1) as f64);
         let (alpha, beta) = (f64::from(loss.alpha), f64::from(loss.beta));
@@ -265,7 +265,7 @@ impl<B: Backend> Graph<B> {
     #[track_caller]
     pub fn loss_terms(&self, loss: Var) -> [f32; 4] {
         assert!(
-            matches!(self.node(loss).op, Op::RowLoss { .. }),
+            matches!(self.peek(loss).op, Op::RowLoss { .. }),
             "not a row-weighted loss"
         );
         self.read_raw::<4>(loss).map(Elem::to_f32)

@@ -15,7 +15,7 @@ impl<B: Backend> Graph<B> {
     /// If there is not one label for each row.
     #[track_caller]
     pub fn take_rows(&mut self, x: Var, labels: &[u32], label: u32) -> Var {
-        let shape = self.node(x).shape;
+        let shape = self.shape(x);
         assert!(
             shape.rank() == 2 && shape.dim(0) == labels.len(),
             "take_rows: {} labels for a value of shape {shape}",
@@ -37,7 +37,7 @@ impl<B: Backend> Graph<B> {
     /// If `x` has not one row for each such label, or more than `cols` columns.
     #[track_caller]
     pub fn put_rows(&mut self, x: Var, labels: &[u32], label: u32, cols: usize) -> Var {
-        let shape = self.node(x).shape;
+        let shape = self.shape(x);
         let count = labels.iter().filter(|&&l| l == label).count();
         assert!(
             shape.rank() == 2 && shape.dim(0) == count && shape.dim(1) <= cols,
@@ -90,7 +90,7 @@ impl<B: Backend> Graph<B> {
     }
 
     pub(super) fn move_rows_backward(&mut self, x: Var, inverse: Block, from: Shape, dy: Block) {
-        let cols = self.node(x).shape.dim(1);
+        let cols = self.shape(x).dim(1);
         if let Some((mut dx, write)) = self.grad_of(x) {
             let (dy, inverse) = (self.arena.view(dy), self.arena.view(inverse));
             self.backend

@@ -1,11 +1,12 @@
 //! Rows of mini-batches from stored bytes.
 
 use super::{Case, Lab, Visitor};
-use crate::backend::{Backend, Write};
+use crate::backend::{Backend, Gemm, LookUp, Write};
 use crate::pixels::{Cutout, PixelRow};
 use std::sync::Arc;
 
 pub(super) fn visit(visitor: &mut impl Visitor) {
+    visit_products(visitor);
     for (channels, input, size) in [
         (1, [1, 1], [1, 1]),
         (1, [5, 4], [5, 4]),
@@ -26,6 +27,101 @@ pub(super) fn visit(visitor: &mut impl Visitor) {
                 });
             }
         }
+    }
+}
+
+/// A layer on images that are bytes, forward and gradient of the weight; black ground, dense, too small.
+fn visit_products(visitor: &mut impl Visitor) {
+    for (rows, width, n) in [(1, 1, 1), (4, 128, 32), (5, 131, 33), (67, 193, 40)] {
+        for others in [0.2, 0.9] {
+            for write in [Write::Set, Write::Add] {
+                visitor.visit(BytesProduct {
+                    rows,
+                    width,
+                    n,
+                    others,
+                    write,
+                });
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct BytesProduct {
+    rows: usize,
+    width: usize,
+    n: usize,
+    /// The share of bytes that are not black.
+    others: f64,
+    write: Write,
+}
+
+impl Case for BytesProduct {
+    fn run<B: Backend>(&self, lab: &mut Lab<'_, B>) {
+        let &BytesProduct { rows, width, n, .. } = self;
+        let len = rows * width;
+        let byte = |x: f64| match (x + 1.0) / 2.0 {
+            share if share < self.others => (255.0 * share / self.others) as u8,
+            _ => 0,
+        };
+        let pixels: Arc<[u8]> = lab.noise(len).into_iter().map(byte).collect();
+        let tables: Arc<[[f32; 256]]> = [std::array::from_fn(|b| b as f32 / 128.0 - 0.5)].into();
+        let row = |i: usize| PixelRow {
+            pixels: pixels.clone(),
+            first: i * width,
+            map: None,
+            tables: tables.clone(),
+            cutout: Cutout::whole([1, width]),
+        };
+        let images: Vec<PixelRow> = (0..rows).map(row).collect();
+        let (w, dy) = (lab.input(width * n), lab.input(rows * n));
+        let mut x = lab.output(len, Write::Set);
+        let (mut y, mut dw) = (
+            lab.output(rows * n, self.write),
+            lab.output(width * n, self.write),
+        );
+        let forward = Gemm {
+            m: rows,
+            n,
+            k: width,
+            a_transposed: false,
+            b_transposed: false,
+        };
+        let backward = Gemm {
+            m: width,
+            k: rows,
+            a_transposed: true,
+            ..forward
+        };
+        let mut bytes = B::bytes_len(len).map(|len| lab.output(len, Write::Set));
+        match &mut bytes {
+            Some(bytes) => {
+                lab.backend.gather_bytes(bytes.dst(), &images, width);
+                let bytes = LookUp {
+                    bytes: bytes.src(),
+                    table: &tables[0],
+                };
+                lab.backend.look_up(x.dst(), bytes);
+            }
+            None => lab.backend.gather_pixels(x.dst(), &images),
+        }
+        for (c, b, dims) in [(&mut y, &w, forward), (&mut dw, &dy, backward)] {
+            let done = bytes.as_ref().is_some_and(|bytes| {
+                let bytes = LookUp {
+                    bytes: bytes.src(),
+                    table: &tables[0],
+                };
+                (lab.backend).gemm_bytes(c.dst(), bytes, b.src(), dims, self.write)
+            });
+            if !done {
+                lab.backend
+                    .gemm(c.dst(), x.src(), b.src(), dims, self.write);
+            }
+        }
+        lab.record_scaled("x", &x, 1, 0.0);
+        lab.record_product("y", &y, width);
+        lab.record_product("dw", &dw, rows);
     }
 }
 

@@ -44,6 +44,16 @@ pub(super) fn slice(view: View<'_, Buffer>) -> &[f32] {
     &view.buf.numbers()[view.offset..][..view.len]
 }
 
+/// The bytes of the numbers that a view shows.
+pub(super) fn bytes(view: View<'_, Buffer>) -> &[u8] {
+    bytemuck::cast_slice(slice(view))
+}
+
+/// The bytes of the numbers that a view shows, to write.
+pub(super) fn bytes_mut(view: ViewMut<'_, Buffer>) -> &mut [u8] {
+    bytemuck::cast_slice_mut(slice_mut(view))
+}
+
 /// The numbers that a view shows, to write.
 pub(super) fn slice_mut(view: ViewMut<'_, Buffer>) -> &mut [f32] {
     &mut view.buf.numbers_mut()[view.offset..][..view.len]

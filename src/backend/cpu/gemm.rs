@@ -9,6 +9,7 @@
 
 use super::dispatch::select;
 use super::isa::fallback::{self, Strided};
+use super::isa::sparse::Left;
 use super::isa::{Blocking, Tap};
 use super::table::Table;
 use super::terms::Terms;
@@ -77,7 +78,7 @@ pub(super) fn gemm_with(
         }
         return;
     }
-    if sparse::product(table, c, a, b, dims, write) {
+    if sparse::product(table, c, Left::Numbers(a), b, dims, write) {
         return;
     }
     let (a_row, a_col) = strides(dims.a_transposed, k, m);

@@ -21,6 +21,7 @@ mod norm;
 mod norm_backward;
 mod optim;
 mod parallel;
+mod pixels;
 mod pool;
 #[doc(hidden)]
 pub mod probe;
@@ -36,14 +37,16 @@ mod widths;
 pub use dispatch::{ISA_VARIABLE, Isa, isa_from_env};
 
 use super::{
-    Backend, BatchNorm, BatchNormBackward, DropoutMask, Dst, Gemm, Precision, RowLoss, SgdStep,
-    Src, Write,
+    Backend, BatchNorm, BatchNormBackward, DropoutMask, Dst, Gemm, LookUp, Precision, RowLoss,
+    SgdStep, Src, Write,
 };
 use crate::error::Result;
-use crate::pixels::PixelRow;
+use crate::pixels::{PixelRow, look_up};
 use crate::shape::{Conv, Images, Pool};
 use bf16::Factors;
-use buffer::{Buffer, slice, slice_mut};
+use buffer::{Buffer, bytes_mut, slice, slice_mut};
+use dispatch::select;
+use isa::sparse::Left;
 
 /// Most samples in one block of a spatial tensor.
 pub const BATCH_BLOCK: usize = 32;
@@ -154,17 +157,31 @@ impl Backend for Cpu {
     }
 
     fn gather_pixels(&self, y: Dst<'_, Self>, rows: &[PixelRow]) {
-        /// Rows from the one in hand to that whose bytes are asked for: samples lie anywhere in memory.
-        const AHEAD: usize = 2;
-        let y = slice_mut(y);
-        let size = y.len() / rows.len().max(1);
-        for (i, (y, row)) in y.chunks_exact_mut(size.max(1)).zip(rows).enumerate() {
-            if let Some(next) = rows.get(i + AHEAD) {
-                let bytes = &next.pixels[next.first..];
-                dispatch::prefetch(&bytes[..size.min(bytes.len())]);
-            }
-            row.write(y);
-        }
+        pixels::each_row(slice_mut(y), rows, PixelRow::write);
+    }
+
+    fn bytes_len(bytes: usize) -> Option<usize> {
+        Some(bytes.div_ceil(size_of::<f32>()))
+    }
+
+    fn gather_bytes(&self, y: Dst<'_, Self>, rows: &[PixelRow], size: usize) {
+        pixels::gather_bytes(bytes_mut(y), rows, size);
+    }
+
+    fn look_up(&self, y: Dst<'_, Self>, bytes: LookUp<'_, Buffer>) {
+        look_up(bytes.table, buffer::bytes(bytes.bytes), None, slice_mut(y));
+    }
+
+    fn gemm_bytes(
+        &self,
+        c: Dst<'_, Self>,
+        a: LookUp<'_, Buffer>,
+        b: Src<'_, Self>,
+        dims: Gemm,
+        write: Write,
+    ) -> bool {
+        let a = Left::Bytes(&buffer::bytes(a.bytes)[..dims.m * dims.k], a.table);
+        sparse::product(select(), slice_mut(c), a, slice(b), dims, write)
     }
 
     fn fill(&self, dst: Dst<'_, Self>, value: f32) {

@@ -9,7 +9,9 @@
 
 use super::gemm::PARALLEL_FLOPS;
 use super::isa::Tap;
-use super::isa::sparse::{Background, SparseKernels, WORD, Words, differ_down};
+use super::isa::sparse::{
+    Background, Common, Left, SparseKernels, SparseTerms, WORD, Words, words_down,
+};
 use super::parallel::for_each_piece;
 use super::scratch;
 use super::table::Table;
@@ -36,7 +38,7 @@ const CELL_ROWS: usize = 112;
 pub(super) fn product(
     table: &Table,
     c: &mut [f32],
-    a: &[f32],
+    a: Left<'_>,
     b: &[f32],
     dims: Gemm,
     write: Write,
@@ -48,9 +50,10 @@ pub(super) fn product(
     if dims.b_transposed || stored.width < LEAST.0 || stored.rows < LEAST.1 || dims.n < LEAST.2 {
         return false;
     }
-    let Some((value, share)) = stored.background(kernels) else {
+    let Some((common, share)) = stored.background(kernels) else {
         return false;
     };
+    let value = common.value;
     let flops = share * 2.0 * dims.m as f64 * dims.n as f64 * dims.k as f64;
     let parallel = flops >= PARALLEL_FLOPS as f64;
     scratch::numbers(dims.n, |row| {
@@ -68,16 +71,15 @@ pub(super) fn product(
             table.product(TileMut::new(row, 1, dims.n, dims.n), &all, Write::Set);
         }
         let background = Background { value, row };
-        stored.words(kernels, value, parallel, |words| {
+        stored.words(kernels, common, parallel, |words| {
             with_straight_rows(table, b, dims, |b, b_row| {
                 let c = TileMut::new(c, dims.m, dims.n, dims.n);
                 let cell = if parallel { CELL_ROWS } else { dims.m };
                 c.for_each_cell(cell, dims.n, parallel, &|i, _, c| {
                     let (a_row, a_step) = stored.strides();
-                    let terms = Terms {
-                        a: &a[i * a_row..],
+                    let terms = SparseTerms {
+                        a: stored.data.part(i * a_row..stored.data.len()),
                         b,
-                        taps: &[Tap { a: 0, b: 0 }],
                         k: dims.k,
                         a_row,
                         a_step,
@@ -98,14 +100,14 @@ pub(super) fn product(
 /// The left factor as it lies in memory.
 #[derive(Clone, Copy)]
 struct Stored<'a> {
-    data: &'a [f32],
+    data: Left<'a>,
     rows: usize,
     width: usize,
     transposed: bool,
 }
 
 impl<'a> Stored<'a> {
-    fn new(data: &'a [f32], dims: Gemm) -> Self {
+    fn new(data: Left<'a>, dims: Gemm) -> Self {
         let (rows, width) = match dims.a_transposed {
             true => (dims.k, dims.m),
             false => (dims.m, dims.k),
@@ -127,63 +129,76 @@ impl<'a> Stored<'a> {
         }
     }
 
-    /// The value that most numbers have in the rows that are looked at, and the share of the others.
-    fn background(&self, kernels: SparseKernels) -> Option<(f32, f64)> {
-        let value = majority(&self.data[..self.width.min(WORD)]);
-        if !value.is_finite() {
+    /// Row `i` as stored.
+    fn row(&self, i: usize) -> Left<'a> {
+        self.data.part(i * self.width..(i + 1) * self.width)
+    }
+
+    /// What most factors are in the rows that are looked at, and the share of the others.
+    fn background(&self, kernels: SparseKernels) -> Option<(Common, f64)> {
+        let common = match self.row(0).part(0..self.width.min(WORD)) {
+            Left::Numbers(numbers) => Common {
+                value: majority(numbers)?,
+                byte: 0,
+            },
+            Left::Bytes(bytes, values) => {
+                let byte = majority(bytes)?;
+                let value = values[usize::from(byte)];
+                Common { value, byte }
+            }
+        };
+        if !common.value.is_finite() {
             return None;
         }
         let count = self.width.div_ceil(WORD);
         let others: u32 = scratch::numbers(2 * count, |words| {
             let words: &mut [u64] = bytemuck::cast_slice_mut(words);
             let look = |i: usize| {
-                let first = i * (self.rows - 1) / (SAMPLED - 1) * self.width;
-                kernels.differ(&self.data[first..][..self.width], value, words);
+                kernels.differ(self.row(i * (self.rows - 1) / (SAMPLED - 1)), common, words);
                 words.iter().map(|word| word.count_ones()).sum::<u32>()
             };
             (0..SAMPLED).map(look).sum()
         });
         let share = f64::from(others) / (SAMPLED * self.width) as f64;
-        (share <= MOST_OTHERS).then_some((value, share))
+        (share <= MOST_OTHERS).then_some((common, share))
     }
 
     /// Calls `f` with the words of op(A).
     fn words<R>(
         &self,
         kernels: SparseKernels,
-        background: f32,
+        background: Common,
         parallel: bool,
         f: impl FnOnce(Words<'_>) -> R,
     ) -> R {
         let width = self.width;
+        let count = width.div_ceil(WORD);
         let (len, row, step) = if self.transposed {
             (self.rows.div_ceil(WORD) * width, 1, width)
         } else {
-            let count = width.div_ceil(WORD);
             (self.rows * count, count, 1)
         };
-        // Rows whose words are made by one thread at a time.
-        let (rows, piece) = if self.transposed {
-            (WORD, 2 * width)
-        } else {
-            (WORD, 2 * WORD * row)
-        };
+        // A thread makes the words of so many rows at a time, in numbers of half a word each.
+        let piece = 2 * if self.transposed { width } else { WORD * count };
         let work = if parallel { usize::MAX } else { 0 };
+        let differ = |rows: std::ops::Range<usize>, words: &mut [u64]| {
+            for (i, words) in rows.zip(words.chunks_exact_mut(count)) {
+                kernels.differ(self.row(i), background, words);
+            }
+        };
         scratch::numbers(2 * len, |words| {
             for_each_piece(words, piece, work, |at, words| {
                 let words: &mut [u64] = bytemuck::cast_slice_mut(words);
-                let first = at / piece * rows;
-                let end = (first + rows).min(self.rows);
-                let data = &self.data[first * width..end * width];
-                if self.transposed {
-                    scratch::numbers(2 * width, |half| {
-                        differ_down(data, background, bytemuck::cast_slice_mut(half), words);
-                    });
-                } else {
-                    for (data, words) in data.chunks_exact(width).zip(words.chunks_exact_mut(row)) {
-                        kernels.differ(data, background, words);
-                    }
+                let first = at / piece * WORD;
+                let rows = first..(first + WORD).min(self.rows);
+                if !self.transposed {
+                    return differ(rows, words);
                 }
+                scratch::numbers(2 * rows.len() * count, |across| {
+                    let across: &mut [u64] = bytemuck::cast_slice_mut(across);
+                    differ(rows, across);
+                    words_down(across, words);
+                });
             });
             let words: &[u64] = bytemuck::cast_slice(words);
             f(Words { words, row, step })
@@ -191,14 +206,15 @@ impl<'a> Stored<'a> {
     }
 }
 
-/// The number that more than half of `numbers` are, if there is one (Boyer and Moore's vote); else any.
-fn majority(numbers: &[f32]) -> f32 {
-    let vote = |(leader, lead): (f32, usize), &x: &f32| match () {
+/// What more than half of `factors` are, if there is one such (Boyer and Moore's vote); else any.
+fn majority<T: Copy + PartialEq>(factors: &[T]) -> Option<T> {
+    let vote = |(leader, lead): (T, usize), &x: &T| match () {
         () if x == leader => (leader, lead + 1),
         () if lead == 0 => (x, 1),
         () => (leader, lead - 1),
     };
-    numbers.iter().fold((f32::NAN, 0), vote).0
+    let first = *factors.first()?;
+    Some(factors.iter().fold((first, 0), vote).0)
 }
 
 /// Calls `f` with B and the distance between its rows: a copy whose rows start on cache lines where there are
@@ -239,6 +255,23 @@ mod tests {
         images
     }
 
+    /// The images as bytes, of which 9 stands for `background`, and what the bytes stand for.
+    fn stored(images: &[f32], background: f32) -> (Vec<u8>, [f32; 256]) {
+        let byte = |&x: &f32| match x {
+            _ if x == background => 9,
+            // Not the background's byte.
+            _ => (100.0 + 100.0 * x) as u8 | 128,
+        };
+        let mut values = std::array::from_fn(|b| b as f32 / 255.0 - 0.3);
+        values[9] = background;
+        (images.iter().map(byte).collect(), values)
+    }
+
+    fn tables_and_writes() -> impl Iterator<Item = (&'static Table, Write)> {
+        let writes = [Write::Set, Write::Add];
+        (tables().into_iter()).flat_map(move |table| writes.map(|write| (table, write)))
+    }
+
     fn dims(m: usize, n: usize, k: usize, a_transposed: bool) -> Gemm {
         Gemm {
             m,
@@ -256,7 +289,7 @@ mod tests {
 
     /// The product by its definition, in f64.
     fn definition(a: &[f32], b: &[f32], dims: Gemm) -> Vec<f64> {
-        let (a_row, a_step) = Stored::new(a, dims).strides();
+        let (a_row, a_step) = Stored::new(Left::Numbers(a), dims).strides();
         let mut c = vec![0.0; dims.m * dims.n];
         for (i, c) in c.chunks_exact_mut(dims.n).enumerate() {
             for (p, b) in b.chunks_exact(dims.n).enumerate() {
@@ -283,14 +316,17 @@ mod tests {
             for value in [0.0, -0.4242] {
                 for dims in both(rows, width, n) {
                     let (a, b) = (images(value, rows * width), noise(3, dims.k * n));
-                    let sums = definition(&a, &b, dims);
-                    for table in tables() {
-                        for write in [Write::Set, Write::Add] {
+                    let (bytes, values) = stored(&a, value);
+                    let looked_up: Vec<f32> = bytes.iter().map(|&x| values[x as usize]).collect();
+                    let sums = [definition(&a, &b, dims), definition(&looked_up, &b, dims)];
+                    let lefts = [Left::Numbers(&a), Left::Bytes(&bytes, &values)];
+                    for (table, write) in tables_and_writes() {
+                        for (a, sums) in lefts.iter().zip(&sums) {
                             let c = written(dims.m * n, write, |c| {
-                                assert!(product(table, c, &a, &b, dims, write));
+                                assert!(product(table, c, *a, &b, dims, write));
                             });
                             let what = format!("{} {dims:?} on {value}", table.isa());
-                            assert_sums(&c, &sums, dims.k, write, &what);
+                            assert_sums(&c, sums, dims.k, write, &what);
                         }
                     }
                 }
@@ -305,7 +341,22 @@ mod tests {
             for dims in both(rows, width, n) {
                 let (a, b) = (images(0.0, rows * width), noise(3, dims.k * n));
                 let (mut c, mut dense) = (vec![0.0; dims.m * n], vec![0.0; dims.m * n]);
-                assert!(product(table, &mut c, &a, &b, dims, Write::Set));
+                assert!(product(
+                    table,
+                    &mut c,
+                    Left::Numbers(&a),
+                    &b,
+                    dims,
+                    Write::Set
+                ));
+                let (bytes, values) = stored(&a, 0.0);
+                let looked_up: Vec<f32> = bytes.iter().map(|&x| values[x as usize]).collect();
+                let [mut of_bytes, mut of_numbers] = [(); 2].map(|()| vec![0.0; dims.m * n]);
+                let left = Left::Bytes(&bytes, &values);
+                assert!(product(table, &mut of_bytes, left, &b, dims, Write::Set));
+                let left = Left::Numbers(&looked_up);
+                assert!(product(table, &mut of_numbers, left, &b, dims, Write::Set));
+                assert_eq!(of_bytes, of_numbers, "bytes, {} {dims:?}", table.isa());
                 // A factor that is stored transposed is not looked at.
                 let mut upright = vec![0.0; b.len()];
                 table.transpose((&mut upright, dims.k), (&b, n), (dims.k, n));
@@ -324,10 +375,9 @@ mod tests {
         let (m, n, k) = (5, 40, 70);
         let (a, b) = (noise(1, m * k), noise(3, k * n));
         let sums = definition(&a, &b, dims(m, n, k, false));
-        let terms = Terms {
-            a: &a,
+        let terms = SparseTerms {
+            a: Left::Numbers(&a),
             b: &b,
-            taps: &[Tap { a: 0, b: 0 }],
             k,
             a_row: k,
             a_step: 1,
@@ -357,8 +407,16 @@ mod tests {
         let table = super::super::dispatch::select();
         let mut c = vec![0.0; 20 * 100];
         let b = noise(3, 784 * 100);
-        let mut refused =
-            |a: &[f32]| !product(table, &mut c, a, &b, dims(20, 100, 784, false), Write::Set);
+        let mut refused = |a: &[f32]| {
+            !product(
+                table,
+                &mut c,
+                Left::Numbers(a),
+                &b,
+                dims(20, 100, 784, false),
+                Write::Set,
+            )
+        };
         assert!(refused(&noise(1, 20 * 784)));
         assert!(refused(&[f32::NAN; 20 * 784]));
         assert!(refused(&[f32::INFINITY; 20 * 784]));
@@ -374,7 +432,14 @@ mod tests {
                 let (mut a, b) = (images(value, rows * width), noise(3, dims.k * n));
                 a[3 * width + 5] = f32::NAN;
                 let mut c = vec![0.0; dims.m * n];
-                assert!(product(table, &mut c, &a, &b, dims, Write::Set));
+                assert!(product(
+                    table,
+                    &mut c,
+                    Left::Numbers(&a),
+                    &b,
+                    dims,
+                    Write::Set
+                ));
                 let hit = if dims.a_transposed { 5 } else { 3 };
                 for (i, c) in c.chunks_exact(n).enumerate() {
                     // The row that is computed together with another stays clean.
@@ -395,7 +460,14 @@ mod tests {
             let [one, three] = with_threads(|| {
                 let mut c = vec![0.0; dims.m * n];
                 let table = super::super::dispatch::select();
-                assert!(product(table, &mut c, &a, &b, dims, Write::Set));
+                assert!(product(
+                    table,
+                    &mut c,
+                    Left::Numbers(&a),
+                    &b,
+                    dims,
+                    Write::Set
+                ));
                 c
             });
             assert_eq!(one, three);

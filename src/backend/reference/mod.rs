@@ -13,10 +13,11 @@ mod tests;
 
 use super::dropout::dropout_keeps;
 use super::{
-    Backend, BatchNorm, BatchNormBackward, DropoutMask, Dst, Elem, Gemm, RowLoss, SgdStep,
+    Backend, BatchNorm, BatchNormBackward, DropoutMask, Dst, Elem, Gemm, LookUp, RowLoss, SgdStep,
     SpatialLayout, Src, View, ViewMut, Write,
 };
 use crate::error::{Error, Result};
+use crate::pixels::PixelRow;
 use crate::shape::{Conv, Images, Pool};
 use std::marker::PhantomData;
 
@@ -86,6 +87,58 @@ impl<E: Elem> Backend for Reference<E> {
 
     fn host<'a>(&self, src: Src<'a, Self>) -> Option<&'a [E]> {
         Some(slice(src))
+    }
+
+    fn bytes_len(bytes: usize) -> Option<usize> {
+        Some(bytes)
+    }
+
+    fn gather_bytes(&self, y: Dst<'_, Self>, rows: &[PixelRow], size: usize) {
+        let mut bytes = vec![0; size];
+        for (y, row) in slice_mut(y).chunks_exact_mut(size.max(1)).zip(rows) {
+            row.write_bytes(&mut bytes);
+            for (y, &byte) in y.iter_mut().zip(&bytes) {
+                *y = E::from_f64(f64::from(byte));
+            }
+        }
+    }
+
+    fn look_up(&self, y: Dst<'_, Self>, bytes: LookUp<'_, Vec<E>>) {
+        for (y, byte) in slice_mut(y).iter_mut().zip(slice(bytes.bytes)) {
+            *y = E::from_f32(bytes.table[byte.to_f64() as usize]);
+        }
+    }
+
+    fn gemm_bytes(
+        &self,
+        c: Dst<'_, Self>,
+        a: LookUp<'_, Vec<E>>,
+        b: Src<'_, Self>,
+        dims: Gemm,
+        write: Write,
+    ) -> bool {
+        let mut numbers = vec![E::default(); a.bytes.len];
+        let len = numbers.len();
+        self.look_up(
+            ViewMut {
+                buf: &mut numbers,
+                offset: 0,
+                len,
+            },
+            a,
+        );
+        self.gemm(
+            c,
+            View {
+                buf: &numbers,
+                offset: 0,
+                len,
+            },
+            b,
+            dims,
+            write,
+        );
+        true
     }
 
     fn fill(&self, dst: Dst<'_, Self>, value: E) {

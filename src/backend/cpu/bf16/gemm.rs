@@ -4,6 +4,7 @@ use super::{Factors, push};
 use crate::backend::cpu::dispatch::select;
 use crate::backend::cpu::gemm::{self as full, PARALLEL_FLOPS};
 use crate::backend::cpu::isa::Tap;
+use crate::backend::cpu::isa::sparse::Left;
 use crate::backend::cpu::parallel::for_each_piece;
 use crate::backend::cpu::terms::Terms;
 use crate::backend::cpu::tiles::TileMut;
@@ -53,7 +54,7 @@ pub(crate) fn gemm(
         a.len(),
         b.len()
     );
-    if factors.leave_out() && sparse::product(select(), c, a, b, dims, write) {
+    if factors.leave_out() && sparse::product(select(), c, Left::Numbers(a), b, dims, write) {
         return;
     }
     let plan = Prepared::new(factors, dims);

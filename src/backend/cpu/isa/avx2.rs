@@ -114,6 +114,21 @@ unsafe fn differ(from: *const f32, len: usize, background: f32, words: *mut u64)
     unsafe { sparse::differ::<__m256>(from, len, background, words) }
 }
 
+/// Whoever has AVX-512 has AVX2.
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn differ_bytes(from: *const u8, len: usize, background: u8, words: *mut u64) {
+    let other = _mm256_set1_epi8(background as i8);
+    let equal = |at: *const u8| {
+        // SAFETY: the caller vouches for 32 bytes.
+        let bytes = unsafe { _mm256_loadu_si256(at.cast()) };
+        _mm256_movemask_epi8(_mm256_cmpeq_epi8(bytes, other)) as u32
+    };
+    let mask =
+        |at: *const u8| !(u64::from(equal(at)) | u64::from(equal(at.wrapping_add(32))) << 32);
+    // SAFETY: the instruction set is enabled here; the addresses are the caller's.
+    unsafe { sparse::differ_bytes(from, len, background, words, mask) }
+}
+
 /// The rows of a product whose left factor is mostly one value.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn sparse_rows<const NV: usize>(job: &sparse::Job<'_>) {
@@ -156,6 +171,6 @@ pub(crate) static TABLE: Table = {
             (burn, 12),
             Some(blocking),
         )
-        .with_sparse(SparseKernels::new(8, differ, &SPARSE))
+        .with_sparse(SparseKernels::new(8, (differ, differ_bytes), &SPARSE))
     }
 };

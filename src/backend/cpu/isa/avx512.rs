@@ -8,7 +8,7 @@ use super::super::table::Table;
 use super::kernel::{self, Vector};
 use super::sparse::{self, Compare, SparseKernels};
 use super::winograd::{self, Job, Transform};
-use super::{Blocking, Call, Matrices, Tile, shared};
+use super::{Blocking, Call, Matrices, Tile, avx2, shared};
 
 /// The first `lanes` bits, `0 ..= 16`.
 pub(super) fn bits(lanes: usize) -> __mmask16 {
@@ -215,7 +215,11 @@ pub(crate) static TABLE: Table = {
             (burn, 16),
             Some(blocking),
         )
-        .with_sparse(SparseKernels::new(16, differ, &SPARSE))
+        .with_sparse(SparseKernels::new(
+            16,
+            (differ, avx2::differ_bytes),
+            &SPARSE,
+        ))
         .with_shared(&shared::TILES)
     }
 };

@@ -101,6 +101,16 @@ unsafe fn differ(from: *const f32, len: usize, background: f32, words: *mut u64)
     unsafe { sparse::differ::<[f32; 4]>(from, len, background, words) }
 }
 
+unsafe fn differ_bytes(from: *const u8, len: usize, background: u8, words: *mut u64) {
+    let mask = |at: *const u8| {
+        // SAFETY: the caller vouches for 64 bytes.
+        let bytes = unsafe { std::slice::from_raw_parts(at, 64) };
+        (bytes.iter().rev()).fold(0, |word, &byte| word << 1 | u64::from(byte != background))
+    };
+    // SAFETY: no special instructions; the addresses are the caller's.
+    unsafe { sparse::differ_bytes(from, len, background, words, mask) }
+}
+
 /// The rows of a product whose left factor is mostly one value.
 unsafe fn sparse_rows<const NV: usize>(job: &sparse::Job<'_>) {
     // SAFETY: no special instructions; the addresses are the caller's.
@@ -133,6 +143,6 @@ pub(crate) static TABLE: Table = {
             (burn, 8),
             None,
         )
-        .with_sparse(SparseKernels::new(4, differ, &SPARSE))
+        .with_sparse(SparseKernels::new(4, (differ, differ_bytes), &SPARSE))
     }
 };

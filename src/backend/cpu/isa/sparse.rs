@@ -5,10 +5,10 @@
 #![allow(unsafe_code)]
 
 use super::super::dispatch::each_isa;
-use super::super::terms::Terms;
 use super::super::tiles::TileMut;
 use super::kernel::Vector;
 use crate::backend::Write;
+use std::ops::Range;
 
 /// Terms that one word tells about.
 pub(crate) const WORD: usize = 64;
@@ -31,6 +31,81 @@ pub(crate) struct Words<'a> {
     pub step: usize,
 }
 
+/// The left factor as it lies in memory.
+#[derive(Clone, Copy)]
+pub(crate) enum Left<'a> {
+    /// Numbers.
+    Numbers(&'a [f32]),
+    /// Bytes, and what each byte stands for.
+    Bytes(&'a [u8], &'a [f32; 256]),
+}
+
+impl<'a> Left<'a> {
+    /// How many factors there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Left::Numbers(numbers) => numbers.len(),
+            Left::Bytes(bytes, _) => bytes.len(),
+        }
+    }
+
+    /// The factors `range`.
+    #[track_caller]
+    pub fn part(&self, range: Range<usize>) -> Left<'a> {
+        match *self {
+            Left::Numbers(numbers) => Left::Numbers(&numbers[range]),
+            Left::Bytes(bytes, values) => Left::Bytes(&bytes[range], values),
+        }
+    }
+}
+
+/// The operands of a sum over terms: `A[i·a_row + p·a_step] · B[p·b_row + j]` over `p < k`.
+#[derive(Clone, Copy)]
+pub(crate) struct SparseTerms<'a> {
+    /// Factors of A.
+    pub a: Left<'a>,
+    /// Numbers of B.
+    pub b: &'a [f32],
+    /// Terms.
+    pub k: usize,
+    /// Distance between rows of A.
+    pub a_row: usize,
+    /// Distance between terms of A.
+    pub a_step: usize,
+    /// Distance between terms of B.
+    pub b_row: usize,
+}
+
+impl SparseTerms<'_> {
+    /// Panics unless the operands hold every number that `m` rows and `n` columns read, both at least 1.
+    #[track_caller]
+    fn check(&self, m: usize, n: usize) {
+        let reach = |rows: usize, row: usize, step: usize| {
+            let along = self.k.checked_sub(1)?.checked_mul(step)?;
+            (rows - 1).checked_mul(row)?.checked_add(along)
+        };
+        let fits = |reach: Option<usize>, len: usize| reach.is_some_and(|end| end < len);
+        assert!(
+            self.k == 0
+                || fits(reach(m, self.a_row, self.a_step), self.a.len())
+                    && fits(reach(n, 1, self.b_row), self.b.len()),
+            "a product of {m} x {n} with {} terms reads past {} or {} numbers",
+            self.k,
+            self.a.len(),
+            self.b.len()
+        );
+    }
+}
+
+/// The factor that most are.
+#[derive(Clone, Copy)]
+pub(crate) struct Common {
+    /// Its value.
+    pub value: f32,
+    /// Its byte, where factors are bytes.
+    pub byte: u8,
+}
+
 /// The value that most factors have, and what all terms with it as a factor come to.
 #[derive(Clone, Copy)]
 pub(crate) struct Background<'a> {
@@ -47,7 +122,7 @@ pub(super) struct Job<'a> {
     c_row: usize,
     rows: usize,
     /// First factor, distance between rows and between terms.
-    a: *const f32,
+    a: Factors,
     a_row: usize,
     a_step: usize,
     /// First number of B, distance between terms.
@@ -68,6 +143,15 @@ pub(super) struct Job<'a> {
     add: bool,
 }
 
+/// The first factor.
+#[derive(Clone, Copy)]
+enum Factors {
+    /// A number, from which the background is yet to be taken.
+    Numbers(*const f32),
+    /// A byte, and what bytes stand for, less the background.
+    Bytes(*const u8, *const f32),
+}
+
 /// Adds the terms that the words name to all rows of a tile's columns.
 ///
 /// # Safety
@@ -86,18 +170,19 @@ pub(super) unsafe trait Compare: Vector {
     unsafe fn differs(self, other: Self) -> u64;
 }
 
-/// Sets bit `j % 64` of `words[j / 64]` for the numbers `from[j]`, `j < len`, that are not `background`, and
+/// Sets bit `j % 64` of `words[j / 64]` for the factors `from[j]`, `j < len`, that are not `background`, and
 /// clears the others.
 ///
 /// # Safety
-/// The CPU has the instruction set, `len` numbers may be read and `len.div_ceil(64)` words written.
-pub(super) type Differ = unsafe fn(from: *const f32, len: usize, background: f32, words: *mut u64);
+/// The CPU has the instruction set, `len` factors may be read and `len.div_ceil(64)` words written.
+pub(super) type Differ<T> = unsafe fn(from: *const T, len: usize, background: T, words: *mut u64);
 
 /// The kernels of one instruction set.
 #[derive(Clone, Copy)]
 pub(crate) struct SparseKernels {
     lanes: usize,
-    differ: Differ,
+    differ: Differ<f32>,
+    differ_bytes: Differ<u8>,
     /// `rows[v - 1]` works on `v` vectors.
     rows: &'static [Rows],
 }
@@ -108,30 +193,42 @@ impl SparseKernels {
     /// # Safety
     /// The functions keep the contracts of their types wherever this value is handed out, with vectors of
     /// `lanes` numbers; `rows` is not empty.
-    pub(super) const unsafe fn new(lanes: usize, differ: Differ, rows: &'static [Rows]) -> Self {
+    pub(super) const unsafe fn new(
+        lanes: usize,
+        (differ, differ_bytes): (Differ<f32>, Differ<u8>),
+        rows: &'static [Rows],
+    ) -> Self {
         assert!(!rows.is_empty() && rows.len() <= MOST);
         SparseKernels {
             lanes,
             differ,
+            differ_bytes,
             rows,
         }
     }
 
-    /// The words of a row of numbers: bit `j % 64` of `words[j / 64]` is set where `row[j]` is not
-    /// `background`.
+    /// The words of a row: bit `j % 64` of `words[j / 64]` is set where factor `j` is not that of the
+    /// background.
     ///
     /// # Panics
     /// If there are too few words.
     #[track_caller]
-    pub fn differ(&self, row: &[f32], background: f32, words: &mut [u64]) {
+    pub fn differ(&self, row: Left<'_>, background: Common, words: &mut [u64]) {
         assert_eq!(words.len(), row.len().div_ceil(WORD), "words of a row");
+        let to = words.as_mut_ptr();
         // SAFETY: these kernels are handed out where the CPU has their instructions; the lengths fit.
-        unsafe { (self.differ)(row.as_ptr(), row.len(), background, words.as_mut_ptr()) }
+        unsafe {
+            match row {
+                Left::Numbers(row) => (self.differ)(row.as_ptr(), row.len(), background.value, to),
+                Left::Bytes(row, _) => {
+                    (self.differ_bytes)(row.as_ptr(), row.len(), background.byte, to);
+                }
+            }
+        }
     }
 
     /// `C[i][j] (+)= background.row[j] + Σ (A[i][p] - background.value) · B[p][j]`, the sum over the terms
-    /// `p` that `words` names. `terms` has one tap. Each number of C is one chain of additions in the order
-    /// of the terms.
+    /// `p` that `words` names. Each number of C is one chain of additions in the order of the terms.
     ///
     /// # Panics
     /// If an operand is too short.
@@ -139,7 +236,7 @@ impl SparseKernels {
     pub fn product(
         &self,
         c: TileMut<'_>,
-        terms: &Terms<'_>,
+        terms: &SparseTerms<'_>,
         words: Words<'_>,
         background: Background<'_>,
         write: Write,
@@ -149,9 +246,6 @@ impl SparseKernels {
             return;
         }
         let count = terms.k.div_ceil(WORD);
-        let [tap] = terms.taps else {
-            panic!("{} taps in a product with words", terms.taps.len());
-        };
         let end = (count > 0).then(|| {
             let down = (m - 1).checked_mul(words.row)?;
             (count - 1).checked_mul(words.step)?.checked_add(down)
@@ -165,6 +259,10 @@ impl SparseKernels {
             background.row.len()
         );
         terms.check(m, n);
+        let mut differences = [0.0; 256];
+        if let Left::Bytes(_, values) = terms.a {
+            differences = values.map(|value| value + -background.value);
+        }
         let (c_row, mut c) = (c.stride(), c);
         let mut vectors = n.div_ceil(self.lanes);
         let mut j = 0;
@@ -181,10 +279,18 @@ impl SparseKernels {
                     c: c.as_mut_ptr().wrapping_add(j),
                     c_row,
                     rows: m,
-                    a: (terms.a.as_ptr()).wrapping_add(tap.a + q * WORD * terms.a_step),
+                    a: match terms.a {
+                        Left::Numbers(a) => {
+                            Factors::Numbers(a.as_ptr().wrapping_add(q * WORD * terms.a_step))
+                        }
+                        Left::Bytes(a, _) => Factors::Bytes(
+                            a.as_ptr().wrapping_add(q * WORD * terms.a_step),
+                            differences.as_ptr(),
+                        ),
+                    },
                     a_row: terms.a_row,
                     a_step: terms.a_step,
-                    b: (terms.b.as_ptr()).wrapping_add(tap.b + q * WORD * terms.b_row + j),
+                    b: (terms.b.as_ptr()).wrapping_add(q * WORD * terms.b_row + j),
                     b_row: terms.b_row,
                     words: words.words.as_ptr().wrapping_add(q * words.step),
                     word_row: words.row,
@@ -199,7 +305,7 @@ impl SparseKernels {
                 // SAFETY: these kernels are handed out where the CPU has their instructions. Rows below `m`
                 // and columns `j .. j + cols` lie inside `c`, which is exclusively ours; terms below `k`
                 // inside `a` and `b` (checked), and no bit from the `k`th on counts; the words of `m` rows
-                // lie inside theirs (asserted); the background has `n` columns.
+                // lie inside theirs (asserted); the background has `n` columns, and there is a number for each byte.
                 unsafe { self.rows[nv - 1](&job) };
                 q += some.max(1);
             }
@@ -219,25 +325,36 @@ fn first_bits(count: usize) -> u64 {
 }
 
 each_isa! {
-    /// The words of the columns of a matrix with rows of `half.len() / 2` numbers, of which there are at
-    /// most 64: bit `r` of `words[j]` is set where number `j` of row `r` is not `background`. `half` is
-    /// working memory.
-    pub(crate) fn differ_down(
-        rows: &[f32], background: f32, half: &mut [u32], words: &mut [u64],
-    ) {
-        let cols = words.len();
-        let (low, high) = half.split_at_mut(cols);
-        low.fill(0);
-        high.fill(0);
-        for (r, row) in rows.chunks_exact(cols).enumerate() {
-            let bit = 1u32 << (r % 32);
-            let half = if r < 32 { &mut *low } else { &mut *high };
-            for (word, &x) in half.iter_mut().zip(row) {
-                *word |= if x != background { bit } else { 0 };
+    /// The words of columns from those of at most 64 rows: bit `r` of `down[j]` is bit `j % 64` of
+    /// `across[r · down.len().div_ceil(64) + j / 64]`.
+    pub(crate) fn words_down(across: &[u64], down: &mut [u64]) {
+        let count = down.len().div_ceil(WORD);
+        for (q, down) in down.chunks_mut(WORD).enumerate() {
+            let mut square = [0; WORD];
+            for (word, row) in square.iter_mut().zip(across.chunks_exact(count)) {
+                *word = row[q];
             }
+            turn::<32>(&mut square, 0x0000_0000_ffff_ffff);
+            turn::<16>(&mut square, 0x0000_ffff_0000_ffff);
+            turn::<8>(&mut square, 0x00ff_00ff_00ff_00ff);
+            turn::<4>(&mut square, 0x0f0f_0f0f_0f0f_0f0f);
+            turn::<2>(&mut square, 0x3333_3333_3333_3333);
+            turn::<1>(&mut square, 0x5555_5555_5555_5555);
+            down.copy_from_slice(&square[..down.len()]);
         }
-        for ((word, &low), &high) in words.iter_mut().zip(&*low).zip(&*high) {
-            *word = u64::from(low) | u64::from(high) << 32;
+    }
+}
+
+/// A step of turning over a square of bits: of each `2·N` rows, the upper ones exchange their high `N` of
+/// `2·N` bits for the low ones of the rows `N` below. `low` has the low bits set.
+#[inline(always)]
+fn turn<const N: usize>(square: &mut [u64; WORD], low: u64) {
+    for pair in square.chunks_exact_mut(2 * N) {
+        let (upper, lower) = pair.split_at_mut(N);
+        for (upper, lower) in upper.iter_mut().zip(lower) {
+            let exchanged = (*upper >> N ^ *lower) & low;
+            *lower ^= exchanged;
+            *upper ^= exchanged << N;
         }
     }
 }
@@ -250,24 +367,75 @@ each_isa! {
 pub(super) unsafe fn rows<V: Vector, const NV: usize>(job: &Job<'_>) {
     // SAFETY: what the caller guarantees is what the tiles need.
     unsafe {
-        if job.last == V::LANES {
-            all::<V, NV, false>(job);
-        } else {
-            all::<V, NV, true>(job);
+        match (job.a, job.last == V::LANES) {
+            (Factors::Numbers(a), true) => {
+                all::<V, Numbers<V>, NV, false>(job, Numbers::new(a, job))
+            }
+            (Factors::Numbers(a), false) => {
+                all::<V, Numbers<V>, NV, true>(job, Numbers::new(a, job))
+            }
+            (Factors::Bytes(a, values), true) => all::<V, Bytes, NV, false>(job, Bytes(a, values)),
+            (Factors::Bytes(a, values), false) => all::<V, Bytes, NV, true>(job, Bytes(a, values)),
         }
     }
 }
 
-/// [`rows`], with the last vector cut or not.
+/// Where factors come from.
+///
+/// # Safety
+/// As for [`Vector`].
+unsafe trait Source<V: Vector>: Copy {
+    /// Factor `at`, less the background, in all lanes.
+    unsafe fn factor(self, at: usize) -> V;
+}
+
+/// Numbers, and what is added to each.
+#[derive(Clone, Copy)]
+struct Numbers<V>(*const f32, V);
+
+impl<V: Vector> Numbers<V> {
+    /// # Safety
+    /// The CPU has the instruction set.
+    #[inline(always)]
+    unsafe fn new(a: *const f32, job: &Job<'_>) -> Self {
+        // SAFETY: the caller vouches for the instruction set.
+        Numbers(a, unsafe { V::splat(-job.background) })
+    }
+}
+
+// SAFETY: as for `Vector`.
+unsafe impl<V: Vector> Source<V> for Numbers<V> {
+    #[inline(always)]
+    unsafe fn factor(self, at: usize) -> V {
+        // SAFETY: the caller vouches for the instruction set and the address.
+        unsafe { V::splat(*self.0.add(at)).add(self.1) }
+    }
+}
+
+/// Bytes, and what each stands for.
+#[derive(Clone, Copy)]
+struct Bytes(*const u8, *const f32);
+
+// SAFETY: as for `Vector`.
+unsafe impl<V: Vector> Source<V> for Bytes {
+    #[inline(always)]
+    unsafe fn factor(self, at: usize) -> V {
+        // SAFETY: the caller vouches for the instruction set and the address, and there is a number for
+        // each byte.
+        unsafe { V::splat(*self.1.add(usize::from(*self.0.add(at)))) }
+    }
+}
+
+/// [`rows`] of one source, with the last vector cut or not.
 #[inline(always)]
-unsafe fn all<V: Vector, const NV: usize, const CUT: bool>(job: &Job<'_>) {
+unsafe fn all<V: Vector, S: Source<V>, const NV: usize, const CUT: bool>(job: &Job<'_>, a: S) {
     // SAFETY: rows below `job.rows`, for which the caller vouches.
     unsafe {
         for i in (0..job.rows - job.rows % 2).step_by(2) {
-            tile::<V, 2, NV, CUT>(job, i);
+            tile::<V, S, 2, NV, CUT>(job, a, i);
         }
         if job.rows % 2 == 1 {
-            tile::<V, 1, NV, CUT>(job, job.rows - 1);
+            tile::<V, S, 1, NV, CUT>(job, a, job.rows - 1);
         }
     }
 }
@@ -275,8 +443,9 @@ unsafe fn all<V: Vector, const NV: usize, const CUT: bool>(job: &Job<'_>) {
 /// `R` rows from `i` on. A factor of one row that is the background beside one of the other that is not
 /// adds a zero.
 #[inline(always)]
-unsafe fn tile<V: Vector, const R: usize, const NV: usize, const CUT: bool>(
+unsafe fn tile<V: Vector, S: Source<V>, const R: usize, const NV: usize, const CUT: bool>(
     job: &Job<'_>,
+    a: S,
     i: usize,
 ) {
     // SAFETY: the caller guarantees the instruction set and every address.
@@ -300,7 +469,6 @@ unsafe fn tile<V: Vector, const R: usize, const NV: usize, const CUT: bool>(
                 }
             }
         }
-        let off = V::splat(-job.background);
         for q in 0..job.count {
             let mut word = 0;
             for r in 0..R {
@@ -309,15 +477,14 @@ unsafe fn tile<V: Vector, const R: usize, const NV: usize, const CUT: bool>(
             if q + 1 == job.count {
                 word &= job.last_bits;
             }
-            let a = job.a.wrapping_add(i * job.a_row + q * WORD * job.a_step);
+            let first = i * job.a_row + q * WORD * job.a_step;
             let b = job.b.wrapping_add(q * WORD * job.b_row);
             while word != 0 {
                 let term = word.trailing_zeros() as usize;
                 word &= word - 1;
                 let b = b.add(term * job.b_row);
-                let x: [V; R] = std::array::from_fn(|r| {
-                    V::splat(*a.add(r * job.a_row + term * job.a_step)).add(off)
-                });
+                let x: [V; R] =
+                    std::array::from_fn(|r| a.factor(first + r * job.a_row + term * job.a_step));
                 for v in 0..NV {
                     let b = load(b, v);
                     for (sums, &x) in sums.iter_mut().zip(&x) {
@@ -339,7 +506,7 @@ unsafe fn tile<V: Vector, const R: usize, const NV: usize, const CUT: bool>(
     }
 }
 
-/// The body of every [`Differ`].
+/// The body of every [`Differ`] of numbers.
 ///
 /// # Safety
 /// As for [`Differ`], for the instruction set of `V`.
@@ -367,6 +534,33 @@ pub(super) unsafe fn differ<V: Compare>(
                 word |= bits << (j % WORD);
             }
             *words.add(q) = word;
+        }
+    }
+}
+
+/// A [`Differ`] of bytes. `mask` gives the word of 64 bytes.
+///
+/// # Safety
+/// As for [`Differ`]; `mask` reads 64 bytes.
+#[inline(always)]
+pub(super) unsafe fn differ_bytes(
+    from: *const u8,
+    len: usize,
+    background: u8,
+    words: *mut u64,
+    mask: impl Fn(*const u8) -> u64,
+) {
+    // SAFETY: the caller guarantees every address; the last, partial group is read from a copy.
+    unsafe {
+        let whole = len / WORD;
+        for q in 0..whole {
+            *words.add(q) = mask(from.add(q * WORD));
+        }
+        if len > whole * WORD {
+            let mut last = [background; WORD];
+            let left = from.add(whole * WORD);
+            std::ptr::copy_nonoverlapping(left, last.as_mut_ptr(), len - whole * WORD);
+            *words.add(whole) = mask(last.as_ptr());
         }
     }
 }

@@ -1,0 +1,24 @@
+//! Rows of a mini-batch from stored bytes, which lie anywhere in memory.
+
+use super::dispatch::prefetch;
+use crate::pixels::PixelRow;
+
+/// Rows from the one in hand to that whose bytes are asked for.
+const AHEAD: usize = 2;
+
+/// Calls `write(row, its part of y)` for each row; the rows divide `y`.
+pub(super) fn each_row<T>(y: &mut [T], rows: &[PixelRow], write: impl Fn(&PixelRow, &mut [T])) {
+    let size = y.len() / rows.len().max(1);
+    for (i, (y, row)) in y.chunks_exact_mut(size.max(1)).zip(rows).enumerate() {
+        if let Some(next) = rows.get(i + AHEAD) {
+            let bytes = &next.pixels[next.first..];
+            prefetch(&bytes[..size.min(bytes.len())]);
+        }
+        write(row, y);
+    }
+}
+
+/// Writes the bytes of the rows, `size` each, one after the other. There may be room for more.
+pub(super) fn gather_bytes(y: &mut [u8], rows: &[PixelRow], size: usize) {
+    each_row(&mut y[..rows.len() * size], rows, PixelRow::write_bytes);
+}
