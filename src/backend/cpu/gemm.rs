@@ -78,7 +78,7 @@ pub(super) fn gemm_with(
         }
         return;
     }
-    if sparse::product(table, c, Left::Numbers(a), b, dims, write) {
+    if sparse::product(table, None, c, Left::Numbers(a), b, dims, write) {
         return;
     }
     let (a_row, a_col) = strides(dims.a_transposed, k, m);

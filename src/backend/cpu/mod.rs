@@ -181,7 +181,12 @@ impl Backend for Cpu {
         write: Write,
     ) -> bool {
         let a = Left::Bytes(&buffer::bytes(a.bytes)[..dims.m * dims.k], a.table);
-        sparse::product(select(), slice_mut(c), a, slice(b), dims, write)
+        let factors = self.factors.filter(|factors| factors.multiply(dims));
+        if factors.is_some_and(|factors| !factors.leave_out()) {
+            return false;
+        }
+        let pairs = factors.map(Factors::kernels);
+        sparse::product(select(), pairs, slice_mut(c), a, slice(b), dims, write)
     }
 
     fn fill(&self, dst: Dst<'_, Self>, value: f32) {

@@ -9,6 +9,7 @@
 
 use super::gemm::PARALLEL_FLOPS;
 use super::isa::Tap;
+use super::isa::bf16::PairKernels;
 use super::isa::sparse::{
     Background, Common, Left, SparseKernels, SparseTerms, WORD, Words, words_down,
 };
@@ -34,16 +35,19 @@ const CELL_ROWS: usize = 112;
 /// `C = A·B` or `C += A·B` where most of A is one value; `false`, and nothing done, where that is not so or
 /// where leaving terms out does not pay.
 ///
-/// Slices are as long as `dims` says.
+/// With `pairs` the terms that are left are multiplied as bfloat16 numbers, two at a time, where A is bytes and
+/// the number of terms even. Slices are as long as `dims` says.
 pub(super) fn product(
     table: &Table,
+    pairs: Option<&PairKernels>,
     c: &mut [f32],
     a: Left<'_>,
     b: &[f32],
     dims: Gemm,
     write: Write,
 ) -> bool {
-    let Some(kernels) = table.sparse() else {
+    let pairs = pairs.filter(|_| matches!(a, Left::Bytes(..)) && dims.k.is_multiple_of(2));
+    let Some(kernels) = pairs.map_or(table, PairKernels::table).sparse() else {
         return false;
     };
     let stored = Stored::new(a, dims);
@@ -72,7 +76,7 @@ pub(super) fn product(
         }
         let background = Background { value, row };
         stored.words(kernels, common, parallel, |words| {
-            with_straight_rows(table, b, dims, |b, b_row| {
+            with_rows(table, pairs, b, dims, |b, b_row| {
                 let c = TileMut::new(c, dims.m, dims.n, dims.n);
                 let cell = if parallel { CELL_ROWS } else { dims.m };
                 c.for_each_cell(cell, dims.n, parallel, &|i, _, c| {
@@ -217,19 +221,27 @@ fn majority<T: Copy + PartialEq>(factors: &[T]) -> Option<T> {
     Some(factors.iter().fold((first, 0), vote).0)
 }
 
-/// Calls `f` with B and the distance between its rows: a copy whose rows start on cache lines where there are
-/// fewer of them than rows of C, since each is read many times.
-fn with_straight_rows<R>(
+/// Calls `f` with B, or its words of pairs, and the distance between rows: a copy whose rows start on cache lines
+/// where there are fewer of them than rows of C, since each is read many times.
+fn with_rows<R>(
     table: &Table,
+    pairs: Option<&PairKernels>,
     b: &[f32],
     dims: Gemm,
     f: impl FnOnce(&[f32], usize) -> R,
 ) -> R {
     let Gemm { m, n, k, .. } = dims;
-    if m <= k || n.is_multiple_of(16) {
+    let row = n.next_multiple_of(16);
+    if let Some(pairs) = pairs {
+        let depth = k / 2;
+        return scratch::numbers(depth * row, |words| {
+            pairs.across((words, row), (b, n), (k, n), (depth, None));
+            f(words, row)
+        });
+    }
+    if m <= k || n == row {
         return f(b, n);
     }
-    let row = n.next_multiple_of(16);
     scratch::numbers(k * row, |straight| {
         table.copy((straight, row), (b, n), (k, n));
         f(straight, row)
@@ -241,6 +253,7 @@ mod tests {
     use super::*;
     use crate::backend::cpu::check::{assert_sums, noise, tables, with_threads, written};
     use crate::backend::cpu::gemm::gemm_with;
+    use crate::backend::cpu::isa::bf16::present;
 
     /// Rows of numbers of which three in four are `background`, in no order.
     fn images(background: f32, len: usize) -> Vec<f32> {
@@ -323,13 +336,69 @@ mod tests {
                     for (table, write) in tables_and_writes() {
                         for (a, sums) in lefts.iter().zip(&sums) {
                             let c = written(dims.m * n, write, |c| {
-                                assert!(product(table, c, *a, &b, dims, write));
+                                assert!(product(table, None, c, *a, &b, dims, write));
                             });
                             let what = format!("{} {dims:?} on {value}", table.isa());
                             assert_sums(&c, sums, dims.k, write, &what);
                         }
                     }
                 }
+            }
+        }
+    }
+
+    /// Two terms at a time: what is left of the factors is rounded to bfloat16, the background is not.
+    #[test]
+    fn pairs_of_bytes_are_multiplied_as_words() {
+        let round = |x: f32| {
+            let bits = x.to_bits();
+            f32::from_bits((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff_0000)
+        };
+        let kernels = || present().filter(|kernels| kernels.table().sparse().is_some());
+        for (rows, width, n) in [(4, 128, 32), (6, 130, 33), (66, 192, 48), (384, 784, 100)] {
+            for (dims, value) in both(rows, width, n).into_iter().zip([0.0, -0.4242]) {
+                let (bytes, values) = stored(&images(value, rows * width), value);
+                let b = noise(3, dims.k * n);
+                let others = bytes.iter().map(|&x| round(values[x as usize] - value));
+                let rounded: Vec<f32> = b.iter().copied().map(round).collect();
+                let mut sums = definition(&others.collect::<Vec<_>>(), &rounded, dims);
+                let ground = definition(&vec![value; dims.m * dims.k], &b, dims);
+                sums.iter_mut().zip(ground).for_each(|(sum, c)| *sum += c);
+                for kernels in kernels() {
+                    for write in [Write::Set, Write::Add] {
+                        let c = written(dims.m * n, write, |c| {
+                            let (table, a) = (kernels.table(), Left::Bytes(&bytes, &values));
+                            let table = tables().into_iter().rfind(|t| t.isa() <= table.isa());
+                            let table = table.expect("the portable one");
+                            assert!(product(table, Some(kernels), c, a, &b, dims, write));
+                        });
+                        assert_sums(&c, &sums, dims.k, write, &format!("{kernels:?} {dims:?}"));
+                    }
+                }
+            }
+        }
+        // An odd number of terms is not divided into pairs, nor are numbers.
+        let (rows, width, n) = (5, 131, 40);
+        let a = images(0.0, rows * width);
+        let (bytes, values) = stored(&a, 0.0);
+        for dims in both(rows, width, n) {
+            let (b, table) = (noise(3, dims.k * n), super::super::dispatch::select());
+            for (a, kernels) in [Left::Bytes(&bytes, &values), Left::Numbers(&a)]
+                .into_iter()
+                .flat_map(|a| kernels().map(move |kernels| (a, kernels)))
+            {
+                let [mut c, mut plain] = [(); 2].map(|()| vec![0.0; dims.m * n]);
+                assert!(product(
+                    table,
+                    Some(kernels),
+                    &mut c,
+                    a,
+                    &b,
+                    dims,
+                    Write::Set
+                ));
+                assert!(product(table, None, &mut plain, a, &b, dims, Write::Set));
+                assert_eq!(c, plain);
             }
         }
     }
@@ -343,6 +412,7 @@ mod tests {
                 let (mut c, mut dense) = (vec![0.0; dims.m * n], vec![0.0; dims.m * n]);
                 assert!(product(
                     table,
+                    None,
                     &mut c,
                     Left::Numbers(&a),
                     &b,
@@ -353,9 +423,25 @@ mod tests {
                 let looked_up: Vec<f32> = bytes.iter().map(|&x| values[x as usize]).collect();
                 let [mut of_bytes, mut of_numbers] = [(); 2].map(|()| vec![0.0; dims.m * n]);
                 let left = Left::Bytes(&bytes, &values);
-                assert!(product(table, &mut of_bytes, left, &b, dims, Write::Set));
+                assert!(product(
+                    table,
+                    None,
+                    &mut of_bytes,
+                    left,
+                    &b,
+                    dims,
+                    Write::Set
+                ));
                 let left = Left::Numbers(&looked_up);
-                assert!(product(table, &mut of_numbers, left, &b, dims, Write::Set));
+                assert!(product(
+                    table,
+                    None,
+                    &mut of_numbers,
+                    left,
+                    &b,
+                    dims,
+                    Write::Set
+                ));
                 assert_eq!(of_bytes, of_numbers, "bytes, {} {dims:?}", table.isa());
                 // A factor that is stored transposed is not looked at.
                 let mut upright = vec![0.0; b.len()];
@@ -410,6 +496,7 @@ mod tests {
         let mut refused = |a: &[f32]| {
             !product(
                 table,
+                None,
                 &mut c,
                 Left::Numbers(a),
                 &b,
@@ -434,6 +521,7 @@ mod tests {
                 let mut c = vec![0.0; dims.m * n];
                 assert!(product(
                     table,
+                    None,
                     &mut c,
                     Left::Numbers(&a),
                     &b,
@@ -462,6 +550,7 @@ mod tests {
                 let table = super::super::dispatch::select();
                 assert!(product(
                     table,
+                    None,
                     &mut c,
                     Left::Numbers(&a),
                     &b,

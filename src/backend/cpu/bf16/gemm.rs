@@ -54,7 +54,7 @@ pub(crate) fn gemm(
         a.len(),
         b.len()
     );
-    if factors.leave_out() && sparse::product(select(), c, Left::Numbers(a), b, dims, write) {
+    if factors.leave_out() && sparse::product(select(), None, c, Left::Numbers(a), b, dims, write) {
         return;
     }
     let plan = Prepared::new(factors, dims);

@@ -166,7 +166,7 @@ pub(super) unsafe fn winograd(transform: Transform, job: &Job<'_>) {
 }
 
 #[target_feature(enable = "avx512f")]
-unsafe fn differ(from: *const f32, len: usize, background: f32, words: *mut u64) {
+pub(super) unsafe fn differ(from: *const f32, len: usize, background: f32, words: *mut u64) {
     // SAFETY: the instruction set is enabled here; the addresses are the caller's.
     unsafe { sparse::differ::<__m512>(from, len, background, words) }
 }

@@ -7,7 +7,8 @@ use super::super::dispatch::Isa;
 use super::super::table::Table;
 use super::bf16::{Packing, PairKernels};
 use super::kernel::{self, Vector};
-use super::{Call, Tile, avx512};
+use super::sparse::{self, SparseKernels};
+use super::{Call, Tile, avx2, avx512};
 
 /// Whether this CPU has the instructions.
 pub(super) fn detected() -> bool {
@@ -89,6 +90,13 @@ unsafe impl Vector for Words {
 unsafe fn tile<const MR: usize, const NV: usize>(call: &Call<'_>) {
     // SAFETY: the instruction set is enabled here; the addresses are the caller's.
     unsafe { kernel::tile::<Words, MR, NV>(call) }
+}
+
+/// The rows of a product whose left factor is mostly one value.
+#[target_feature(enable = "avx512f,avx512bf16")]
+unsafe fn sparse_rows<const NV: usize>(job: &sparse::Job<'_>) {
+    // SAFETY: the instruction set is enabled here; the addresses are the caller's.
+    unsafe { sparse::rows_of_pairs::<Words, NV>(job) }
 }
 
 /// Sums that are added to at the same time: enough for the six cycles that each takes.
@@ -216,6 +224,8 @@ const TWO: [Tile; 14] = tiles!(2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
 const THREE: [Tile; 9] = tiles!(3: 1 2 3 4 5 6 7 8 9);
 const FOUR: [Tile; 6] = tiles!(4: 1 2 3 4 5 6);
 
+const SPARSE: [sparse::Rows; 8] = sparse_rows!(1 2 3 4 5 6 7 8);
+
 /// The kernels of a CPU with AVX512-BF16.
 pub(crate) static KERNELS: PairKernels = {
     // SAFETY: `present` hands these kernels out only where their instructions were detected; entry `i` of
@@ -230,6 +240,9 @@ pub(crate) static KERNELS: PairKernels = {
             avx512::winograd,
             (burn, 2 * BURN),
             None,
+        )
+        .with_sparse(
+            SparseKernels::new(16, (avx512::differ, avx2::differ_bytes), &SPARSE).of_pairs(),
         );
         PairKernels::new(("avx512-bf16", Isa::Avx512), table, [along, across], 1)
     }

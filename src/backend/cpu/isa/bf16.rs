@@ -204,7 +204,6 @@ pub(crate) fn present() -> impl DoubleEndedIterator<Item = &'static PairKernels>
 
 /// The bits of `x` rounded to bfloat16: to the nearest, ties to even. A NaN stays a NaN; what is too
 /// small for a normal number becomes zero, as the hardware has it.
-#[cfg(test)]
 pub(super) fn round(x: f32) -> u16 {
     let bits = x.to_bits();
     if x.is_nan() {

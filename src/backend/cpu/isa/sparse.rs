@@ -6,6 +6,7 @@
 
 use super::super::dispatch::each_isa;
 use super::super::tiles::TileMut;
+use super::bf16::round;
 use super::kernel::Vector;
 use crate::backend::Write;
 use std::ops::Range;
@@ -77,18 +78,20 @@ pub(crate) struct SparseTerms<'a> {
 }
 
 impl SparseTerms<'_> {
-    /// Panics unless the operands hold every number that `m` rows and `n` columns read, both at least 1.
+    /// Panics unless the operands hold every number that `m` rows and `n` columns read, both at least 1, with
+    /// so many terms in each row of B.
     #[track_caller]
-    fn check(&self, m: usize, n: usize) {
-        let reach = |rows: usize, row: usize, step: usize| {
-            let along = self.k.checked_sub(1)?.checked_mul(step)?;
+    fn check(&self, m: usize, n: usize, together: usize) {
+        let reach = |rows: usize, row: usize, terms: usize, step: usize| {
+            let along = terms.checked_sub(1)?.checked_mul(step)?;
             (rows - 1).checked_mul(row)?.checked_add(along)
         };
         let fits = |reach: Option<usize>, len: usize| reach.is_some_and(|end| end < len);
         assert!(
             self.k == 0
-                || fits(reach(m, self.a_row, self.a_step), self.a.len())
-                    && fits(reach(n, 1, self.b_row), self.b.len()),
+                || self.k.is_multiple_of(together)
+                    && fits(reach(m, self.a_row, self.k, self.a_step), self.a.len())
+                    && fits(reach(n, 1, self.k / together, self.b_row), self.b.len()),
             "a product of {m} x {n} with {} terms reads past {} or {} numbers",
             self.k,
             self.a.len(),
@@ -150,6 +153,8 @@ enum Factors {
     Numbers(*const f32),
     /// A byte, and what bytes stand for, less the background.
     Bytes(*const u8, *const f32),
+    /// The same rounded to bfloat16, in the lower half of a number.
+    Pairs(*const u8, *const f32),
 }
 
 /// Adds the terms that the words name to all rows of a tile's columns.
@@ -158,7 +163,8 @@ enum Factors {
 /// The CPU has the instruction set. For the rows `i`, the columns `j` of the kernel's vectors (as cut by
 /// `last`) and every bit `t` of word `q` that is set and counts, `words[i·word_row + q·word_step]`,
 /// `a[i·a_row + (64·q + t)·a_step]` and `b[(64·q + t)·b_row + j]` may be read, and `c[i·c_row + j]` read and
-/// written; `base` has a number for each column.
+/// written; `base` has a number for each column. With pairs that holds for both terms of each, and row
+/// `(64·q + t) / 2` of `b`.
 pub(super) type Rows = unsafe fn(&Job<'_>);
 
 /// A vector whose numbers can be compared.
@@ -183,6 +189,8 @@ pub(crate) struct SparseKernels {
     lanes: usize,
     differ: Differ<f32>,
     differ_bytes: Differ<u8>,
+    /// Factors are bytes, and two terms are multiplied at a time, as bfloat16 numbers.
+    pairs: bool,
     /// `rows[v - 1]` works on `v` vectors.
     rows: &'static [Rows],
 }
@@ -192,7 +200,7 @@ impl SparseKernels {
     ///
     /// # Safety
     /// The functions keep the contracts of their types wherever this value is handed out, with vectors of
-    /// `lanes` numbers; `rows` is not empty.
+    /// `lanes` numbers; `rows` is not empty, and takes factors of the kind that [`of_pairs`](Self::of_pairs) says.
     pub(super) const unsafe fn new(
         lanes: usize,
         (differ, differ_bytes): (Differ<f32>, Differ<u8>),
@@ -203,8 +211,22 @@ impl SparseKernels {
             lanes,
             differ,
             differ_bytes,
+            pairs: false,
             rows,
         }
+    }
+
+    /// The same for kernels of [pairs](super::bf16).
+    pub(super) const fn of_pairs(self) -> Self {
+        SparseKernels {
+            pairs: true,
+            ..self
+        }
+    }
+
+    /// Terms of each row of B.
+    pub fn terms(&self) -> usize {
+        1 + usize::from(self.pairs)
     }
 
     /// The words of a row: bit `j % 64` of `words[j / 64]` is set where factor `j` is not that of the
@@ -228,10 +250,11 @@ impl SparseKernels {
     }
 
     /// `C[i][j] (+)= background.row[j] + Σ (A[i][p] - background.value) · B[p][j]`, the sum over the terms
-    /// `p` that `words` names. Each number of C is one chain of additions in the order of the terms.
+    /// `p` that `words` names. Each number of C is one chain of additions in the order of the terms. Where a
+    /// row of B has the [words](super::bf16) of two terms, these come in pairs, both or neither.
     ///
     /// # Panics
-    /// If an operand is too short.
+    /// If an operand is too short, or pairs of terms are numbers or odd.
     #[track_caller]
     pub fn product(
         &self,
@@ -258,10 +281,18 @@ impl SparseKernels {
             words.words.len(),
             background.row.len()
         );
-        terms.check(m, n);
+        terms.check(m, n, self.terms());
         let mut differences = [0.0; 256];
-        if let Left::Bytes(_, values) = terms.a {
-            differences = values.map(|value| value + -background.value);
+        match (terms.a, self.pairs) {
+            (Left::Bytes(_, values), false) => {
+                differences = values.map(|value| value + -background.value);
+            }
+            (Left::Bytes(_, values), true) => {
+                let rounded =
+                    |value: f32| f32::from_bits(u32::from(round(value - background.value)));
+                differences = values.map(rounded);
+            }
+            (Left::Numbers(_), pairs) => assert!(!pairs, "pairs of terms that are numbers"),
         }
         let (c_row, mut c) = (c.stride(), c);
         let mut vectors = n.div_ceil(self.lanes);
@@ -269,7 +300,8 @@ impl SparseKernels {
         while vectors > 0 {
             let nv = vectors.div_ceil(vectors.div_ceil(self.rows.len()));
             let cols = (nv * self.lanes).min(n - j);
-            let together = (NEAR / (WORD * nv * self.lanes)).max(1);
+            let b_rows = WORD / self.terms();
+            let together = (NEAR / (b_rows * nv * self.lanes)).max(1);
             let mut q = 0;
             // Once even if there is no term.
             while q < count || q == 0 {
@@ -279,18 +311,23 @@ impl SparseKernels {
                     c: c.as_mut_ptr().wrapping_add(j),
                     c_row,
                     rows: m,
-                    a: match terms.a {
-                        Left::Numbers(a) => {
-                            Factors::Numbers(a.as_ptr().wrapping_add(q * WORD * terms.a_step))
+                    a: {
+                        let first = q * WORD * terms.a_step;
+                        let table = differences.as_ptr();
+                        match terms.a {
+                            Left::Numbers(a) => Factors::Numbers(a.as_ptr().wrapping_add(first)),
+                            Left::Bytes(a, _) => {
+                                let a = a.as_ptr().wrapping_add(first);
+                                match self.pairs {
+                                    false => Factors::Bytes(a, table),
+                                    true => Factors::Pairs(a, table),
+                                }
+                            }
                         }
-                        Left::Bytes(a, _) => Factors::Bytes(
-                            a.as_ptr().wrapping_add(q * WORD * terms.a_step),
-                            differences.as_ptr(),
-                        ),
                     },
                     a_row: terms.a_row,
                     a_step: terms.a_step,
-                    b: (terms.b.as_ptr()).wrapping_add(q * WORD * terms.b_row + j),
+                    b: (terms.b.as_ptr()).wrapping_add(q * b_rows * terms.b_row + j),
                     b_row: terms.b_row,
                     words: words.words.as_ptr().wrapping_add(q * words.step),
                     word_row: words.row,
@@ -376,6 +413,28 @@ pub(super) unsafe fn rows<V: Vector, const NV: usize>(job: &Job<'_>) {
             }
             (Factors::Bytes(a, values), true) => all::<V, Bytes, NV, false>(job, Bytes(a, values)),
             (Factors::Bytes(a, values), false) => all::<V, Bytes, NV, true>(job, Bytes(a, values)),
+            (Factors::Pairs(..), _) => unreachable!("pairs have kernels of their own"),
+        }
+    }
+}
+
+/// The body of every [`Rows`] for pairs of terms, whose `V` multiplies words.
+///
+/// # Safety
+/// As for [`Rows`], for the instruction set of `V`.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(super) unsafe fn rows_of_pairs<V: Vector, const NV: usize>(job: &Job<'_>) {
+    let Factors::Pairs(a, values) = job.a else {
+        unreachable!("these kernels take pairs");
+    };
+    let a = Pairs(a, values, job.a_step);
+    // SAFETY: what the caller guarantees is what the tiles need.
+    unsafe {
+        if job.last == V::LANES {
+            all::<V, Pairs, NV, false>(job, a);
+        } else {
+            all::<V, Pairs, NV, true>(job, a);
         }
     }
 }
@@ -385,7 +444,9 @@ pub(super) unsafe fn rows<V: Vector, const NV: usize>(job: &Job<'_>) {
 /// # Safety
 /// As for [`Vector`].
 unsafe trait Source<V: Vector>: Copy {
-    /// Factor `at`, less the background, in all lanes.
+    /// Terms that are multiplied at a time, as a power of two.
+    const TOGETHER: u32;
+    /// Factor `at`, less the background, in all lanes; with those multiplied at the same time.
     unsafe fn factor(self, at: usize) -> V;
 }
 
@@ -405,6 +466,7 @@ impl<V: Vector> Numbers<V> {
 
 // SAFETY: as for `Vector`.
 unsafe impl<V: Vector> Source<V> for Numbers<V> {
+    const TOGETHER: u32 = 0;
     #[inline(always)]
     unsafe fn factor(self, at: usize) -> V {
         // SAFETY: the caller vouches for the instruction set and the address.
@@ -418,6 +480,7 @@ struct Bytes(*const u8, *const f32);
 
 // SAFETY: as for `Vector`.
 unsafe impl<V: Vector> Source<V> for Bytes {
+    const TOGETHER: u32 = 0;
     #[inline(always)]
     unsafe fn factor(self, at: usize) -> V {
         // SAFETY: the caller vouches for the instruction set and the address, and there is a number for
@@ -425,6 +488,27 @@ unsafe impl<V: Vector> Source<V> for Bytes {
         unsafe { V::splat(*self.1.add(usize::from(*self.0.add(at)))) }
     }
 }
+
+/// Bytes, what each stands for as a bfloat16 number, and the distance to the next term.
+#[derive(Clone, Copy)]
+struct Pairs(*const u8, *const f32, usize);
+
+// SAFETY: as for `Vector`.
+unsafe impl<V: Vector> Source<V> for Pairs {
+    const TOGETHER: u32 = 1;
+    #[inline(always)]
+    unsafe fn factor(self, at: usize) -> V {
+        // SAFETY: the caller vouches for the instruction set and for both addresses, and there is a number
+        // for each byte.
+        unsafe {
+            let half = |at: usize| (*self.1.add(usize::from(*self.0.add(at)))).to_bits();
+            V::splat(f32::from_bits(half(at) | half(at + self.2) << 16))
+        }
+    }
+}
+
+/// The even bits.
+const EVEN: u64 = 0x5555_5555_5555_5555;
 
 /// [`rows`] of one source, with the last vector cut or not.
 #[inline(always)]
@@ -477,12 +561,15 @@ unsafe fn tile<V: Vector, S: Source<V>, const R: usize, const NV: usize, const C
             if q + 1 == job.count {
                 word &= job.last_bits;
             }
+            if S::TOGETHER == 1 {
+                word = (word | word >> 1) & EVEN;
+            }
             let first = i * job.a_row + q * WORD * job.a_step;
-            let b = job.b.wrapping_add(q * WORD * job.b_row);
+            let b = job.b.wrapping_add((q * WORD >> S::TOGETHER) * job.b_row);
             while word != 0 {
                 let term = word.trailing_zeros() as usize;
                 word &= word - 1;
-                let b = b.add(term * job.b_row);
+                let b = b.add((term >> S::TOGETHER) * job.b_row);
                 let x: [V; R] =
                     std::array::from_fn(|r| a.factor(first + r * job.a_row + term * job.a_step));
                 for v in 0..NV {
