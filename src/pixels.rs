@@ -139,17 +139,18 @@ impl PixelRow {
         (first.tables.len() == 1 && rows.iter().all(fits)).then_some(&first.tables)
     }
 
-    /// Writes the bytes that are looked up to `out`, if nothing is cut out of the image.
+    /// Writes the bytes that are looked up to `out`, if nothing is cut out of the image. `rearrange(image, map,
+    /// out)` does what the function of this name does.
     ///
     /// # Panics
     /// If `out` does not hold whole channels, or the image lies beyond `pixels`.
-    pub fn write_bytes(&self, out: &mut [u8]) {
+    pub(crate) fn write_bytes(&self, out: &mut [u8], rearrange: impl Fn(&[u8], &[u32], &mut [u8])) {
         let plane = self.plane();
         for (c, out) in out.chunks_exact_mut(plane).enumerate() {
             let image = &self.pixels[self.first + c * plane..][..plane];
             match &self.map {
                 None => out.copy_from_slice(image),
-                Some(map) => rearrange(image, map, out, |byte| byte),
+                Some(map) => rearrange(image, map, out),
             }
         }
     }
@@ -177,12 +178,17 @@ pub(crate) fn look_up(table: &[f32; 256], image: &[u8], map: Option<&[u32]>, out
     let number = |byte| table[usize::from(byte)];
     match map {
         None => (out.iter_mut().zip(image)).for_each(|(o, &b)| *o = number(b)),
-        Some(map) => rearrange(image, map, out, number),
+        Some(map) => from_places(image, map, out, number),
     }
 }
 
+/// The bytes in the places that `map` gives them, a zero where that is beyond the image.
+pub(crate) fn rearrange(image: &[u8], map: &[u32], out: &mut [u8]) {
+    from_places(image, map, out, |byte| byte);
+}
+
 /// What `f` makes of the bytes in the places that `map` gives them, a zero where that is beyond the image.
-fn rearrange<T>(image: &[u8], map: &[u32], out: &mut [T], f: impl Fn(u8) -> T) {
+fn from_places<T>(image: &[u8], map: &[u32], out: &mut [T], f: impl Fn(u8) -> T) {
     if image.len() >= PADDED {
         (out.iter_mut().zip(map)).for_each(|(o, &p)| {
             *o = f(image.get(p as usize).copied().unwrap_or(0));
@@ -241,9 +247,9 @@ mod tests {
         let rows = [row(&table, None), row(&table, Some([2, 7, 0].into()))];
         assert_eq!(PixelRow::common_table(&rows), Some(&rows[0].tables));
         let mut bytes = [0; 6];
-        rows[0].write_bytes(&mut bytes);
+        rows[0].write_bytes(&mut bytes, rearrange);
         assert_eq!(bytes, [1, 2, 3, 4, 5, 6]);
-        rows[1].write_bytes(&mut bytes);
+        rows[1].write_bytes(&mut bytes, rearrange);
         assert_eq!(bytes, [3, 0, 1, 6, 0, 4]);
         let with = |change: fn(&mut PixelRow)| {
             let mut rows = rows.clone();

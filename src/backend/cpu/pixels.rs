@@ -20,5 +20,16 @@ pub(super) fn each_row<T>(y: &mut [T], rows: &[PixelRow], write: impl Fn(&PixelR
 
 /// Writes the bytes of the rows, `size` each, one after the other. There may be room for more.
 pub(super) fn gather_bytes(y: &mut [u8], rows: &[PixelRow], size: usize) {
-    each_row(&mut y[..rows.len() * size], rows, PixelRow::write_bytes);
+    each_row(&mut y[..rows.len() * size], rows, |row, out| {
+        row.write_bytes(out, rearrange)
+    });
+}
+
+/// Brings an image into another order.
+fn rearrange(image: &[u8], map: &[u32], out: &mut [u8]) {
+    #[cfg(target_arch = "x86_64")]
+    if super::isa::rearrange::rearrange(image, map, out) {
+        return;
+    }
+    crate::pixels::rearrange(image, map, out);
 }

@@ -30,6 +30,8 @@ pub(super) mod fallback;
 mod kernel;
 pub(super) mod portable;
 #[cfg(target_arch = "x86_64")]
+pub(super) mod rearrange;
+#[cfg(target_arch = "x86_64")]
 mod shared;
 pub(super) mod sparse;
 pub(super) mod winograd;
