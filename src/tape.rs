@@ -93,8 +93,10 @@ macro_rules! on {
 mod outcomes;
 mod parameters;
 mod state;
+mod threads;
 mod weights;
 
+pub use threads::Awake;
 pub use weights::{Flat, Weights};
 
 impl Tape {

@@ -11,6 +11,7 @@ use unforget::tape::Precision;
 fn trained(threads: usize, build: fn() -> Trainer) -> Vec<(String, Vec<u32>)> {
     on_threads(threads, || {
         let mut trainer = build();
+        let _awake = trainer.tape.stay_awake();
         for _ in 0..5 {
             let loss = trainer.step();
             assert!(loss.is_finite(), "loss {loss}");

@@ -217,15 +217,5 @@ pub(super) fn in_pool<T: Send>(
     config: &Config,
     work: impl FnOnce() -> Result<T> + Send,
 ) -> Result<T> {
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(config.threads)
-        .build()
-        .map_err(|e| {
-            crate::Error::config(
-                "--threads",
-                format!("threads that can start ({e})"),
-                config.threads,
-            )
-        })?
-        .install(|| Tape::guard(work))
+    Tape::on_threads(config.threads, || Tape::guard(work))?
 }

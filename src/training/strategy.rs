@@ -132,6 +132,7 @@ impl Strategy {
 
     fn run(&mut self, mut list: Vec<Experience>, streams: Streams) -> Result<()> {
         self.periodic.streams = streams;
+        let _awake = self.state.tape.stay_awake();
         let result = Tape::guard(|| self.train_list(&mut list));
         self.periodic.streams = Streams::default();
         (self.within, self.ahead) = (None, None);
@@ -349,6 +350,7 @@ impl Strategy {
     /// As for [`train`](Self::train).
     pub fn eval(&mut self, experiences: &(impl Experiences + ?Sized)) -> Result<EvalResult> {
         let list = experiences.list();
+        let _awake = self.state.tape.stay_awake();
         Tape::guard(|| self.eval_list(list))
     }
 

@@ -62,9 +62,5 @@ impl Trainer {
 
 /// Runs `work` on `threads` threads.
 pub fn on_threads<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> R {
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .build()
-        .expect("threads")
-        .install(work)
+    Tape::on_threads(threads, work).expect("threads")
 }

@@ -5,6 +5,7 @@
 //! over from outside costs more). No primitive allocates, and none gives different bits for a
 //! different number of threads.
 
+pub(crate) mod awake;
 pub(crate) mod bf16;
 pub mod buffer;
 #[cfg(test)]

@@ -54,8 +54,7 @@ pub struct Measurement {
 /// thread in processor time, on several in wall time.
 ///
 /// # Errors
-/// [`Error::Config`] for an unknown name or no thread, [`Error::Device`] when memory or threads
-/// cannot be had.
+/// [`Error::Config`] for an unknown name or no thread to be had, [`Error::Device`] when memory cannot be had.
 pub fn run(name: &str, threads: usize) -> Result<Measurement> {
     if threads == 0 {
         return Err(Error::config("--threads", "at least 1", 0));
@@ -82,14 +81,12 @@ fn precision(name: &str) -> Precision {
     }
 }
 
-/// Runs `work` inside a pool of `threads` threads.
+/// Runs `work` inside a pool of `threads` threads: [`Tape::on_threads`].
 ///
 /// # Errors
-/// [`Error::Device`] when there are no threads to be had.
+/// [`Error::Config`] when there are no threads to be had.
 pub fn on_threads<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> Result<R> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-    let pool = pool.map_err(|e| Error::Device(format!("cannot start {threads} threads: {e}")))?;
-    Ok(pool.install(work))
+    Tape::on_threads(threads, work)
 }
 
 fn step(workload: Workload, threads: usize) -> Result<Measurement> {

@@ -5,7 +5,7 @@ use crate::nn::models::{self, HeadKind, ModelOptions};
 use crate::nn::{Mlp, Module};
 use crate::optim::Sgd;
 use crate::rng::TorchGenerator;
-use crate::tape::{Device, LossRows, Mode, Precision, Tape};
+use crate::tape::{Awake, Device, LossRows, Mode, Precision, Tape};
 
 const CLASSES: usize = 10;
 const ALPHA: f64 = 0.2;
@@ -195,6 +195,7 @@ impl Workload {
             targets: noise(n * CLASSES),
         });
         Ok(Step {
+            _awake: tape.stay_awake(),
             workload: *self,
             dims: [n, c, h, w],
             batches: batches.collect(),
@@ -246,8 +247,9 @@ struct Batch {
     targets: Vec<f32>,
 }
 
-/// A network in training.
+/// A network in training. As long as it lives, the other threads of its pool stay awake.
 pub struct Step {
+    _awake: Awake,
     workload: Workload,
     dims: [usize; 4],
     batches: Vec<Batch>,
