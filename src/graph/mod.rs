@@ -18,8 +18,8 @@ pub(crate) use masks::Masks;
 pub(crate) use node::{Node, Op, Order};
 pub use node::{Norm, Var};
 use outcomes::Outcomes;
-pub(crate) use params::Params;
 pub use params::{BufferId, ParamId, ParamLayout};
+pub(crate) use params::{Params, Pending};
 
 use crate::backend::{Backend, Elem, SgdStep, SpatialLayout, Write};
 use crate::error::Result;
@@ -257,6 +257,11 @@ impl<B: Backend> Graph<B> {
         Some((self.arena.lend(block), write))
     }
 
+    /// How the next gradient of a parameter is written, see [`Params::write`].
+    pub(crate) fn write_of(&mut self, id: ParamId) -> Option<Write> {
+        self.params.write(&self.backend, &mut self.arena, id)
+    }
+
     /// Puts the gradient `seed` on `root` and returns its index, for the backward loop.
     #[track_caller]
     pub(crate) fn seed(&mut self, root: Var) -> Option<usize> {
@@ -404,6 +409,6 @@ impl<B: Backend> Graph<B> {
 
     /// One step of SGD with the gradients of this step. See [`Backend::sgd`].
     pub fn sgd(&mut self, step: SgdStep) {
-        self.params.sgd(&self.backend, step);
+        self.params.sgd(&self.backend, &mut self.arena, step);
     }
 }

@@ -3,7 +3,7 @@
 //! Backward: `dA = dY·Bᵀ`, `dB = Aᵀ·dY`, `db = Σ rows of dY`. `W` is stored `[in][out]`.
 
 use crate::backend::{Backend, Elem, Gemm, Write};
-use crate::graph::{Block, Graph, Op, Order, ParamId, ParamLayout, Var};
+use crate::graph::{Block, Graph, Op, Order, ParamId, ParamLayout, Pending, Var};
 use crate::shape::Shape;
 
 impl<B: Backend> Graph<B> {
@@ -120,17 +120,27 @@ impl<B: Backend> Graph<B> {
         let node = self.node(x);
         let (rows, inputs) = (node.shape.dim(0), node.shape.dim(1));
         let outputs = self.params.value(weight).len / inputs.max(1);
-        let gradient = self.arena.view(dy);
-        if let Some(write) = self.params.write(weight) {
+        if let Some(write) = self.write_of(weight) {
             let dims = Gemm {
                 a_transposed: true,
                 ..product(inputs, outputs, rows)
             };
-            let source = self.arena.range(node.value, 0, rows * inputs);
-            self.backend
-                .gemm(self.params.grad(weight), source, gradient, dims, write);
+            let pending = Pending {
+                weight,
+                x: node.value,
+                dy,
+                dims,
+            };
+            // There is room for one: the first layer's, which is most of a small network.
+            let may_wait = B::DESCENDS && !node.needs_grad && write == Write::Set;
+            if !(may_wait && self.params.defer(pending)) {
+                let source = self.arena.range(node.value, 0, rows * inputs);
+                let (dw, gradient) = (self.params.grad(weight), self.arena.view(dy));
+                self.backend.gemm(dw, source, gradient, dims, write);
+            }
         }
-        if let Some((bias, write)) = bias.and_then(|b| Some((b, self.params.write(b)?))) {
+        if let Some((bias, write)) = bias.and_then(|b| Some((b, self.write_of(b)?))) {
+            let gradient = self.arena.view(dy);
             self.backend
                 .sum_rows(self.params.grad(bias), gradient, outputs, write);
         }
@@ -168,7 +178,7 @@ impl<B: Backend> Graph<B> {
     }
 
     pub(super) fn weight_backward(&mut self, id: ParamId, dy: Block) {
-        if let Some(write) = self.params.write(id) {
+        if let Some(write) = self.write_of(id) {
             let one = B::Elem::from_f64(1.0);
             self.backend
                 .scale_add(self.params.grad(id), self.arena.view(dy), one, write);

@@ -11,7 +11,7 @@ use super::dispatch::select;
 use super::isa::fallback::{self, Strided};
 use super::isa::{Blocking, Tap};
 use super::table::Table;
-use super::terms::Terms;
+use super::terms::{Finish, Terms};
 use super::tiles::TileMut;
 use super::{scratch, sparse};
 use crate::backend::{Gemm, Write};
@@ -53,6 +53,36 @@ pub(crate) fn gemm(c: &mut [f32], a: &[f32], b: &[f32], dims: Gemm, write: Write
     gemm_with(select(), c, a, b, dims, write);
 }
 
+/// `W -= lr·A·B` in one pass, see [`Backend::descend`](crate::backend::Backend::descend).
+///
+/// # Panics
+/// If a slice is not as long as `dims` says.
+#[track_caller]
+pub(crate) fn descend(w: &mut [f32], a: &[f32], b: &[f32], dims: Gemm, lr: f32) -> bool {
+    descend_with(select(), w, a, b, dims, lr)
+}
+
+/// [`descend`] on a given table.
+#[track_caller]
+fn descend_with(table: &Table, w: &mut [f32], a: &[f32], b: &[f32], dims: Gemm, lr: f32) -> bool {
+    demand_lengths(w, a, b, dims);
+    // Any other factor makes something of a gradient of zero.
+    let ordinary = lr > 0.0 && lr.is_finite();
+    ordinary && sparse::product(table, w, a, b, dims, Finish::Descend(lr))
+}
+
+#[track_caller]
+fn demand_lengths(c: &[f32], a: &[f32], b: &[f32], dims: Gemm) {
+    let Gemm { m, n, k, .. } = dims;
+    assert!(
+        c.len() == m * n && a.len() == m * k && b.len() == k * n,
+        "gemm {dims:?} on {}, {} and {} numbers",
+        c.len(),
+        a.len(),
+        b.len()
+    );
+}
+
 /// [`gemm`] on a given table.
 #[track_caller]
 pub(super) fn gemm_with(
@@ -63,14 +93,8 @@ pub(super) fn gemm_with(
     dims: Gemm,
     write: Write,
 ) {
+    demand_lengths(c, a, b, dims);
     let Gemm { m, n, k, .. } = dims;
-    assert!(
-        c.len() == m * n && a.len() == m * k && b.len() == k * n,
-        "gemm {dims:?} on {}, {} and {} numbers",
-        c.len(),
-        a.len(),
-        b.len()
-    );
     if k == 0 {
         if write == Write::Set {
             c.fill(0.0);

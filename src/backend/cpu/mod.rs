@@ -132,6 +132,7 @@ impl Backend for Cpu {
     type Buf = Buffer;
     const BATCH_BLOCK: usize = BATCH_BLOCK;
     const MAKES_ROWS: bool = true;
+    const DESCENDS: bool = true;
 
     fn alloc(&self, len: usize) -> Result<Buffer> {
         Buffer::zeroed(len)
@@ -425,5 +426,16 @@ impl Backend for Cpu {
         step: SgdStep,
     ) {
         optim::sgd(slice_mut(values), slice(grads), slice_mut(momentum), step);
+    }
+
+    fn descend(
+        &self,
+        w: Dst<'_, Self>,
+        a: Src<'_, Self>,
+        b: Src<'_, Self>,
+        dims: Gemm,
+        lr: f32,
+    ) -> bool {
+        self.factors.is_none() && gemm::descend(slice_mut(w), slice(a), slice(b), dims, lr)
     }
 }

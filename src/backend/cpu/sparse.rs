@@ -13,7 +13,7 @@ use super::isa::sparse::{Background, SparseKernels, WORD, Words, differ_down};
 use super::parallel::for_each_piece;
 use super::scratch;
 use super::table::Table;
-use super::terms::Terms;
+use super::terms::{Finish, Terms};
 use super::tiles::TileMut;
 use crate::backend::{Gemm, Write};
 
@@ -29,8 +29,8 @@ const MOST_OTHERS: f64 = 0.375;
 /// Rows of a cell of the destination that one thread fills.
 const CELL_ROWS: usize = 112;
 
-/// `C = A·B` or `C += A·B` where most of A is one value; `false`, and nothing done, where that is not so or
-/// where leaving terms out does not pay.
+/// `C = A·B`, `C += A·B` or a step by it where most of A is one value; `false`, and nothing done, where that is
+/// not so or where leaving terms out does not pay. A factor to descend by is finite and above 0.
 ///
 /// Slices are as long as `dims` says.
 pub(super) fn product(
@@ -39,13 +39,17 @@ pub(super) fn product(
     a: &[f32],
     b: &[f32],
     dims: Gemm,
-    write: Write,
+    finish: impl Into<Finish>,
 ) -> bool {
+    let finish = finish.into();
     let Some(kernels) = table.sparse() else {
         return false;
     };
     let stored = Stored::new(a, dims);
     if dims.b_transposed || stored.width < LEAST.0 || stored.rows < LEAST.1 || dims.n < LEAST.2 {
+        return false;
+    }
+    if matches!(finish, Finish::Descend(_)) && dims.k > kernels.near(dims.n) {
         return false;
     }
     let Some((value, share)) = stored.background(kernels) else {
@@ -87,7 +91,7 @@ pub(super) fn product(
                         words: &words.words[i * words.row..],
                         ..words
                     };
-                    kernels.product(c, &terms, words, background, write);
+                    kernels.product(c, &terms, words, background, finish);
                 });
             });
         });

@@ -5,10 +5,9 @@
 #![allow(unsafe_code)]
 
 use super::super::dispatch::each_isa;
-use super::super::terms::Terms;
+use super::super::terms::{Finish, Terms};
 use super::super::tiles::TileMut;
 use super::kernel::Vector;
-use crate::backend::Write;
 
 /// Terms that one word tells about.
 pub(crate) const WORD: usize = 64;
@@ -64,8 +63,10 @@ pub(super) struct Job<'a> {
     background: f32,
     /// Columns in the last vector, at least 1.
     last: usize,
-    /// The destination has a value already.
+    /// The sums begin with the numbers of the destination.
     add: bool,
+    /// So many times the sums are subtracted from it, where it is given.
+    lr: Option<f32>,
 }
 
 /// Adds the terms that the words name to all rows of a tile's columns.
@@ -129,12 +130,25 @@ impl SparseKernels {
         unsafe { (self.differ)(row.as_ptr(), row.len(), background, words.as_mut_ptr()) }
     }
 
-    /// `C[i][j] (+)= background.row[j] + Σ (A[i][p] - background.value) · B[p][j]`, the sum over the terms
-    /// `p` that `words` names. `terms` has one tap. Each number of C is one chain of additions in the order
+    /// Terms up to which a product of `n` columns can be a [`Finish::Descend`]: those that are gone through
+    /// before the next columns.
+    pub fn near(&self, n: usize) -> usize {
+        let vectors = n.div_ceil(self.lanes);
+        WORD * self.together(vectors.min(self.rows.len()))
+    }
+
+    /// Words whose terms are gone through for all rows before the next, in tiles of `nv` vectors.
+    fn together(&self, nv: usize) -> usize {
+        (NEAR / (WORD * nv.max(1) * self.lanes)).max(1)
+    }
+
+    /// `C[i][j] = background.row[j] + Σ (A[i][p] - background.value) · B[p][j]`, the sum over the terms
+    /// `p` that `words` names, or what `finish` says of these sums; a factor to descend by is finite and above
+    /// 0. `terms` has one tap. Each number of C is one chain of additions in the order
     /// of the terms.
     ///
     /// # Panics
-    /// If an operand is too short.
+    /// If an operand is too short, or there are too many terms to descend by ([`near`](Self::near)).
     #[track_caller]
     pub fn product(
         &self,
@@ -142,12 +156,22 @@ impl SparseKernels {
         terms: &Terms<'_>,
         words: Words<'_>,
         background: Background<'_>,
-        write: Write,
+        finish: impl Into<Finish>,
     ) {
         let (m, n) = (c.rows(), c.cols());
         if m == 0 || n == 0 {
             return;
         }
+        let finish = finish.into();
+        let lr = match finish {
+            Finish::Descend(lr) => Some(lr),
+            Finish::Set | Finish::Add => None,
+        };
+        assert!(
+            lr.is_none() || terms.k <= self.near(n),
+            "{} terms to descend by",
+            terms.k
+        );
         let count = terms.k.div_ceil(WORD);
         let [tap] = terms.taps else {
             panic!("{} taps in a product with words", terms.taps.len());
@@ -171,7 +195,7 @@ impl SparseKernels {
         while vectors > 0 {
             let nv = vectors.div_ceil(vectors.div_ceil(self.rows.len()));
             let cols = (nv * self.lanes).min(n - j);
-            let together = (NEAR / (WORD * nv * self.lanes)).max(1);
+            let together = self.together(nv);
             let mut q = 0;
             // Once even if there is no term.
             while q < count || q == 0 {
@@ -191,10 +215,12 @@ impl SparseKernels {
                     word_step: words.step,
                     count: some,
                     last_bits: first_bits(left - (some.max(1) - 1) * WORD),
-                    base: (q == 0).then(|| &background.row[j..]),
+                    base: (q == 0 && (lr.is_none() || background.value != 0.0))
+                        .then(|| &background.row[j..]),
                     background: background.value,
                     last: cols - (nv - 1) * self.lanes,
-                    add: q > 0 || write == Write::Add,
+                    add: q > 0 || finish == Finish::Add,
+                    lr,
                 };
                 // SAFETY: these kernels are handed out where the CPU has their instructions. Rows below `m`
                 // and columns `j .. j + cols` lie inside `c`, which is exclusively ours; terms below `k`
@@ -289,6 +315,27 @@ unsafe fn tile<V: Vector, const R: usize, const NV: usize, const CUT: bool>(
                 V::load(from.add(v * V::LANES))
             }
         };
+        let named = |q: usize| {
+            let mut word = 0;
+            for r in 0..R {
+                word |= *job.words.add((i + r) * job.word_row + q * job.word_step);
+            }
+            if q + 1 == job.count {
+                word &= job.last_bits;
+            }
+            word
+        };
+        if job.lr.is_some() {
+            // What is finite times nothing.
+            if job.base.is_none() && (0..job.count).all(|q| named(q) == 0) {
+                return;
+            }
+            for r in 0..R {
+                for v in 0..NV {
+                    V::prefetch(job.c.wrapping_add((i + r) * job.c_row + v * V::LANES));
+                }
+            }
+        }
         let mut sums = [[V::zero(); NV]; R];
         for (r, sums) in sums.iter_mut().enumerate() {
             for (v, sum) in sums.iter_mut().enumerate() {
@@ -302,13 +349,7 @@ unsafe fn tile<V: Vector, const R: usize, const NV: usize, const CUT: bool>(
         }
         let off = V::splat(-job.background);
         for q in 0..job.count {
-            let mut word = 0;
-            for r in 0..R {
-                word |= *job.words.add((i + r) * job.word_row + q * job.word_step);
-            }
-            if q + 1 == job.count {
-                word &= job.last_bits;
-            }
+            let mut word = named(q);
             let a = job.a.wrapping_add(i * job.a_row + q * WORD * job.a_step);
             let b = job.b.wrapping_add(q * WORD * job.b_row);
             while word != 0 {
@@ -323,6 +364,14 @@ unsafe fn tile<V: Vector, const R: usize, const NV: usize, const CUT: bool>(
                     for (sums, &x) in sums.iter_mut().zip(&x) {
                         sums[v] = sums[v].add_product(x, b);
                     }
+                }
+            }
+        }
+        if let Some(lr) = job.lr {
+            let lr = V::splat(lr);
+            for (r, sums) in sums.iter_mut().enumerate() {
+                for (v, sum) in sums.iter_mut().enumerate() {
+                    *sum = load(job.c.add((i + r) * job.c_row), v).sub(lr.mul(*sum));
                 }
             }
         }
