@@ -289,6 +289,15 @@ impl<Buf> Clone for LookUp<'_, Buf> {
 
 impl<Buf> Copy for LookUp<'_, Buf> {}
 
+/// The left factor of a product.
+#[derive(Debug)]
+pub enum Factor<'a, Buf> {
+    /// Numbers.
+    Numbers(View<'a, Buf>),
+    /// Bytes that are looked up.
+    Bytes(LookUp<'a, Buf>),
+}
+
 /// Read access to a buffer of `B`.
 pub type Src<'a, B> = View<'a, <B as Backend>::Buf>;
 /// Write access to a buffer of `B`.
@@ -308,6 +317,9 @@ pub trait Backend: Send {
     const OWN_MEMORY: bool = false;
     /// Whether [`gather_pixels`](Self::gather_pixels) is faster than making rows on the host and copying them.
     const MAKES_ROWS: bool = Self::OWN_MEMORY;
+    /// Whether [`descend`](Self::descend) is ever faster than the product and the step. Then the gradient of a weight
+    /// may be left as a product until somebody asks for it.
+    const DESCENDS: bool = false;
 
     /// Memory for at least `len` numbers, zeroed.
     ///
@@ -586,4 +598,18 @@ pub trait Backend: Send {
         momentum: Dst<'_, Self>,
         step: SgdStep,
     );
+    /// `W -= lr·(op(A)·op(B))`, with the bits that [`gemm`](Self::gemm) into a gradient and
+    /// [`sgd`](Self::sgd) without momentum and weight decay leave. `false`, and nothing done, where that is no
+    /// faster in one pass.
+    fn descend(
+        &self,
+        w: Dst<'_, Self>,
+        a: Factor<'_, Self::Buf>,
+        b: Src<'_, Self>,
+        dims: Gemm,
+        lr: f32,
+    ) -> bool {
+        let _ = (w, a, b, dims, lr);
+        false
+    }
 }

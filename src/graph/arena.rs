@@ -3,6 +3,7 @@
 //! Rewinding resets a cursor, so the same sequence of operations gets the same blocks at the same
 //! addresses, and a warm step allocates nothing.
 
+use super::bytes::Stored;
 use crate::backend::{Backend, View, ViewMut};
 
 /// A piece of the arena, valid until the next rewind.
@@ -43,6 +44,8 @@ pub(crate) struct Arena<B: Backend> {
     blocks: Vec<Option<B::Buf>>,
     cursor: usize,
     free: Vec<Block>,
+    /// Values of this step that are bytes.
+    pub(super) stored: Vec<Stored>,
 }
 
 impl<B: Backend> Arena<B> {
@@ -51,12 +54,14 @@ impl<B: Backend> Arena<B> {
             blocks: Vec::new(),
             cursor: 0,
             free: Vec::new(),
+            stored: Vec::new(),
         }
     }
 
     pub fn rewind(&mut self) {
         self.cursor = 0;
         self.free.clear();
+        self.stored.clear();
     }
 
     /// A block of `len` numbers with arbitrary content: one given back in this step if its size

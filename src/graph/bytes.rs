@@ -6,15 +6,11 @@
 use std::sync::Arc;
 
 use super::{Arena, Block, Graph};
-use crate::backend::{Backend, LookUp, View, ViewMut};
+use crate::backend::{Backend, Dst, Factor, Gemm, LookUp, Src, View, ViewMut, Write};
 use crate::pixels::PixelRow;
 
-/// The inputs of a step of which there are bytes.
-#[derive(Default)]
-pub(crate) struct Stored(Vec<Input>);
-
 /// An input of which there are bytes.
-struct Input {
+pub(super) struct Stored {
     /// Where its numbers are, or will be.
     value: Block,
     bytes: Block,
@@ -23,40 +19,69 @@ struct Input {
     looked_up: bool,
 }
 
-impl Stored {
-    pub(super) fn clear(&mut self) {
-        self.0.clear();
-    }
-
+impl<B: Backend> Arena<B> {
     /// The bytes of a value, if there are any.
-    pub fn bytes<'a, B: Backend>(
-        &'a self,
-        arena: &'a Arena<B>,
-        value: Block,
-    ) -> Option<LookUp<'a, B::Buf>> {
-        let input = self.0.iter().find(|input| input.value == value)?;
+    pub fn bytes(&self, value: Block) -> Option<LookUp<'_, B::Buf>> {
+        let stored = self.stored.iter().find(|stored| stored.value == value)?;
         Some(LookUp {
-            bytes: arena.view(input.bytes),
-            table: &input.tables[0],
+            bytes: self.view(stored.bytes),
+            table: &stored.tables[0],
         })
     }
 
     /// The bytes of a value of which there are no numbers.
-    fn only_bytes<'a, B: Backend>(
-        &'a self,
-        arena: &'a Arena<B>,
-        value: Block,
-    ) -> Option<LookUp<'a, B::Buf>> {
-        self.awaits(value)
-            .then(|| self.bytes(arena, value))
-            .flatten()
+    pub(super) fn only_bytes(&self, value: Block) -> Option<LookUp<'_, B::Buf>> {
+        let awaits = |stored: &Stored| stored.value == value && !stored.looked_up;
+        (self.stored.iter().any(awaits)).then(|| self.bytes(value))?
     }
 
-    /// Whether there are bytes of a value, but no numbers.
-    pub(super) fn awaits(&self, value: Block) -> bool {
-        let awaits = |input: &Input| input.value == value && !input.looked_up;
-        self.0.iter().any(awaits)
+    /// The first `len` numbers of a value as the left factor of a product.
+    pub fn factor(&self, value: Block, len: usize) -> Factor<'_, B::Buf> {
+        match self.bytes(value) {
+            Some(bytes) => Factor::Bytes(bytes),
+            None => Factor::Numbers(self.range(value, 0, len)),
+        }
     }
+}
+
+/// `C = A·B` or `C += A·B`, where A is a value that may be bytes: [`Backend::gemm_bytes`] or, if that will
+/// not, [`Backend::gemm`].
+pub(crate) fn multiply<B: Backend>(
+    backend: &B,
+    arena: &Arena<B>,
+    mut c: Dst<'_, B>,
+    a: Block,
+    b: Src<'_, B>,
+    dims: Gemm,
+    write: Write,
+) {
+    let done = (arena.bytes(a))
+        .is_some_and(|bytes| backend.gemm_bytes(c.reborrow(), bytes, b, dims, write));
+    if done {
+        return;
+    }
+    let len = dims.m * dims.k;
+    match arena.only_bytes(a) {
+        None => backend.gemm(c, arena.range(a, 0, len), b, dims, write),
+        Some(bytes) => {
+            let buf = looked_up(backend, bytes, len);
+            let (buf, offset) = (&buf, 0);
+            backend.gemm(c, View { buf, offset, len }, b, dims, write);
+        }
+    }
+}
+
+/// The numbers of bytes, in memory of their own.
+fn looked_up<B: Backend>(backend: &B, bytes: LookUp<'_, B::Buf>, len: usize) -> B::Buf {
+    let memory = backend.alloc(len);
+    let mut buf = memory.unwrap_or_else(|error| std::panic::resume_unwind(Box::new(error)));
+    let whole = ViewMut {
+        buf: &mut buf,
+        offset: 0,
+        len,
+    };
+    backend.look_up(whole, bytes);
+    buf
 }
 
 impl<B: Backend> Graph<B> {
@@ -69,7 +94,7 @@ impl<B: Backend> Graph<B> {
         let (bytes, mut lent) = self.output(room);
         (self.backend).gather_bytes(lent.view(), rows, len / rows.len());
         self.arena.restore(lent);
-        self.stored.0.push(Input {
+        self.arena.stored.push(Stored {
             value,
             bytes,
             tables: tables.clone(),
@@ -80,38 +105,26 @@ impl<B: Backend> Graph<B> {
 
     /// Makes numbers of the bytes of a value, if it has none yet.
     pub(super) fn look_up(&mut self, value: Block) {
-        if !self.stored.awaits(value) {
+        if self.arena.only_bytes(value).is_none() {
             return;
         }
         let mut lent = self.arena.lend(value);
-        if let Some(bytes) = self.stored.bytes(&self.arena, value) {
+        if let Some(bytes) = self.arena.bytes(value) {
             self.backend.look_up(lent.view(), bytes);
         }
         self.arena.restore(lent);
-        for input in &mut self.stored.0 {
-            input.looked_up |= input.value == value;
+        for stored in &mut self.arena.stored {
+            stored.looked_up |= stored.value == value;
         }
     }
 
     /// The numbers of a value of which there are only bytes.
-    pub(super) fn looked_up(&self, value: Block) -> Option<Vec<B::Elem>> {
-        let bytes = self.stored.only_bytes(&self.arena, value)?;
-        let len = self.arena.view(value).len;
-        let memory = self.backend.alloc(len);
-        let mut buf = memory.unwrap_or_else(|error| std::panic::resume_unwind(Box::new(error)));
-        let whole = ViewMut {
-            buf: &mut buf,
-            offset: 0,
-            len,
-        };
-        self.backend.look_up(whole, bytes);
+    pub(super) fn read_bytes(&self, value: Block) -> Option<Vec<B::Elem>> {
+        let bytes = self.arena.only_bytes(value)?;
+        let (len, offset) = (self.arena.view(value).len, 0);
+        let buf = &looked_up(&self.backend, bytes, len);
         let mut out = vec![B::Elem::default(); len];
-        let whole = View {
-            buf: &buf,
-            offset: 0,
-            len,
-        };
-        self.backend.download(whole, &mut out);
+        (self.backend).download(View { buf, offset, len }, &mut out);
         Some(out)
     }
 }
@@ -119,9 +132,9 @@ impl<B: Backend> Graph<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::Elem;
     use crate::backend::cpu::Cpu;
     use crate::backend::reference::Reference;
+    use crate::backend::{Elem, SgdStep};
     use crate::graph::{Mode, ParamLayout, Var};
     use crate::pixels::Cutout;
     use crate::shape::Shape;
@@ -145,13 +158,13 @@ mod tests {
         (0..5).map(row).collect()
     }
 
-    /// Numbers of the layer's output and of the gradients of its weight, and whether the input was bytes to
-    /// the end; `each` is called with graph and input before and after the layer.
+    /// Numbers of the layer's output, of the gradient of its weight, and of its weight after a step; and whether
+    /// the input was bytes to the end. `each` is called with graph and input before and after the layer.
     fn layer<B: Backend>(
         backend: B,
         bytes: bool,
         each: impl Fn(&mut Graph<B>, Var),
-    ) -> (Vec<f64>, Vec<f64>, bool) {
+    ) -> ([Vec<f64>; 3], bool) {
         let mut graph = Graph::new(backend).unwrap();
         let number = |i: usize| B::Elem::from_f64((i * 37 % 101) as f64 / 50.0 - 1.0);
         let init: Vec<_> = (0..SIZE * UNITS).map(number).collect();
@@ -178,19 +191,32 @@ mod tests {
         let loss = graph.mse(y, target);
         graph.backward(loss);
         let wide = |values: Vec<B::Elem>| values.into_iter().map(B::Elem::to_f64).collect();
-        let gradient = graph.params.read_grad(&graph.backend, weight).unwrap();
-        let still = graph.stored.awaits(graph.peek(x).value);
-        (wide(graph.read(y)), wide(gradient), still)
+        let gradient = graph
+            .params
+            .read_grad(&graph.backend, &graph.arena, weight)
+            .unwrap();
+        let still = graph.arena.only_bytes(graph.peek(x).value).is_some();
+        let y = graph.read(y);
+        graph.sgd(SgdStep {
+            lr: 0.1,
+            momentum: 0.0,
+            dampening: 0.0,
+            weight_decay: 0.0,
+            nesterov: false,
+            first: true,
+        });
+        let weight = graph.params.read(&graph.backend, weight);
+        ([y, gradient, weight].map(wide), still)
     }
 
     #[test]
     fn a_layer_gives_the_same_numbers_for_bytes() {
         fn check<B: Backend>(backend: impl Fn() -> B) {
-            let (y, gradient, still) = layer(backend(), false, |_, _| ());
+            let (want, still) = layer(backend(), false, |_, _| ());
             assert!(!still);
-            let (of_bytes, gradient_of_bytes, still) = layer(backend(), true, |_, _| ());
+            let (of_bytes, still) = layer(backend(), true, |_, _| ());
             assert!(still, "numbers were made");
-            assert_eq!((y, gradient), (of_bytes, gradient_of_bytes));
+            assert_eq!(of_bytes, want);
         }
         check(Reference::<f64>::default);
         check(Cpu::default);
@@ -199,20 +225,20 @@ mod tests {
     #[test]
     fn whoever_wants_numbers_gets_them() {
         let want = PixelRow::write_all(&rows(), 5 * SIZE);
-        let (y, gradient, _) = layer(Cpu::default(), false, |_, _| ());
+        let (numbers, _) = layer(Cpu::default(), false, |_, _| ());
         let read = |graph: &mut Graph<Cpu>, x| {
             assert_eq!(graph.read(x), want);
             assert_eq!(graph.host(x), None);
         };
         let by_reading = layer(Cpu::default(), true, read);
-        assert_eq!(by_reading, (y.clone(), gradient.clone(), true));
+        assert_eq!(by_reading, (numbers.clone(), true));
         let use_it = |graph: &mut Graph<Cpu>, x| {
             let twice = graph.scale(x, 2.0);
             let doubled: Vec<f32> = want.iter().map(|x| 2.0 * x).collect();
             assert_eq!(graph.read(twice), doubled);
             assert_eq!(graph.host(x), Some(&want[..]));
         };
-        assert_eq!(layer(Cpu::default(), true, use_it), (y, gradient, false));
+        assert_eq!(layer(Cpu::default(), true, use_it), (numbers, false));
     }
 
     /// A step knows nothing of the bytes of the step before.

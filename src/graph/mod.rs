@@ -13,15 +13,15 @@ mod outcomes;
 mod params;
 
 pub(crate) use arena::{Arena, Block, Lent};
-use bytes::Stored;
+pub(crate) use bytes::multiply;
 pub use macs::MultiplyAdds;
 pub use masks::MaskId;
 pub(crate) use masks::Masks;
 pub(crate) use node::{Node, Op, Order};
 pub use node::{Norm, Var};
 use outcomes::Outcomes;
-pub(crate) use params::Params;
 pub use params::{BufferId, ParamId, ParamLayout};
+pub(crate) use params::{Params, Pending};
 
 use crate::backend::{Backend, Elem, SgdStep, SpatialLayout, Write};
 use crate::error::Result;
@@ -59,8 +59,6 @@ pub struct Graph<B: Backend> {
     /// The run's generator, as PyTorch's global one: initial weights, shuffles and keys come from it.
     pub(crate) generator: TorchGenerator,
     outcomes: Outcomes<B>,
-    /// Inputs of this step that are still bytes.
-    pub(crate) stored: Stored,
     pub(crate) dropouts: u32,
     /// Training steps begun, which keys the random numbers of dropout.
     pub(crate) train_steps: u64,
@@ -85,7 +83,6 @@ impl<B: Backend> Graph<B> {
             mode: Mode::Eval,
             generator: TorchGenerator::manual_seed(0),
             outcomes: Outcomes::default(),
-            stored: Stored::default(),
             dropouts: 0,
             train_steps: 0,
             step: 0,
@@ -277,6 +274,11 @@ impl<B: Backend> Graph<B> {
         Some((self.arena.lend(block), write))
     }
 
+    /// How the next gradient of a parameter is written, see [`Params::write`].
+    pub(crate) fn write_of(&mut self, id: ParamId) -> Option<Write> {
+        self.params.write(&self.backend, &mut self.arena, id)
+    }
+
     /// Puts the gradient `seed` on `root` and returns its index, for the backward loop.
     #[track_caller]
     pub(crate) fn seed(&mut self, root: Var) -> Option<usize> {
@@ -297,7 +299,7 @@ impl<B: Backend> Graph<B> {
     #[track_caller]
     pub fn read(&self, v: Var) -> Vec<B::Elem> {
         let node = self.peek(v);
-        match self.looked_up(node.value) {
+        match self.read_bytes(node.value) {
             Some(values) => values,
             None => self.read_block(node.value, node),
         }
@@ -321,7 +323,7 @@ impl<B: Backend> Graph<B> {
         let node = self.peek(v);
         let len = node.shape.len();
         let view = self.arena.range(node.value, 0, len);
-        (node.order == Order::Rows && !self.stored.awaits(node.value))
+        (node.order == Order::Rows && self.arena.only_bytes(node.value).is_none())
             .then(|| self.backend.host(view))
             .flatten()
     }
@@ -398,7 +400,6 @@ impl<B: Backend> Graph<B> {
     /// Forgets the values of the step; what was recorded with the old shapes must not be used.
     fn end_step(&mut self) {
         self.nodes.clear();
-        self.stored.clear();
         self.arena.rewind();
         self.step = self.step.wrapping_add(1);
     }
@@ -428,6 +429,6 @@ impl<B: Backend> Graph<B> {
 
     /// One step of SGD with the gradients of this step. See [`Backend::sgd`].
     pub fn sgd(&mut self, step: SgdStep) {
-        self.params.sgd(&self.backend, step);
+        self.params.sgd(&self.backend, &mut self.arena, step);
     }
 }

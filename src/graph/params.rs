@@ -7,8 +7,12 @@
 
 mod flat;
 mod momentum;
+mod pending;
 mod replace;
 
+pub(crate) use pending::Pending;
+
+use super::Arena;
 use crate::backend::{Backend, Elem, SgdStep, View, ViewMut, Write};
 use crate::error::{Error, Result};
 use crate::shape::Shape;
@@ -123,6 +127,8 @@ pub(crate) struct Params<B: Backend> {
     running_len: usize,
     params: Vec<Param>,
     buffers: Vec<Running>,
+    /// The gradient that is still a product.
+    pending: Option<Pending>,
 }
 
 /// Offsets are rounded up to this many numbers (64 bytes of f32), so that a parameter starts on a
@@ -141,6 +147,7 @@ impl<B: Backend> Params<B> {
             running_len: 0,
             params: Vec::new(),
             buffers: Vec::new(),
+            pending: None,
         })
     }
 
@@ -291,8 +298,12 @@ impl<B: Backend> Params<B> {
         )
     }
 
-    /// How the next gradient of `id` is written, or `None` if it is frozen. Marks it as written.
-    pub fn write(&mut self, id: ParamId) -> Option<Write> {
+    /// How the next gradient of `id` is written, or `None` if it is frozen. Marks it as written. A product
+    /// that is pending is no longer.
+    pub fn write(&mut self, backend: &B, arena: &mut Arena<B>, id: ParamId) -> Option<Write> {
+        if self.pending.is_some_and(|p| p.weight == id) {
+            self.settle(backend, arena);
+        }
         let p = &mut self.params[id.0 as usize];
         let write = if p.written { Write::Add } else { Write::Set };
         p.trainable.then(|| {
@@ -304,6 +315,7 @@ impl<B: Backend> Params<B> {
     /// Forgets the gradients of the last step.
     pub fn zero_grad(&mut self) {
         self.params.iter_mut().for_each(|p| p.written = false);
+        self.pending = None;
     }
 
     /// Running mean and variance, for writing.
@@ -386,10 +398,13 @@ impl<B: Backend> Params<B> {
     }
 
     /// The gradient in PyTorch's order, or `None` if nothing has written it in this step.
-    pub fn read_grad(&self, backend: &B, id: ParamId) -> Option<Vec<B::Elem>> {
-        self.param(id)
-            .written
-            .then(|| self.read_from(backend, &self.grads, id))
+    pub fn read_grad(&self, backend: &B, arena: &Arena<B>, id: ParamId) -> Option<Vec<B::Elem>> {
+        let p = self.param(id);
+        p.written.then(|| {
+            let mut stored = vec![B::Elem::default(); p.len];
+            self.copy_grad(backend, arena, id, &mut stored);
+            p.layout.to_torch(&stored)
+        })
     }
 
     fn read_from(&self, backend: &B, buf: &B::Buf, id: ParamId) -> Vec<B::Elem> {
@@ -441,14 +456,19 @@ impl<B: Backend> Params<B> {
 
     /// One step of SGD over the parameters whose gradient was written in this step; the others are
     /// left alone, as PyTorch leaves parameters without a gradient. Consecutive parameters in the
-    /// same state go in one pass, which is nearly always the whole model.
-    pub fn sgd(&mut self, backend: &B, mut step: SgdStep) {
+    /// same state go in one pass, which is nearly always the whole model but for a gradient that is still
+    /// a product.
+    pub fn sgd(&mut self, backend: &B, arena: &mut Arena<B>, mut step: SgdStep) {
+        let done = (self.descend(backend, arena, step)).map(|id| id.0 as usize);
         let mut next = 0;
         while next < self.params.len() {
-            let state = |p: &Param| (p.written && p.trainable, p.has_momentum);
-            let run = state(&self.params[next]);
+            let state = |i: usize| {
+                let p = &self.params[i];
+                (p.written && p.trainable && done != Some(i), p.has_momentum)
+            };
+            let run = state(next);
             let mut end = next;
-            while end < self.params.len() && state(&self.params[end]) == run {
+            while end < self.params.len() && state(end) == run {
                 end += 1;
             }
             let offset = self.params[next].offset;

@@ -155,7 +155,7 @@ impl<B: Backend> Graph<B> {
         let mut dx = self.grad_of(x);
         let mut dresidual = residual.and_then(|r| self.grad_of(r));
         // Scale and shift share one write: they are only ever used together.
-        let (first, second) = (self.params.write(norm.gamma), self.params.write(norm.beta));
+        let (first, second) = (self.write_of(norm.gamma), self.write_of(norm.beta));
         let write = first.or(second).unwrap_or(crate::backend::Write::Set);
         let (gamma, dgamma_dbeta) = self.params.adjacent(norm.gamma, norm.beta);
         let args = BatchNormBackward {
@@ -289,7 +289,8 @@ mod tests {
             let target = g.input(shape, &numbers(71), false);
             let loss = g.mse(y, target);
             g.backward(loss);
-            let norms = [norm.gamma, norm.beta].map(|p| g.params.read_grad(&g.backend, p).unwrap());
+            let grad = |p| g.params.read_grad(&g.backend, &g.arena, p).unwrap();
+            let norms = [norm.gamma, norm.beta].map(grad);
             let (dx, dr) = (g.read_grad(x).unwrap(), g.read_grad(r).unwrap());
             [g.read(y), dx, dr, norms.concat()].concat()
         };

@@ -79,14 +79,14 @@ impl<B: Backend> Graph<B> {
         dy: Block,
     ) {
         let images = self.node(x).value;
-        let source = self.arena.range(images, 0, conv.input.len());
-        let gradient = self.arena.view(dy);
-        if let Some(write) = self.params.write(weight) {
-            let dw = self.params.grad(weight);
+        if let Some(write) = self.write_of(weight) {
+            let source = self.arena.range(images, 0, conv.input.len());
+            let (dw, gradient) = (self.params.grad(weight), self.arena.view(dy));
             self.backend
                 .conv2d_backward_weight(dw, source, gradient, conv, write);
         }
-        if let Some((bias, write)) = bias.and_then(|b| Some((b, self.params.write(b)?))) {
+        if let Some((bias, write)) = bias.and_then(|b| Some((b, self.write_of(b)?))) {
+            let gradient = self.arena.view(dy);
             self.backend
                 .sum_rows(self.params.grad(bias), gradient, conv.out_c, write);
         }

@@ -120,7 +120,7 @@ impl Check {
                     gradients.push(graph.read_grad(v).unwrap_or(vec![0.0; shape.len()]));
                 }
                 for &id in &ids {
-                    let gradient = graph.params.read_grad(&graph.backend, id);
+                    let gradient = graph.params.read_grad(&graph.backend, &graph.arena, id);
                     gradients.push(gradient.unwrap_or_else(|| {
                         panic!("{}: no gradient of {}", self.name, graph.params.name(id))
                     }));

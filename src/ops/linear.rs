@@ -3,7 +3,7 @@
 //! Backward: `dA = dY·Bᵀ`, `dB = Aᵀ·dY`, `db = Σ rows of dY`. `W` is stored `[in][out]`.
 
 use crate::backend::{Backend, Elem, Gemm, Write};
-use crate::graph::{Block, Graph, Op, Order, ParamId, ParamLayout, Var};
+use crate::graph::{Block, Graph, Op, Order, ParamId, ParamLayout, Pending, Var, multiply};
 use crate::shape::Shape;
 
 impl<B: Backend> Graph<B> {
@@ -86,7 +86,7 @@ impl<B: Backend> Graph<B> {
         let (value, mut y) = self.output(rows * outputs);
         let dims = product(rows, outputs, inputs);
         let matrix = self.params.value(weight);
-        let done = (self.stored.bytes(&self.arena, node.value)).is_some_and(|bytes| {
+        let done = (self.arena.bytes(node.value)).is_some_and(|bytes| {
             (self.backend).gemm_bytes(y.view(), bytes, matrix, dims, Write::Set)
         });
         if !done {
@@ -123,25 +123,34 @@ impl<B: Backend> Graph<B> {
         let node = self.peek(x);
         let (rows, inputs) = (node.shape.dim(0), node.shape.dim(1));
         let outputs = self.params.value(weight).len / inputs.max(1);
-        if let Some(write) = self.params.write(weight) {
+        if let Some(write) = self.write_of(weight) {
             let dims = Gemm {
                 a_transposed: true,
                 ..product(inputs, outputs, rows)
             };
-            let bytes = self.stored.bytes(&self.arena, node.value);
-            let done = bytes.is_some_and(|bytes| {
-                let (matrix, gradient) = (self.params.grad(weight), self.arena.view(dy));
-                (self.backend).gemm_bytes(matrix, bytes, gradient, dims, write)
-            });
-            if !done {
-                let source = self.node(x).value;
-                let source = self.arena.range(source, 0, rows * inputs);
-                let (matrix, gradient) = (self.params.grad(weight), self.arena.view(dy));
-                self.backend.gemm(matrix, source, gradient, dims, write);
+            let pending = Pending {
+                weight,
+                x: node.value,
+                dy,
+                dims,
+            };
+            // There is room for one: the first layer's, which is most of a small network.
+            let may_wait = B::DESCENDS && !node.needs_grad && write == Write::Set;
+            if !(may_wait && self.params.defer(pending)) {
+                let (dw, gradient) = (self.params.grad(weight), self.arena.view(dy));
+                multiply(
+                    &self.backend,
+                    &self.arena,
+                    dw,
+                    node.value,
+                    gradient,
+                    dims,
+                    write,
+                );
             }
         }
-        let gradient = self.arena.view(dy);
-        if let Some((bias, write)) = bias.and_then(|b| Some((b, self.params.write(b)?))) {
+        if let Some((bias, write)) = bias.and_then(|b| Some((b, self.write_of(b)?))) {
+            let gradient = self.arena.view(dy);
             self.backend
                 .sum_rows(self.params.grad(bias), gradient, outputs, write);
         }
@@ -179,7 +188,7 @@ impl<B: Backend> Graph<B> {
     }
 
     pub(super) fn weight_backward(&mut self, id: ParamId, dy: Block) {
-        if let Some(write) = self.params.write(id) {
+        if let Some(write) = self.write_of(id) {
             let one = B::Elem::from_f64(1.0);
             self.backend
                 .scale_add(self.params.grad(id), self.arena.view(dy), one, write);

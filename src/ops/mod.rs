@@ -101,7 +101,9 @@ impl<B: Backend> Graph<B> {
             // Consumed: a later gradient may use its memory. A second backward pass through the same
             // node starts afresh.
             self.nodes[index].grad = None;
-            self.arena.give(dy);
+            if !self.params.pending_reads(dy) {
+                self.arena.give(dy);
+            }
         }
     }
 }

@@ -42,7 +42,8 @@ impl Tape {
 
     /// The gradient of a parameter in this step, if it has one.
     pub fn parameter_grad(&self, id: ParamId) -> Option<ArrayD<f32>> {
-        let values = on!(self, g => g.params.read_grad(&g.backend, id).map(|x| narrow(&x)));
+        let values =
+            on!(self, g => g.params.read_grad(&g.backend, &g.arena, id).map(|x| narrow(&x)));
         values.map(|values| array(self.parameter_dims(id), values))
     }
 

@@ -67,7 +67,7 @@ impl Tape {
     pub fn gradients(&self, out: &mut Vec<f32>) {
         on!(self, g => {
             let mut values = Vec::new();
-            g.params.read_flat_grads(&g.backend, &mut values);
+            g.params.read_flat_grads(&g.backend, &g.arena, &mut values);
             out.clear();
             out.extend_from_slice(&Elem::to_f32s(&values));
         });
@@ -90,7 +90,10 @@ impl Tape {
     /// If `gradients` has another length than the parameters.
     #[track_caller]
     pub fn add_gradients(&mut self, gradients: &[f32]) {
-        on!(self, g => g.params.add_flat_grads(&g.backend, &Elem::from_f32s(gradients)));
+        on!(self, g => {
+            let gradients = Elem::from_f32s(gradients);
+            g.params.add_flat_grads(&g.backend, &mut g.arena, &gradients);
+        });
     }
 
     /// Forgets the parameter gradients of this step (PyTorch's `zero_grad`); its values stay.

@@ -12,7 +12,7 @@ use super::isa::fallback::{self, Strided};
 use super::isa::sparse::Left;
 use super::isa::{Blocking, Tap};
 use super::table::Table;
-use super::terms::Terms;
+use super::terms::{Finish, Terms};
 use super::tiles::TileMut;
 use super::{scratch, sparse};
 use crate::backend::{Gemm, Write};
@@ -54,6 +54,36 @@ pub(crate) fn gemm(c: &mut [f32], a: &[f32], b: &[f32], dims: Gemm, write: Write
     gemm_with(select(), c, a, b, dims, write);
 }
 
+/// `W -= lr·A·B` in one pass, see [`Backend::descend`](crate::backend::Backend::descend).
+///
+/// # Panics
+/// If a slice is not as long as `dims` says.
+#[track_caller]
+pub(super) fn descend(w: &mut [f32], a: Left<'_>, b: &[f32], dims: Gemm, lr: f32) -> bool {
+    descend_with(select(), w, a, b, dims, lr)
+}
+
+/// [`descend`] on a given table.
+#[track_caller]
+fn descend_with(table: &Table, w: &mut [f32], a: Left<'_>, b: &[f32], dims: Gemm, lr: f32) -> bool {
+    demand_lengths(w, a.len(), b, dims);
+    // Any other factor makes something of a gradient of zero.
+    let ordinary = lr > 0.0 && lr.is_finite();
+    ordinary && sparse::product(table, None, w, a, b, dims, Finish::Descend(lr))
+}
+
+#[track_caller]
+fn demand_lengths(c: &[f32], a: usize, b: &[f32], dims: Gemm) {
+    let Gemm { m, n, k, .. } = dims;
+    assert!(
+        c.len() == m * n && a == m * k && b.len() == k * n,
+        "gemm {dims:?} on {}, {} and {} numbers",
+        c.len(),
+        a,
+        b.len()
+    );
+}
+
 /// [`gemm`] on a given table.
 #[track_caller]
 pub(super) fn gemm_with(
@@ -64,14 +94,8 @@ pub(super) fn gemm_with(
     dims: Gemm,
     write: Write,
 ) {
+    demand_lengths(c, a.len(), b, dims);
     let Gemm { m, n, k, .. } = dims;
-    assert!(
-        c.len() == m * n && a.len() == m * k && b.len() == k * n,
-        "gemm {dims:?} on {}, {} and {} numbers",
-        c.len(),
-        a.len(),
-        b.len()
-    );
     if k == 0 {
         if write == Write::Set {
             c.fill(0.0);

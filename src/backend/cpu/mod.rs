@@ -38,8 +38,8 @@ mod widths;
 pub use dispatch::{ISA_VARIABLE, Isa, isa_from_env};
 
 use super::{
-    Backend, BatchNorm, BatchNormBackward, DropoutMask, Dst, Gemm, LookUp, Precision, RowLoss,
-    SgdStep, Src, Write,
+    Backend, BatchNorm, BatchNormBackward, DropoutMask, Dst, Factor, Gemm, LookUp, Precision,
+    RowLoss, SgdStep, Src, Write,
 };
 use crate::error::Result;
 use crate::pixels::{PixelRow, look_up};
@@ -131,11 +131,17 @@ fn backward_slices(args: BatchNormBackward<'_, Buffer>) -> norm_backward::Backwa
     }
 }
 
+/// The left factor of a product.
+fn looked_up<'a>(a: LookUp<'a, Buffer>, dims: Gemm) -> Left<'a> {
+    Left::Bytes(&buffer::bytes(a.bytes)[..dims.m * dims.k], a.table)
+}
+
 impl Backend for Cpu {
     type Elem = f32;
     type Buf = Buffer;
     const BATCH_BLOCK: usize = BATCH_BLOCK;
     const MAKES_ROWS: bool = true;
+    const DESCENDS: bool = true;
 
     fn alloc(&self, len: usize) -> Result<Buffer> {
         Buffer::zeroed(len)
@@ -181,7 +187,7 @@ impl Backend for Cpu {
         dims: Gemm,
         write: Write,
     ) -> bool {
-        let a = Left::Bytes(&buffer::bytes(a.bytes)[..dims.m * dims.k], a.table);
+        let a = looked_up(a, dims);
         let factors = self.factors.filter(|factors| factors.multiply(dims));
         if factors.is_some_and(|factors| !factors.leave_out()) {
             return false;
@@ -448,5 +454,20 @@ impl Backend for Cpu {
         step: SgdStep,
     ) {
         optim::sgd(slice_mut(values), slice(grads), slice_mut(momentum), step);
+    }
+
+    fn descend(
+        &self,
+        w: Dst<'_, Self>,
+        a: Factor<'_, Buffer>,
+        b: Src<'_, Self>,
+        dims: Gemm,
+        lr: f32,
+    ) -> bool {
+        let a = match a {
+            Factor::Numbers(a) => Left::Numbers(slice(a)),
+            Factor::Bytes(a) => looked_up(a, dims),
+        };
+        self.factors.is_none() && gemm::descend(slice_mut(w), a, slice(b), dims, lr)
     }
 }

@@ -16,7 +16,7 @@ use super::isa::sparse::{
 use super::parallel::for_each_piece;
 use super::scratch;
 use super::table::Table;
-use super::terms::Terms;
+use super::terms::{Finish, Terms};
 use super::tiles::TileMut;
 use crate::backend::{Gemm, Write};
 
@@ -32,8 +32,8 @@ const MOST_OTHERS: f64 = 0.375;
 /// Rows of a cell of the destination that one thread fills.
 const CELL_ROWS: usize = 112;
 
-/// `C = A·B` or `C += A·B` where most of A is one value; `false`, and nothing done, where that is not so or
-/// where leaving terms out does not pay.
+/// `C = A·B`, `C += A·B` or a step by it where most of A is one value; `false`, and nothing done, where that is
+/// not so or where leaving terms out does not pay. A factor to descend by is finite and above 0.
 ///
 /// With `pairs` the terms that are left are multiplied as bfloat16 numbers, two at a time, where A is bytes and
 /// the number of terms even. Slices are as long as `dims` says.
@@ -44,14 +44,18 @@ pub(super) fn product(
     a: Left<'_>,
     b: &[f32],
     dims: Gemm,
-    write: Write,
+    finish: impl Into<Finish>,
 ) -> bool {
+    let finish = finish.into();
     let pairs = pairs.filter(|_| matches!(a, Left::Bytes(..)) && dims.k.is_multiple_of(2));
     let Some(kernels) = pairs.map_or(table, PairKernels::table).sparse() else {
         return false;
     };
     let stored = Stored::new(a, dims);
     if dims.b_transposed || stored.width < LEAST.0 || stored.rows < LEAST.1 || dims.n < LEAST.2 {
+        return false;
+    }
+    if matches!(finish, Finish::Descend(_)) && dims.k > kernels.near(dims.n) {
         return false;
     }
     let Some((common, share)) = stored.background(kernels) else {
@@ -93,7 +97,7 @@ pub(super) fn product(
                         words: &words.words[i * words.row..],
                         ..words
                     };
-                    kernels.product(c, &terms, words, background, write);
+                    kernels.product(c, &terms, words, background, finish);
                 });
             });
         });

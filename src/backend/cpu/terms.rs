@@ -1,6 +1,27 @@
 //! The operands of a product.
 
 use super::isa::Tap;
+use crate::backend::Write;
+
+/// What becomes of the sums.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) enum Finish {
+    /// `C = sums`; what was there is not read.
+    Set,
+    /// `C += sums`
+    Add,
+    /// `C -= lr·sums`, rounded after the product and after the difference: a step of plain SGD.
+    Descend(f32),
+}
+
+impl From<Write> for Finish {
+    fn from(write: Write) -> Self {
+        match write {
+            Write::Set => Finish::Set,
+            Write::Add => Finish::Add,
+        }
+    }
+}
 
 /// The operands of a sum over groups of terms:
 /// `C[i][j] = Σ_taps Σ_{p < k} A[tap.a + i·a_row + p·a_step] · B[tap.b + p·b_row + j]`.

@@ -4,8 +4,9 @@
 //! The vector holds the parameters one after the other in the order of creation, without the gaps of
 //! the buffers, each in the order in which it is stored: a copy, never a permutation.
 
-use super::{ParamLayout, Params, grow};
+use super::{ParamId, ParamLayout, Params, grow};
 use crate::backend::{Backend, Elem, View, ViewMut, Write};
+use crate::graph::Arena;
 
 impl<B: Backend> Params<B> {
     /// How many numbers the parameters hold together.
@@ -20,29 +21,25 @@ impl<B: Backend> Params<B> {
 
     /// The values.
     pub fn read_flat(&self, backend: &B, out: &mut Vec<B::Elem>) {
-        self.gather(backend, &self.values, |_| true, out);
+        self.gather(out, |id, out| backend.download(self.value(id), out));
     }
 
     /// The gradients of the step; zeros for a parameter that has none.
-    pub fn read_flat_grads(&self, backend: &B, out: &mut Vec<B::Elem>) {
-        self.gather(backend, &self.grads, |i| self.params[i].written, out);
+    pub fn read_flat_grads(&self, backend: &B, arena: &Arena<B>, out: &mut Vec<B::Elem>) {
+        self.gather(out, |id, out| {
+            if self.param(id).written {
+                self.copy_grad(backend, arena, id, out);
+            }
+        });
     }
 
-    fn gather(
-        &self,
-        backend: &B,
-        buf: &B::Buf,
-        has: impl Fn(usize) -> bool,
-        out: &mut Vec<B::Elem>,
-    ) {
+    /// Calls `fill` with each parameter and the place of its numbers, which are zeros before.
+    fn gather(&self, out: &mut Vec<B::Elem>, fill: impl Fn(ParamId, &mut [B::Elem])) {
         out.clear();
-        for (i, p) in self.params.iter().enumerate() {
+        for id in self.ids() {
             let start = out.len();
-            out.resize(start + p.len, B::Elem::default());
-            if has(i) {
-                let (offset, len) = (p.offset, p.len);
-                backend.download(View { buf, offset, len }, &mut out[start..]);
-            }
+            out.resize(start + self.param(id).len, B::Elem::default());
+            fill(id, &mut out[start..]);
         }
     }
 
@@ -57,6 +54,7 @@ impl<B: Backend> Params<B> {
     #[track_caller]
     pub fn write_flat_grads(&mut self, backend: &B, values: &[B::Elem]) {
         self.demand_flat_len(values.len());
+        self.pending = None;
         let mut rest = values;
         for p in &self.params {
             let (own, after) = rest.split_at(p.len);
@@ -70,8 +68,9 @@ impl<B: Backend> Params<B> {
     /// Adds to the gradients of all parameters that are trained; one without a gradient gets these
     /// numbers as its gradient.
     #[track_caller]
-    pub fn add_flat_grads(&mut self, backend: &B, values: &[B::Elem]) {
+    pub fn add_flat_grads(&mut self, backend: &B, arena: &mut Arena<B>, values: &[B::Elem]) {
         self.demand_flat_len(values.len());
+        self.settle(backend, arena);
         grow(backend, &mut self.spare[0], 0, self.len);
         scatter(&mut self.spare[0], backend, self.params.iter(), values);
         for p in self.params.iter_mut().filter(|p| p.trainable) {

@@ -257,7 +257,7 @@ mod tests {
         let (mut g, weight, _, last) = graph();
         step(&mut g, &[weight, last]);
         g.grow_parameter(weight, linear(3, 3), &[0.0; 9]);
-        assert!(g.params.read_grad(&g.backend, last).is_none());
+        assert!(g.params.read_grad(&g.backend, &g.arena, last).is_none());
     }
 
     #[test]

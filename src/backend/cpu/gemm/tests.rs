@@ -177,3 +177,102 @@ fn operands_must_have_their_sizes() {
     };
     gemm(&mut [0.0; 6], &[0.0; 8], &[0.0; 11], dims, Write::Set);
 }
+
+/// Rows of pixels of which three in four are `ground`, and so is the whole pixel 5 and the last.
+fn images(ground: f32, rows: usize, width: usize) -> Vec<f32> {
+    let mut images = noise(1, rows * width);
+    for (i, (x, hide)) in images.iter_mut().zip(noise(2, rows * width)).enumerate() {
+        if hide < 0.5 || [5, width - 1].contains(&(i % width)) {
+            *x = ground;
+        }
+    }
+    images
+}
+
+fn bits(numbers: &[f32]) -> Vec<u32> {
+    numbers.iter().map(|x| x.to_bits()).collect()
+}
+
+/// The gradient of the weight of a layer with `n` units.
+fn of_weight(rows: usize, width: usize, n: usize) -> Gemm {
+    Gemm {
+        m: width,
+        n,
+        k: rows,
+        a_transposed: true,
+        b_transposed: false,
+    }
+}
+
+#[test]
+fn a_step_by_a_product_has_the_bits_of_product_and_step() {
+    for (rows, width, n) in [
+        (4, 128, 32),
+        (20, 784, 100),
+        (33, 191, 47),
+        (64, 192, 300),
+        (70, 130, 33),
+    ] {
+        let (dims, mut dy) = (of_weight(rows, width, n), noise(3, rows * n));
+        let mut weight = noise(4, width * n);
+        // Gradients that vanish have a sign, which turns a weight of -0.
+        dy.iter_mut().step_by(n).for_each(|x| *x = 0.0);
+        dy[0] = -f32::from_bits(1);
+        weight.iter_mut().step_by(n).for_each(|x| *x = -0.0);
+        // Zeros of both signs, and what is no number, also where the gradient is zero.
+        for (i, x) in [-0.0, 0.0, f32::NAN, f32::INFINITY].into_iter().enumerate() {
+            (weight[3 * n + i], weight[5 * n + i]) = (x, x);
+        }
+        for (table, ground) in tables().into_iter().flat_map(|t| [(t, 0.0), (t, -0.4242)]) {
+            let (x, what) = (
+                images(ground, rows, width),
+                format!("{} {dims:?} on {ground}", table.isa()),
+            );
+            let (mut gradient, mut want) = (vec![f32::NAN; width * n], weight.clone());
+            gemm_with(table, &mut gradient, &x, &dy, dims, Write::Set);
+            want.iter_mut()
+                .zip(&gradient)
+                .for_each(|(w, g)| *w -= 0.3 * g);
+            let mut stepped = true;
+            let got = written(width * n, Write::Set, |w| {
+                w.copy_from_slice(&weight);
+                stepped = descend_with(table, w, Left::Numbers(&x), &dy, dims, 0.3);
+            });
+            assert!(stepped, "{what}");
+            assert_eq!(bits(&got), bits(&want), "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_step_that_is_no_faster_is_left_to_others() {
+    let (rows, width, n) = (20, 200, 40);
+    let (dims, dy) = (of_weight(rows, width, n), noise(3, rows * n));
+    let weight = noise(4, width * n);
+    for table in tables() {
+        let refused = |x: &[f32], lr: f32| {
+            let mut w = weight.clone();
+            let stepped = descend_with(table, &mut w, Left::Numbers(x), &dy, dims, lr);
+            assert_eq!(stepped, w != weight, "{} by {lr}", table.isa());
+            !stepped
+        };
+        let black = images(0.0, rows, width);
+        assert!(!refused(&black, 0.1));
+        for lr in [0.0, -0.1, f32::INFINITY, f32::NAN] {
+            assert!(refused(&black, lr), "{} by {lr}", table.isa());
+        }
+        assert!(refused(&noise(1, rows * width), 0.1));
+        // More terms than are added up in registers.
+        let (many, mut w) = (64 * 200, vec![0.0; width * n]);
+        let (x, dims) = (images(0.0, many, width), of_weight(many, width, n));
+        let dy = noise(3, many * n);
+        assert!(!descend_with(
+            table,
+            &mut w,
+            Left::Numbers(&x),
+            &dy,
+            dims,
+            0.1
+        ));
+    }
+}

@@ -72,6 +72,11 @@ unsafe impl Vector for __m256 {
         // SAFETY: the caller vouches for the instruction set.
         unsafe { _mm256_sub_ps(self, other) }
     }
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe { _mm256_mul_ps(self, other) }
+    }
 }
 
 // SAFETY: as for `Vector`.

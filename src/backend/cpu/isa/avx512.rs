@@ -73,6 +73,11 @@ unsafe impl Vector for __m512 {
         // SAFETY: the caller vouches for the instruction set.
         unsafe { _mm512_sub_ps(self, other) }
     }
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe { _mm512_mul_ps(self, other) }
+    }
 }
 
 // SAFETY: as for `Vector`.

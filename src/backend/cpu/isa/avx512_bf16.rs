@@ -83,6 +83,11 @@ unsafe impl Vector for Words {
         // SAFETY: the caller vouches for the instruction set.
         Words(unsafe { _mm512_sub_ps(self.0, other.0) })
     }
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        // SAFETY: the caller vouches for the instruction set.
+        Words(unsafe { _mm512_mul_ps(self.0, other.0) })
+    }
 }
 
 /// A tile of `MR` rows and `NV` vectors.

@@ -48,6 +48,8 @@ pub(super) unsafe trait Vector: Copy {
     unsafe fn add(self, other: Self) -> Self;
     /// `self - other`
     unsafe fn sub(self, other: Self) -> Self;
+    /// `self · other`
+    unsafe fn mul(self, other: Self) -> Self;
 }
 
 /// `C[i][j] (+)= Σ_taps Σ_p A[tap.a + i·a_row + p·a_step] · B[tap.b + p·b_row + j]` for `MR` rows and

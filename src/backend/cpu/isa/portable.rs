@@ -65,6 +65,10 @@ unsafe impl Vector for [f32; 4] {
     unsafe fn sub(self, other: Self) -> Self {
         std::array::from_fn(|i| self[i] - other[i])
     }
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        std::array::from_fn(|i| self[i] * other[i])
+    }
 }
 
 // SAFETY: as for `Vector`.

@@ -5,10 +5,10 @@
 #![allow(unsafe_code)]
 
 use super::super::dispatch::each_isa;
+use super::super::terms::Finish;
 use super::super::tiles::TileMut;
 use super::bf16::round;
 use super::kernel::Vector;
-use crate::backend::Write;
 use std::ops::Range;
 
 /// Terms that one word tells about.
@@ -142,8 +142,10 @@ pub(super) struct Job<'a> {
     background: f32,
     /// Columns in the last vector, at least 1.
     last: usize,
-    /// The destination has a value already.
+    /// The sums begin with the numbers of the destination.
     add: bool,
+    /// So many times the sums are subtracted from it, where it is given.
+    lr: Option<f32>,
 }
 
 /// The first factor.
@@ -249,12 +251,27 @@ impl SparseKernels {
         }
     }
 
-    /// `C[i][j] (+)= background.row[j] + Σ (A[i][p] - background.value) · B[p][j]`, the sum over the terms
-    /// `p` that `words` names. Each number of C is one chain of additions in the order of the terms. Where a
-    /// row of B has the [words](super::bf16) of two terms, these come in pairs, both or neither.
+    /// Terms up to which a product of `n` columns can be a [`Finish::Descend`]: those that are gone through
+    /// before the next columns.
+    pub fn near(&self, n: usize) -> usize {
+        let vectors = n.div_ceil(self.lanes);
+        WORD * self.together(vectors.min(self.rows.len()))
+    }
+
+    /// Words whose terms are gone through for all rows before the next, in tiles of `nv` vectors.
+    fn together(&self, nv: usize) -> usize {
+        let rows = WORD / self.terms();
+        (NEAR / (rows * nv.max(1) * self.lanes)).max(1)
+    }
+
+    /// `C[i][j] = background.row[j] + Σ (A[i][p] - background.value) · B[p][j]`, the sum over the terms
+    /// `p` that `words` names, or what `finish` says of these sums; a factor to descend by is finite and above
+    /// 0. Each number of C is one chain of additions in the order of the terms. Where a row of B has the
+    /// [words](super::bf16) of two terms, these come in pairs, both or neither.
     ///
     /// # Panics
-    /// If an operand is too short, or pairs of terms are numbers or odd.
+    /// If an operand is too short, pairs of terms are numbers or odd, or there are too many terms to descend by
+    /// ([`near`](Self::near)).
     #[track_caller]
     pub fn product(
         &self,
@@ -262,12 +279,22 @@ impl SparseKernels {
         terms: &SparseTerms<'_>,
         words: Words<'_>,
         background: Background<'_>,
-        write: Write,
+        finish: impl Into<Finish>,
     ) {
         let (m, n) = (c.rows(), c.cols());
         if m == 0 || n == 0 {
             return;
         }
+        let finish = finish.into();
+        let lr = match finish {
+            Finish::Descend(lr) => Some(lr),
+            Finish::Set | Finish::Add => None,
+        };
+        assert!(
+            lr.is_none() || terms.k <= self.near(n),
+            "{} terms to descend by",
+            terms.k
+        );
         let count = terms.k.div_ceil(WORD);
         let end = (count > 0).then(|| {
             let down = (m - 1).checked_mul(words.row)?;
@@ -301,7 +328,7 @@ impl SparseKernels {
             let nv = vectors.div_ceil(vectors.div_ceil(self.rows.len()));
             let cols = (nv * self.lanes).min(n - j);
             let b_rows = WORD / self.terms();
-            let together = (NEAR / (b_rows * nv * self.lanes)).max(1);
+            let together = self.together(nv);
             let mut q = 0;
             // Once even if there is no term.
             while q < count || q == 0 {
@@ -334,10 +361,12 @@ impl SparseKernels {
                     word_step: words.step,
                     count: some,
                     last_bits: first_bits(left - (some.max(1) - 1) * WORD),
-                    base: (q == 0).then(|| &background.row[j..]),
+                    base: (q == 0 && (lr.is_none() || background.value != 0.0))
+                        .then(|| &background.row[j..]),
                     background: background.value,
                     last: cols - (nv - 1) * self.lanes,
-                    add: q > 0 || write == Write::Add,
+                    add: q > 0 || finish == Finish::Add,
+                    lr,
                 };
                 // SAFETY: these kernels are handed out where the CPU has their instructions. Rows below `m`
                 // and columns `j .. j + cols` lie inside `c`, which is exclusively ours; terms below `k`
@@ -542,6 +571,27 @@ unsafe fn tile<V: Vector, S: Source<V>, const R: usize, const NV: usize, const C
                 V::load(from.add(v * V::LANES))
             }
         };
+        let named = |q: usize| {
+            let mut word = 0;
+            for r in 0..R {
+                word |= *job.words.add((i + r) * job.word_row + q * job.word_step);
+            }
+            if q + 1 == job.count {
+                word &= job.last_bits;
+            }
+            word
+        };
+        if job.lr.is_some() {
+            // What is finite times nothing.
+            if job.base.is_none() && (0..job.count).all(|q| named(q) == 0) {
+                return;
+            }
+            for r in 0..R {
+                for v in 0..NV {
+                    V::prefetch(job.c.wrapping_add((i + r) * job.c_row + v * V::LANES));
+                }
+            }
+        }
         let mut sums = [[V::zero(); NV]; R];
         for (r, sums) in sums.iter_mut().enumerate() {
             for (v, sum) in sums.iter_mut().enumerate() {
@@ -554,13 +604,7 @@ unsafe fn tile<V: Vector, S: Source<V>, const R: usize, const NV: usize, const C
             }
         }
         for q in 0..job.count {
-            let mut word = 0;
-            for r in 0..R {
-                word |= *job.words.add((i + r) * job.word_row + q * job.word_step);
-            }
-            if q + 1 == job.count {
-                word &= job.last_bits;
-            }
+            let mut word = named(q);
             if S::TOGETHER == 1 {
                 word = (word | word >> 1) & EVEN;
             }
@@ -577,6 +621,14 @@ unsafe fn tile<V: Vector, S: Source<V>, const R: usize, const NV: usize, const C
                     for (sums, &x) in sums.iter_mut().zip(&x) {
                         sums[v] = sums[v].add_product(x, b);
                     }
+                }
+            }
+        }
+        if let Some(lr) = job.lr {
+            let lr = V::splat(lr);
+            for (r, sums) in sums.iter_mut().enumerate() {
+                for (v, sum) in sums.iter_mut().enumerate() {
+                    *sum = load(job.c.add((i + r) * job.c_row), v).sub(lr.mul(*sum));
                 }
             }
         }
