@@ -55,6 +55,14 @@ pub(crate) fn on_threads<R: Send>(threads: usize, work: impl FnOnce() -> R + Sen
     Ok(pool.install(work))
 }
 
+/// Whether the other threads of this pool are kept awake.
+pub(super) fn now() -> bool {
+    KEPT.with_borrow(|kept| {
+        kept.as_ref()
+            .is_some_and(|kept| kept.load(Ordering::Relaxed))
+    })
+}
+
 /// The other threads of a pool stay awake until this is dropped, by unwinding too; see
 /// [`Tape::stay_awake`](crate::tape::Tape::stay_awake).
 #[must_use = "the threads may sleep as soon as this is dropped"]

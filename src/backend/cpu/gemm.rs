@@ -11,15 +11,21 @@ use super::dispatch::select;
 use super::isa::fallback::{self, Strided};
 use super::isa::sparse::Left;
 use super::isa::{Blocking, Tap};
+use super::parallel::pays;
 use super::table::Table;
 use super::terms::{Finish, Terms};
 use super::tiles::TileMut;
 use super::{scratch, sparse};
 use crate::backend::{Gemm, Write};
 
-/// Operations below which a product stays on the calling thread: about 0.3 ms, against some 0.03 ms
-/// to hand half of it over when the machine is busy.
+/// Operations below which a product stays on the calling thread if the others are asleep: about 0.3 ms,
+/// against some 0.03 ms to hand half of it over when the machine is busy.
 pub(super) const PARALLEL_FLOPS: usize = 1 << 26;
+
+/// Whether threads share a product.
+pub(super) fn is_shared(m: usize, n: usize, k: usize) -> bool {
+    pays(flops(m, n, k), PARALLEL_FLOPS)
+}
 
 /// Operations from which packing is worth thinking about.
 const PACKED_FLOPS: usize = 1 << 26;
@@ -31,8 +37,11 @@ const CACHED: usize = 1 << 18;
 /// each other out, unless they are packed.
 const PAGE: usize = 1 << 10;
 
-/// Rows of a cell of the destination that one thread fills in a product without packing.
+/// Most rows of a cell of the destination that one thread fills in a product without packing, fewest such
+/// cells in a product that is shared, and what their rows are a multiple of: the height of most tiles.
 const CELL_ROWS: usize = 112;
+const CELLS: usize = 8;
+const TILE_ROWS: usize = 14;
 
 /// Columns of a cell of the destination that one thread fills in a packed product: a multiple of the
 /// width of every panel.
@@ -177,8 +186,9 @@ fn straight(
     write: Write,
 ) {
     let (m, n) = (c.rows(), c.cols());
-    let parallel = flops(m, n, k) >= PARALLEL_FLOPS;
-    c.for_each_cell(CELL_ROWS, n, parallel, &|i, _, c| {
+    let parallel = is_shared(m, n, k);
+    let rows = m.div_ceil(CELLS).next_multiple_of(TILE_ROWS).min(CELL_ROWS);
+    c.for_each_cell(rows, n, parallel, &|i, _, c| {
         let terms = Terms {
             a: a.from(i, 0).data,
             b,
@@ -204,7 +214,7 @@ fn packed(
     write: Write,
 ) {
     let (m, n) = (c.rows(), c.cols());
-    let parallel = flops(m, n, k) >= PARALLEL_FLOPS;
+    let parallel = is_shared(m, n, k);
     let nr = blocking.nv * table.lanes();
     let kc = k.div_ceil(k.div_ceil(blocking.kc));
     for j in (0..n).step_by(blocking.nc) {

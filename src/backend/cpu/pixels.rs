@@ -1,7 +1,9 @@
 //! Rows of a mini-batch from stored bytes, which lie anywhere in memory.
 
 use super::dispatch::prefetch;
+use super::parallel::min_tasks;
 use crate::pixels::PixelRow;
+use rayon::prelude::*;
 
 /// Rows from the one in hand to that whose bytes are asked for.
 const AHEAD: usize = 2;
@@ -18,11 +20,16 @@ pub(super) fn each_row<T>(y: &mut [T], rows: &[PixelRow], write: impl Fn(&PixelR
     }
 }
 
+/// Rows that one thread copies at a time.
+const TOGETHER: usize = 32;
+
 /// Writes the bytes of the rows, `size` each, one after the other. There may be room for more.
 pub(super) fn gather_bytes(y: &mut [u8], rows: &[PixelRow], size: usize) {
-    each_row(&mut y[..rows.len() * size], rows, |row, out| {
-        row.write_bytes(out, rearrange)
-    });
+    let len = rows.len() * size;
+    (y[..len].par_chunks_mut((TOGETHER * size).max(1)))
+        .with_min_len(min_tasks(len / 4))
+        .zip(rows.par_chunks(TOGETHER))
+        .for_each(|(y, rows)| each_row(y, rows, |row, out| row.write_bytes(out, rearrange)));
 }
 
 /// Brings an image into another order.

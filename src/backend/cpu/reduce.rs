@@ -5,7 +5,7 @@
 
 use super::dispatch::each_isa;
 use super::elementwise::put;
-use super::parallel::{NORM_MIN, PARALLEL_MIN, min_tasks};
+use super::parallel::{NORM_MIN, min_tasks, shared_from};
 use crate::backend::{SpatialLayout, Write};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -86,7 +86,7 @@ impl Runs {
         merge: &(impl Fn(T, T) -> T + Sync),
     ) -> T {
         let leaf_runs = (LEAF_ROWS / self.layout.block).max(1);
-        let parallel_runs = PARALLEL_MIN / (self.layout.block * width).max(1);
+        let parallel_runs = shared_from() / (self.layout.block * width).max(1);
         tree(0..self.count(), leaf_runs, parallel_runs, leaf, merge)
     }
 

@@ -7,13 +7,12 @@
 //!
 //! A term that is left out is zero unless B is infinite or NaN there.
 
-use super::gemm::PARALLEL_FLOPS;
 use super::isa::Tap;
 use super::isa::bf16::PairKernels;
 use super::isa::sparse::{
     Background, Common, Left, SparseKernels, SparseTerms, WORD, Words, words_down,
 };
-use super::parallel::for_each_piece;
+use super::parallel::{for_each_piece, pays};
 use super::scratch;
 use super::table::Table;
 use super::terms::{Finish, Terms};
@@ -30,7 +29,13 @@ const SAMPLED: usize = 4;
 const MOST_OTHERS: f64 = 0.375;
 
 /// Rows of a cell of the destination that one thread fills.
-const CELL_ROWS: usize = 112;
+const CELL_ROWS: usize = 64;
+
+/// Rows of words that one thread makes at a time.
+const WORDS_TOGETHER: usize = 32;
+
+/// Operations that are left from which threads share them if they must be woken: some 0.3 ms.
+const PARALLEL_FLOPS: usize = 1 << 25;
 
 /// `C = A·B`, `C += A·B` or a step by it where most of A is one value; `false`, and nothing done, where that is
 /// not so or where leaving terms out does not pay. A factor to descend by is finite and above 0.
@@ -63,7 +68,7 @@ pub(super) fn product(
     };
     let value = common.value;
     let flops = share * 2.0 * dims.m as f64 * dims.n as f64 * dims.k as f64;
-    let parallel = flops >= PARALLEL_FLOPS as f64;
+    let parallel = pays(flops as usize, PARALLEL_FLOPS);
     scratch::numbers(dims.n, |row| {
         row.fill(0.0);
         if value != 0.0 {
@@ -239,7 +244,11 @@ fn with_rows<R>(
     if let Some(pairs) = pairs {
         let depth = k / 2;
         return scratch::numbers(depth * row, |words| {
-            pairs.across((words, row), (b, n), (k, n), (depth, None));
+            for_each_piece(words, WORDS_TOGETHER * row, k * n, |at, words| {
+                let (first, depth) = (2 * at / row, words.len() / row);
+                let size = (2 * depth, n);
+                pairs.across((words, row), (&b[first * n..], n), size, (depth, None));
+            });
             f(words, row)
         });
     }

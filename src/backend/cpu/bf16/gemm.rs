@@ -2,7 +2,7 @@
 
 use super::{Factors, push};
 use crate::backend::cpu::dispatch::select;
-use crate::backend::cpu::gemm::{self as full, PARALLEL_FLOPS};
+use crate::backend::cpu::gemm as full;
 use crate::backend::cpu::isa::Tap;
 use crate::backend::cpu::isa::sparse::Left;
 use crate::backend::cpu::parallel::for_each_piece;
@@ -212,8 +212,7 @@ impl Prepared {
     #[track_caller]
     pub fn multiply(&self, c: &mut [f32], a: &[f32], b: &[f32], write: Write) {
         let Gemm { m, n, k, .. } = self.dims;
-        let parallel = 2usize.saturating_mul(m).saturating_mul(n).saturating_mul(k);
-        let parallel = parallel >= PARALLEL_FLOPS;
+        let parallel = full::is_shared(m, n, k);
         let low = self.factors.planes() == 2;
         let low = low.then_some((self.a_low, self.depth * PANEL));
         let table = self.factors.kernels().table();

@@ -10,7 +10,7 @@ use super::weight::{Sum, add_up};
 use super::{Pass, axis, check, flops, winograd};
 use crate::backend::cpu::bf16::{self, Factors};
 use crate::backend::cpu::gemm::PARALLEL_FLOPS;
-use crate::backend::cpu::parallel::for_each_piece;
+use crate::backend::cpu::parallel::{for_each_piece, pays};
 use crate::backend::cpu::{BATCH_BLOCK, scratch};
 use crate::backend::{SpatialLayout, Write};
 use crate::shape::{Conv, Images};
@@ -123,7 +123,7 @@ pub(super) fn backward_weight(
                 block: factors.depth(layout.block),
                 planes: factors.planes(),
                 upright,
-                parallel: flops(conv) >= PARALLEL_FLOPS,
+                parallel: pays(flops(conv), PARALLEL_FLOPS),
             };
             add_up(&sum, dw, write);
         });
