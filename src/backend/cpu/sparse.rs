@@ -15,7 +15,7 @@ use super::scratch;
 use super::table::Table;
 use super::terms::{Finish, Terms};
 use super::tiles::TileMut;
-use crate::backend::{Gemm, Write};
+use crate::backend::Gemm;
 
 /// Numbers of a row of A as stored, rows of A as stored, and columns of B from which it is worth looking.
 const LEAST: (usize, usize, usize) = (128, 4, 32);
@@ -30,9 +30,9 @@ const MOST_OTHERS: f64 = 0.375;
 const CELL_ROWS: usize = 112;
 
 /// `C = A·B`, `C += A·B` or a step by it where most of A is one value; `false`, and nothing done, where that is
-/// not so or where leaving terms out does not pay. A factor to descend by is finite and above 0.
+/// not so or where leaving terms out does not pay.
 ///
-/// Slices are as long as `dims` says.
+/// Slices are as long as `dims` says; for what a step takes, see [`SparseKernels::product`].
 pub(super) fn product(
     table: &Table,
     c: &mut [f32],
@@ -49,16 +49,12 @@ pub(super) fn product(
     if dims.b_transposed || stored.width < LEAST.0 || stored.rows < LEAST.1 || dims.n < LEAST.2 {
         return false;
     }
-    if matches!(finish, Finish::Descend(_)) && dims.k > kernels.near(dims.n) {
-        return false;
-    }
     let Some((value, share)) = stored.background(kernels) else {
         return false;
     };
     let flops = share * 2.0 * dims.m as f64 * dims.n as f64 * dims.k as f64;
     let parallel = flops >= PARALLEL_FLOPS as f64;
     scratch::numbers(dims.n, |row| {
-        row.fill(0.0);
         if value != 0.0 {
             let all = Terms {
                 a: &[value],
@@ -69,7 +65,17 @@ pub(super) fn product(
                 a_step: 0,
                 b_row: dims.n,
             };
-            table.product(TileMut::new(row, 1, dims.n, dims.n), &all, Write::Set);
+            let each = Words {
+                words: &[u64::MAX],
+                row: 0,
+                step: 0,
+            };
+            let nothing = Background {
+                value: 0.0,
+                row: &[],
+            };
+            let sum = TileMut::new(row, 1, dims.n, dims.n);
+            kernels.product(sum, &all, each, nothing, Finish::Set);
         }
         let background = Background { value, row };
         stored.words(kernels, value, parallel, |words| {
@@ -227,6 +233,7 @@ fn with_straight_rows<R>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::Write;
     use crate::backend::cpu::check::{assert_sums, noise, tables, with_threads, written};
     use crate::backend::cpu::gemm::gemm_with;
 
