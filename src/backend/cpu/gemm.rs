@@ -76,9 +76,41 @@ pub(super) fn descend(w: &mut [f32], a: Left<'_>, b: &[f32], dims: Gemm, lr: f32
 #[track_caller]
 fn descend_with(table: &Table, w: &mut [f32], a: Left<'_>, b: &[f32], dims: Gemm, lr: f32) -> bool {
     demand_lengths(w, a.len(), b, dims);
+    let Gemm { m, n, k, .. } = dims;
     // Any other factor makes something of a gradient of zero.
     let ordinary = lr > 0.0 && lr.is_finite();
-    ordinary && sparse::product(table, None, w, a, b, dims, Finish::Descend(lr))
+    let few_terms = k > 0 && table.sparse().is_none_or(|kernels| k <= kernels.near(n));
+    if !(ordinary && few_terms) || flops(m, n, k) >= PACKED_FLOPS {
+        return false;
+    }
+    let finish = Finish::Descend(lr);
+    if sparse::product(table, None, w, a, b, dims, finish) {
+        return true;
+    }
+    let Left::Numbers(a) = a else {
+        return false;
+    };
+    let (a, b) = strided(a, b, dims);
+    small(table, TileMut::new(w, m, n, n), a, b, k, finish);
+    true
+}
+
+/// The factors as they are stored.
+fn strided<'a>(a: &'a [f32], b: &'a [f32], dims: Gemm) -> (Strided<'a>, Strided<'a>) {
+    let Gemm { m, n, k, .. } = dims;
+    let (a_row, a_col) = strides(dims.a_transposed, k, m);
+    let (b_row, b_col) = strides(dims.b_transposed, n, k);
+    let a = Strided {
+        data: a,
+        row: a_row,
+        col: a_col,
+    };
+    let b = Strided {
+        data: b,
+        row: b_row,
+        col: b_col,
+    };
+    (a, b)
 }
 
 #[track_caller]
@@ -114,27 +146,16 @@ pub(super) fn gemm_with(
     if sparse::product(table, None, c, Left::Numbers(a), b, dims, write) {
         return;
     }
-    let (a_row, a_col) = strides(dims.a_transposed, k, m);
-    let (b_row, b_col) = strides(dims.b_transposed, n, k);
-    let a = Strided {
-        data: a,
-        row: a_row,
-        col: a_col,
-    };
-    let b = Strided {
-        data: b,
-        row: b_row,
-        col: b_col,
-    };
+    let (a, b) = strided(a, b, dims);
     let c = TileMut::new(c, m, n, n);
     let large = flops(m, n, k) >= PACKED_FLOPS;
-    let uncached = k * n > CACHED || a_row.is_multiple_of(PAGE) || b_row.is_multiple_of(PAGE);
+    let uncached = k * n > CACHED || a.row.is_multiple_of(PAGE) || b.row.is_multiple_of(PAGE);
     match table.blocking() {
         Some(blocking) if large && uncached => packed(table, blocking, c, a, b, k, write),
         None if large => c.for_each_cell(FALLBACK_CELL, FALLBACK_CELL, true, &|i, j, c| {
             fallback::sgemm(c, a.from(i, 0), b.from(0, j), k, write);
         }),
-        _ => small(table, c, a, b, k, write),
+        _ => small(table, c, a, b, k, write.into()),
     }
 }
 
@@ -160,10 +181,10 @@ impl<'a> Strided<'a> {
 }
 
 /// A product without packing.
-fn small(table: &Table, c: TileMut<'_>, a: Strided, b: Strided, k: usize, write: Write) {
+fn small(table: &Table, c: TileMut<'_>, a: Strided, b: Strided, k: usize, finish: Finish) {
     let n = c.cols();
     if b.col == 1 {
-        return straight(table, c, a, (b.data, b.row), k, write);
+        return straight(table, c, a, (b.data, b.row), k, finish);
     }
     // Rows that start on a cache line, and not all on the same one.
     let mut row = n.next_multiple_of(16);
@@ -172,7 +193,7 @@ fn small(table: &Table, c: TileMut<'_>, a: Strided, b: Strided, k: usize, write:
     }
     scratch::numbers(k * row, |straightened| {
         table.transpose((straightened, row), (b.data, b.col), (n, k));
-        straight(table, c, a, (straightened, row), k, write);
+        straight(table, c, a, (straightened, row), k, finish);
     });
 }
 
@@ -183,7 +204,7 @@ fn straight(
     a: Strided,
     (b, b_row): (&[f32], usize),
     k: usize,
-    write: Write,
+    finish: Finish,
 ) {
     let (m, n) = (c.rows(), c.cols());
     let parallel = is_shared(m, n, k);
@@ -198,7 +219,7 @@ fn straight(
             a_step: a.col,
             b_row,
         };
-        table.product(c, &terms, write);
+        table.product(c, &terms, finish);
     });
 }
 

@@ -7,7 +7,6 @@
 //!
 //! A term that is left out is zero unless B is infinite or NaN there.
 
-use super::isa::Tap;
 use super::isa::bf16::PairKernels;
 use super::isa::sparse::{
     Background, Common, Left, SparseKernels, SparseTerms, WORD, Words, words_down,
@@ -15,9 +14,9 @@ use super::isa::sparse::{
 use super::parallel::{for_each_piece, pays};
 use super::scratch;
 use super::table::Table;
-use super::terms::{Finish, Terms};
+use super::terms::Finish;
 use super::tiles::TileMut;
-use crate::backend::{Gemm, Write};
+use crate::backend::Gemm;
 
 /// Numbers of a row of A as stored, rows of A as stored, and columns of B from which it is worth looking.
 const LEAST: (usize, usize, usize) = (128, 4, 32);
@@ -38,10 +37,11 @@ const WORDS_TOGETHER: usize = 32;
 const PARALLEL_FLOPS: usize = 1 << 25;
 
 /// `C = A·B`, `C += A·B` or a step by it where most of A is one value; `false`, and nothing done, where that is
-/// not so or where leaving terms out does not pay. A factor to descend by is finite and above 0.
+/// not so or where leaving terms out does not pay.
 ///
 /// With `pairs` the terms that are left are multiplied as bfloat16 numbers, two at a time, where A is bytes and
-/// the number of terms even. Slices are as long as `dims` says.
+/// the number of terms even. Slices are as long as `dims` says; for what a step takes, see
+/// [`SparseKernels::product`].
 pub(super) fn product(
     table: &Table,
     pairs: Option<&PairKernels>,
@@ -60,9 +60,6 @@ pub(super) fn product(
     if dims.b_transposed || stored.width < LEAST.0 || stored.rows < LEAST.1 || dims.n < LEAST.2 {
         return false;
     }
-    if matches!(finish, Finish::Descend(_)) && dims.k > kernels.near(dims.n) {
-        return false;
-    }
     let Some((common, share)) = stored.background(kernels) else {
         return false;
     };
@@ -70,18 +67,28 @@ pub(super) fn product(
     let flops = share * 2.0 * dims.m as f64 * dims.n as f64 * dims.k as f64;
     let parallel = pays(flops as usize, PARALLEL_FLOPS);
     scratch::numbers(dims.n, |row| {
-        row.fill(0.0);
-        if value != 0.0 {
-            let all = Terms {
-                a: &[value],
+        if value != 0.0
+            && let Some(kernels) = table.sparse()
+        {
+            let all = SparseTerms {
+                a: Left::Numbers(&[value]),
                 b,
-                taps: &[Tap { a: 0, b: 0 }],
                 k: dims.k,
                 a_row: 0,
                 a_step: 0,
                 b_row: dims.n,
             };
-            table.product(TileMut::new(row, 1, dims.n, dims.n), &all, Write::Set);
+            let each = Words {
+                words: &[u64::MAX],
+                row: 0,
+                step: 0,
+            };
+            let nothing = Background {
+                value: 0.0,
+                row: &[],
+            };
+            let sum = TileMut::new(row, 1, dims.n, dims.n);
+            kernels.product(sum, &all, each, nothing, Finish::Set);
         }
         let background = Background { value, row };
         stored.words(kernels, common, parallel, |words| {
@@ -264,6 +271,7 @@ fn with_rows<R>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::Write;
     use crate::backend::cpu::check::{assert_sums, noise, tables, with_threads, written};
     use crate::backend::cpu::gemm::gemm_with;
     use crate::backend::cpu::isa::bf16::present;

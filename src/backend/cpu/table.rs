@@ -8,7 +8,7 @@ use super::dispatch::Isa;
 use super::isa::sparse::SparseKernels;
 use super::isa::winograd::{Job, Places, Run, Transform};
 use super::isa::{Blocking, Call, Matrices, Move, Shared, Tile, Whole};
-use super::terms::Terms;
+use super::terms::{Finish, Terms};
 use super::tiles::TileMut;
 use super::widths::{MAX_VECTORS, Widths};
 use crate::backend::Write;
@@ -149,9 +149,9 @@ impl Table {
     /// # Panics
     /// If an operand is too short.
     #[track_caller]
-    pub fn product(&self, c: TileMut<'_>, terms: &Terms<'_>, write: Write) {
+    pub fn product(&self, c: TileMut<'_>, terms: &Terms<'_>, finish: impl Into<Finish>) {
         let widths = self.widths(c.rows(), c.cols());
-        self.product_cut(c, terms, write, &widths);
+        self.run(c, terms, finish.into(), &widths);
     }
 
     /// How [`product`](Self::product) cuts a destination of `m` rows and `n` columns, for
@@ -177,22 +177,26 @@ impl Table {
     /// # Panics
     /// If an operand is too short.
     #[track_caller]
-    pub fn product_cut(
-        &self,
-        mut c: TileMut<'_>,
-        terms: &Terms<'_>,
-        write: Write,
-        widths: &Widths,
-    ) {
+    pub fn product_cut(&self, c: TileMut<'_>, terms: &Terms<'_>, write: Write, widths: &Widths) {
+        self.run(c, terms, write.into(), widths);
+    }
+
+    #[track_caller]
+    fn run(&self, mut c: TileMut<'_>, terms: &Terms<'_>, finish: Finish, widths: &Widths) {
         let (m, n) = (c.rows(), c.cols());
         if m == 0 || n == 0 {
             return;
         }
         terms.check(m, n);
         let (c_row, c) = (c.stride(), c.as_mut_ptr());
+        let (add, scale) = match finish {
+            Finish::Set => (false, None),
+            Finish::Add => (true, None),
+            Finish::Descend(lr) => (true, Some(-lr)),
+        };
         if let Some(whole) = self.whole {
             assert!(
-                terms.a_step == 1 && terms.k.is_multiple_of(16),
+                scale.is_none() && terms.a_step == 1 && terms.k.is_multiple_of(16),
                 "{} terms {} apart for tile registers",
                 terms.k,
                 terms.a_step
@@ -208,7 +212,8 @@ impl Table {
                 a_step: terms.a_step,
                 b_row: terms.b_row,
                 last: n,
-                add: write == Write::Add,
+                add,
+                scale: None,
             };
             // SAFETY: this CPU has the instructions of its table. All rows and columns lie inside `c`,
             // which is exclusively ours, and inside what `check` found readable in `a` and `b`.
@@ -231,7 +236,8 @@ impl Table {
                     a_step: terms.a_step,
                     b_row: terms.b_row,
                     last,
-                    add: write == Write::Add,
+                    add,
+                    scale,
                 };
                 // SAFETY: this CPU has the instructions of its table. Rows `i .. i + rows` and the
                 // columns of the tiles from `j` on lie inside `c`, which is exclusively ours, and

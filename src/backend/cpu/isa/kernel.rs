@@ -53,7 +53,8 @@ pub(super) unsafe trait Vector: Copy {
 }
 
 /// `C[i][j] (+)= Σ_taps Σ_p A[tap.a + i·a_row + p·a_step] · B[tap.b + p·b_row + j]` for `MR` rows and
-/// the columns of `NV` vectors, the last of which may be cut. Without a tap or a term the sum is 0.
+/// the columns of `NV` vectors, the last of which may be cut. Without a tap or a term the sum is 0. It is
+/// multiplied by [`Call::scale`], if there is one.
 ///
 /// # Safety
 /// As for [`Tile`](super::Tile), for the instruction set of `V`.
@@ -105,6 +106,14 @@ unsafe fn body<V: Vector, const MR: usize, const NV: usize, const CUT: bool>(cal
                 // With no term, or past the last, these may point outside the operands.
                 a = a.wrapping_add(call.a_step);
                 b = b.wrapping_add(call.b_row);
+            }
+        }
+        if let Some(scale) = call.scale {
+            let scale = V::splat(scale);
+            for acc in &mut acc {
+                for sum in acc {
+                    *sum = scale.mul(*sum);
+                }
             }
         }
         for (i, acc) in acc.iter().enumerate() {

@@ -74,6 +74,8 @@ pub(super) struct Call<'a> {
     pub last: usize,
     /// Add to the destination instead of overwriting it.
     pub add: bool,
+    /// What the sums are multiplied by before that.
+    pub scale: Option<f32>,
 }
 
 /// A register tile of a fixed number of rows and vectors.

@@ -87,6 +87,17 @@ unsafe fn tile<const MR: usize, const NV: usize, const SHARE: usize>(call: &Call
                 b = b.wrapping_add(call.b_row);
             }
         }
+        if let Some(scale) = call.scale {
+            let scale = _mm512_set1_ps(scale);
+            for acc in &mut acc {
+                for sum in acc {
+                    *sum = _mm512_mul_ps(scale, *sum);
+                }
+            }
+            for sum in &mut shared {
+                *sum = _mm512_mul_ps(scale, *sum);
+            }
+        }
         if call.add {
             finish::<MR, NV, SHARE, true>(call, &acc, &shared);
         } else {

@@ -18,7 +18,7 @@ pub(crate) const WORD: usize = 64;
 const MOST: usize = 8;
 
 /// Numbers of B that are gone through for all rows before the next: they stay in the nearest cache.
-const NEAR: usize = 14 << 10;
+const NEAR: usize = 8 << 10;
 
 /// Which factors differ from the background.
 #[derive(Clone, Copy)]
@@ -114,7 +114,7 @@ pub(crate) struct Common {
 pub(crate) struct Background<'a> {
     /// The value.
     pub value: f32,
-    /// A row that is added to each row of the destination.
+    /// A row that is added to each row of the destination, if the value is not 0.
     pub row: &'a [f32],
 }
 
@@ -162,7 +162,7 @@ enum Factors {
 /// Adds the terms that the words name to all rows of a tile's columns.
 ///
 /// # Safety
-/// The CPU has the instruction set. For the rows `i`, the columns `j` of the kernel's vectors (as cut by
+/// The CPU has the instruction set, and there are no fewer columns than lanes. For the rows `i`, the columns `j` of the kernel's vectors (as cut by
 /// `last`) and every bit `t` of word `q` that is set and counts, `words[i·word_row + q·word_step]`,
 /// `a[i·a_row + (64·q + t)·a_step]` and `b[(64·q + t)·b_row + j]` may be read, and `c[i·c_row + j]` read and
 /// written; `base` has a number for each column. With pairs that holds for both terms of each, and row
@@ -270,8 +270,8 @@ impl SparseKernels {
     /// [words](super::bf16) of two terms, these come in pairs, both or neither.
     ///
     /// # Panics
-    /// If an operand is too short, pairs of terms are numbers or odd, or there are too many terms to descend by
-    /// ([`near`](Self::near)).
+    /// If an operand is too short, pairs of terms are numbers or odd, there are fewer columns than lanes, or too
+    /// many terms to descend by ([`near`](Self::near)).
     #[track_caller]
     pub fn product(
         &self,
@@ -302,7 +302,7 @@ impl SparseKernels {
         });
         assert!(
             end.is_none_or(|end| end.is_some_and(|end| end < words.words.len()))
-                && background.row.len() == n,
+                && (background.value == 0.0 || background.row.len() == n),
             "a product of {m} x {n} with {} terms, {} words and a background of {} columns",
             terms.k,
             words.words.len(),
@@ -328,6 +328,7 @@ impl SparseKernels {
             let nv = vectors.div_ceil(vectors.div_ceil(self.rows.len()));
             let cols = (nv * self.lanes).min(n - j);
             let b_rows = WORD / self.terms();
+            assert!(cols >= self.lanes, "{n} columns of a product with words");
             let together = self.together(nv);
             let mut q = 0;
             // Once even if there is no term.
@@ -361,8 +362,7 @@ impl SparseKernels {
                     word_step: words.step,
                     count: some,
                     last_bits: first_bits(left - (some.max(1) - 1) * WORD),
-                    base: (q == 0 && (lr.is_none() || background.value != 0.0))
-                        .then(|| &background.row[j..]),
+                    base: (q == 0 && background.value != 0.0).then(|| &background.row[j..]),
                     background: background.value,
                     last: cols - (nv - 1) * self.lanes,
                     add: q > 0 || finish == Finish::Add,
@@ -371,7 +371,8 @@ impl SparseKernels {
                 // SAFETY: these kernels are handed out where the CPU has their instructions. Rows below `m`
                 // and columns `j .. j + cols` lie inside `c`, which is exclusively ours; terms below `k`
                 // inside `a` and `b` (checked), and no bit from the `k`th on counts; the words of `m` rows
-                // lie inside theirs (asserted); the background has `n` columns, and there is a number for each byte.
+                // lie inside theirs (asserted); the background has `n` columns, which fill a vector (asserted),
+                // and there is a number for each byte.
                 unsafe { self.rows[nv - 1](&job) };
                 q += some.max(1);
             }
@@ -563,14 +564,13 @@ unsafe fn tile<V: Vector, S: Source<V>, const R: usize, const NV: usize, const C
 ) {
     // SAFETY: the caller guarantees the instruction set and every address.
     unsafe {
-        let mask = V::mask(job.last);
-        let load = |from: *const f32, v: usize| {
-            if CUT && v + 1 == NV {
-                V::load_masked(from.add(v * V::LANES), mask)
-            } else {
-                V::load(from.add(v * V::LANES))
-            }
+        // A vector that would reach past the last column ends with it, and computes some columns once more: a
+        // masked store would hold up the loads of the next row.
+        let column = |v: usize| match CUT && v + 1 == NV {
+            true => v * V::LANES + job.last - V::LANES,
+            false => v * V::LANES,
         };
+        let load = |from: *const f32, v: usize| V::load(from.add(column(v)));
         let named = |q: usize| {
             let mut word = 0;
             for r in 0..R {
@@ -634,12 +634,7 @@ unsafe fn tile<V: Vector, S: Source<V>, const R: usize, const NV: usize, const C
         }
         for (r, sums) in sums.iter().enumerate() {
             for (v, &sum) in sums.iter().enumerate() {
-                let to = job.c.add((i + r) * job.c_row + v * V::LANES);
-                if CUT && v + 1 == NV {
-                    sum.store_masked(to, mask);
-                } else {
-                    sum.store(to);
-                }
+                sum.store(job.c.add((i + r) * job.c_row + column(v)));
             }
         }
     }
@@ -660,19 +655,24 @@ pub(super) unsafe fn differ<V: Compare>(
     // SAFETY: the caller guarantees the instruction set and every address.
     unsafe {
         let background = V::splat(background);
-        for q in 0..len.div_ceil(WORD) {
+        let whole = len / WORD;
+        for q in 0..whole {
             let mut word = 0;
-            for j in (q * WORD..len.min((q + 1) * WORD)).step_by(V::LANES) {
-                let lanes = (len - j).min(V::LANES);
-                let x = if lanes == V::LANES {
-                    V::load(from.add(j))
-                } else {
-                    V::load_masked(from.add(j), V::mask(lanes))
-                };
-                let bits = x.differs(background) & first_bits(lanes);
-                word |= bits << (j % WORD);
+            // A bound that the compiler knows.
+            for j in (0..WORD).step_by(V::LANES) {
+                word |= V::load(from.add(q * WORD + j)).differs(background) << j;
             }
             *words.add(q) = word;
+        }
+        let (from, left) = (from.add(whole * WORD), len % WORD);
+        let mut word = 0;
+        for j in (0..left).step_by(V::LANES) {
+            let lanes = (left - j).min(V::LANES);
+            let x = V::load_masked(from.add(j), V::mask(lanes));
+            word |= (x.differs(background) & first_bits(lanes)) << j;
+        }
+        if left > 0 {
+            *words.add(whole) = word;
         }
     }
 }

@@ -177,7 +177,7 @@ fn steps_of_any_kind_and_one_kind_after_the_other() {
 }
 
 #[test]
-fn noise_has_its_gradient_computed() {
+fn steps_by_noise() {
     same(|s| {
         s.g.begin(Mode::Train);
         let noise = numbers(5, ROWS * PIXELS);
