@@ -26,6 +26,7 @@ pub mod cpu;
 pub mod cuda;
 mod dropout;
 mod layout;
+mod look_up;
 mod outcome;
 pub mod reference;
 
@@ -33,6 +34,7 @@ pub mod reference;
 mod conformance;
 
 pub use layout::SpatialLayout;
+pub use look_up::{Factor, LookUp};
 pub use outcome::argmax;
 
 use crate::error::Result;
@@ -270,32 +272,6 @@ pub struct SgdStep {
     pub nesterov: bool,
     /// The momentum buffer is empty: it is set to the gradient, not averaged with it.
     pub first: bool,
-}
-
-/// Numbers that are stored as bytes: see [`Backend::gather_bytes`].
-#[derive(Debug)]
-pub struct LookUp<'a, Buf> {
-    /// The bytes.
-    pub bytes: View<'a, Buf>,
-    /// The number that each byte stands for.
-    pub table: &'a [f32; 256],
-}
-
-impl<Buf> Clone for LookUp<'_, Buf> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<Buf> Copy for LookUp<'_, Buf> {}
-
-/// The left factor of a product.
-#[derive(Debug)]
-pub enum Factor<'a, Buf> {
-    /// Numbers.
-    Numbers(View<'a, Buf>),
-    /// Bytes that are looked up.
-    Bytes(LookUp<'a, Buf>),
 }
 
 /// Read access to a buffer of `B`.
