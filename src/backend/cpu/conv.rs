@@ -40,6 +40,9 @@ const CELL_SRC: usize = 1 << 18;
 /// Operations of a cell that has the whole weight: some 20 microseconds.
 const CELL_FLOPS: usize = 1 << 22;
 
+/// Cells that keep the threads busy.
+const ENOUGH_CELLS: usize = 8;
+
 /// Operations of a convolution that are worth several threads: some 20 microseconds. Convolutions follow
 /// one another, so the threads are awake.
 const PARALLEL_FLOPS: usize = 1 << 22;
@@ -296,6 +299,9 @@ impl Pass<'_> {
             let mut rows = CELL_SRC / src_row;
             if self.panels.cols == self.panels.width {
                 rows = rows.min(CELL_FLOPS / (2 * self.work() * dst_row).max(1));
+            }
+            if self.to.n.div_ceil(block) * self.panels.count() < ENOUGH_CELLS {
+                rows = rows.min(self.to.h.div_ceil(2));
             }
             let rows = rows.clamp(1, self.to.h.max(1));
             dst.for_each_cell(

@@ -371,37 +371,47 @@ impl Table {
         unsafe { (self.winograd)(transform, &job) }
     }
 
-    /// [`winograd`](Self::winograd) into a tile: its rows are the places of the destination.
+    /// [`winograd`](Self::winograd) of as many numbers as a tile has columns: the places of the destination,
+    /// `to`, count its rows.
     ///
     /// # Panics
-    /// If the source is too short, or the tile has other rows than there are places.
+    /// If the source is too short, or the tile has not the rows.
     #[track_caller]
     pub fn winograd_rows(
         &self,
         transform: Transform,
-        mut dst: TileMut<'_>,
+        (mut dst, to): (TileMut<'_>, &Places),
         (src, from): (&[f32], &Places),
         write: Write,
     ) {
         let (side_from, side_to) = transform.sides();
         let (rows, len, row) = (dst.rows(), dst.cols(), dst.stride());
         assert!(
-            rows == side_to * side_to
+            to.rows.end.max(to.cols.end) <= side_to
+                && to.end(1).is_some_and(|end| end <= rows)
                 && from.rows.end.max(from.cols.end) <= side_from
                 && from.end(len).is_some_and(|end| end <= src.len()),
-            "{transform:?} of {len} numbers from {from:?} of {} to {rows} rows",
+            "{transform:?} of {len} numbers from {from:?} of {} to {to:?} of {rows} rows",
             src.len()
         );
+        if len == 0 {
+            return;
+        }
         let job = Job {
             src: src.as_ptr(),
             from,
             dst: dst.as_mut_ptr(),
-            to: &Places::all(side_to, 0, side_to * row, row),
+            to: &Places {
+                first: to.first * row,
+                row: to.row * row,
+                col: to.col * row,
+                ..to.clone()
+            },
             len,
             add: write == Write::Add,
         };
         // SAFETY: this CPU has the instructions of its table, every place of the source that exists lies
-        // inside its slice (asserted), and those of the destination are the rows of the tile, which is
+        // inside its slice (asserted), and those of the destination are rows of the tile (asserted), which is
         // exclusively ours.
         unsafe { (self.winograd)(transform, &job) }
     }

@@ -11,6 +11,9 @@ pub(super) const SMALL_WEIGHT: usize = 1 << 16;
 /// Vectors in a row of a panel of a large weight.
 const PANEL_VECTORS: usize = 2;
 
+/// Places of a panel that one thread packs at a time.
+const PACKED_PLACES: usize = 3;
+
 /// How the products find the weight: place by place a matrix of `depth x width`, cut into panels of
 /// `cols` columns, each of which holds all places.
 #[derive(Clone, Copy, Debug)]
@@ -82,9 +85,14 @@ impl Panels {
         (panel * self.places + place) * self.depth * self.cols
     }
 
+    /// How many panels there are.
+    pub fn count(&self) -> usize {
+        self.width.div_ceil(self.cols.max(1))
+    }
+
     /// Numbers in all panels.
     pub fn len(&self) -> usize {
-        self.at(self.width.div_ceil(self.cols.max(1)), 0)
+        self.at(self.count(), 0)
     }
 
     /// Copies or transposes the weight into panels.
@@ -95,7 +103,7 @@ impl Panels {
         let matrix = self.depth * self.cols;
         let parallel = parallel(conv);
         let out = TileMut::new(out, out.len() / matrix, matrix, matrix);
-        out.for_each_cell(self.places, matrix, parallel, &|first, _, mut out| {
+        out.for_each_cell(PACKED_PLACES, matrix, parallel, &|first, _, mut out| {
             for i in 0..out.rows() {
                 let (panel, place) = ((first + i) / self.places, (first + i) % self.places);
                 let start = panel * self.cols;

@@ -23,8 +23,12 @@ const GROUP: usize = 1 << 14;
 /// Numbers of a weight that stay in cache: half a megabyte. A larger one takes the longest groups.
 const CACHED: usize = 1 << 17;
 
-/// Terms in a part of the sum that is computed on its own.
+/// Terms in a part of the sum that is computed on its own, for most weights and for small ones.
 const PART_TERMS: usize = 1 << 12;
+const PART_TERMS_SMALL: usize = 1 << 10;
+
+/// Numbers of a weight whose parts are soon added.
+const SMALL: usize = 1 << 13;
 
 /// Most parts, and most numbers in all of them.
 const PARTS: usize = 16;
@@ -71,11 +75,18 @@ pub(super) fn add_up(sum: &Sum<'_>, dw: &mut [f32], write: Write) {
     let (conv, output) = (sum.conv, sum.output);
     let len = dw.len();
     let lines = output.n.div_ceil(sum.block) * output.h;
-    let parts = (output.n * output.pixels() / PART_TERMS)
+    let part_terms = if len <= SMALL {
+        PART_TERMS_SMALL
+    } else {
+        PART_TERMS
+    };
+    let parts = (output.n * output.pixels() / part_terms)
         .min(PARTS)
         .min(PART_NUMBERS / len)
         .min(lines)
         .max(1);
+    // Two threads have as much to do.
+    let parts = if parts > 1 { parts / 2 * 2 } else { 1 };
     let rows = len / conv.out_c;
     let mut cell_rows = rows;
     if sum.parallel && parts < ENOUGH_PARTS {

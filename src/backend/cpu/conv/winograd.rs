@@ -62,6 +62,9 @@ const PLACES_TOGETHER: usize = 9;
 /// Fewest channels on either side for which the transforms pay.
 const CHANNELS: usize = 16;
 
+/// Numbers of each place of the weight that one thread transforms, where threads share them.
+const WEIGHT_PIECE: usize = 2048;
+
 /// Rows whose products take as long as the transform of the weight that they are multiplied with.
 const WEIGHT_ROWS: usize = 12;
 
@@ -159,10 +162,16 @@ pub(super) fn convolve(
     };
     let panel = PLACES * apart(from.c * cols);
     scratch::numbers(to.c.div_ceil(cols) * panel, |u| {
-        let panels = u.par_chunks_mut(panel).enumerate();
-        let panels = panels.with_min_len(if parallel { 1 } else { usize::MAX });
-        panels.for_each(|(i, u)| {
-            weight(table, u, w, conv, transposed, (i * cols, cols), 0..from.c);
+        let rows = from
+            .c
+            .div_ceil((from.c * cols).div_ceil(WEIGHT_PIECE).max(1));
+        let panels = u.len() / panel;
+        let step = apart(from.c * cols);
+        let all = TileMut::new(u, panels * PLACES, from.c * cols, step);
+        all.for_each_cell(PLACES, rows * cols, parallel, &|place, at, u| {
+            let (panel, first) = (place / PLACES * cols, at / cols);
+            let depth = first..first + u.cols() / cols;
+            weight(table, u, w, conv, transposed, (panel, cols), depth);
         });
         let pass = Pass {
             table,
@@ -181,10 +190,10 @@ pub(super) fn convolve(
 }
 
 /// The transformed weight from the channels `depth` that are read to the `cols` from `start` on that
-/// are computed: `u[place][depth][cols]`, places [`apart`].
+/// are computed: `u[place][depth][cols]`, a row for each place.
 fn weight(
     table: &Table,
-    u: &mut [f32],
+    u: TileMut<'_>,
     w: &[f32],
     conv: Conv,
     transposed: bool,
@@ -193,10 +202,10 @@ fn weight(
 ) {
     let (inputs, outputs) = (conv.input.c, conv.out_c);
     let rows = depth.len();
-    let set = |u: &mut [f32], w: (&[f32], &Places), len: usize| {
-        let step = apart(rows * cols);
-        let to = Places::all(REACH, 0, REACH * step, step);
-        table.winograd(Transform::Weight, (u, &to), w, len, Write::Set);
+    let set = |u: TileMut<'_>, w: (&[f32], &Places), len: usize| {
+        let (u, _) = u.split_cols(len);
+        let to = Places::all(REACH, 0, REACH, 1);
+        table.winograd_rows(Transform::Weight, (u, &to), w, Write::Set);
     };
     let matrix = inputs * outputs;
     let width = cols.min(if transposed { inputs } else { outputs } - start);

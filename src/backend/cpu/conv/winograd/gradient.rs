@@ -97,7 +97,8 @@ pub(in crate::backend::cpu::conv) fn weight_gradient(
                     }
                 }
                 let from = Places::all(REACH, 0, REACH * cols, cols);
-                table.winograd_rows(Transform::WeightGradient, dw, (du, &from), write);
+                let to = Places::all(3, 0, 3, 1);
+                table.winograd_rows(Transform::WeightGradient, (dw, &to), (du, &from), write);
             });
         });
     });

@@ -5,7 +5,7 @@
 //! transformed and multiplied with all of them before it leaves the cache, instead of the whole
 //! being written to memory and read back.
 
-use super::tiles::{Squares, Tiles};
+use super::tiles::{Squares, Tiles, piece};
 use super::{PLACES, REACH, TILE, apart, square, weight};
 use crate::backend::Write;
 use crate::backend::cpu::isa::Tap;
@@ -36,6 +36,22 @@ pub(in crate::backend::cpu::conv) fn suits(conv: Conv, output: Images) -> bool {
 fn pieces(channels: usize) -> impl Iterator<Item = Range<usize>> {
     let pieces = channels.div_ceil(DEPTH);
     (0..pieces).map(move |i| channels * i / pieces..channels * (i + 1) / pieces)
+}
+
+/// Calls `f(column, cell)` for cells of [`WIDTH`] columns. Several threads start with half of the columns
+/// each: of five cells one would have three.
+fn columns(tile: TileMut<'_>, parallel: bool, f: &(impl Fn(usize, TileMut<'_>) + Sync)) {
+    let (rows, width) = (tile.rows(), tile.cols());
+    let cells = |tile: TileMut<'_>, first: usize| {
+        tile.for_each_cell(rows, WIDTH, parallel, &|_, at, cell| f(first + at, cell));
+    };
+    if parallel && rayon::current_num_threads() > 1 {
+        let half = width.div_ceil(2).next_multiple_of(16).min(width);
+        let (left, right) = tile.split_cols(half);
+        rayon::join(|| cells(left, 0), || cells(right, half));
+    } else {
+        cells(tile, 0);
+    }
 }
 
 /// [`convolve`](super::convolve) with the weight piece by piece.
@@ -71,14 +87,22 @@ pub(super) fn convolve(
         squares.transform(Transform::Input, (v, v_step), 0, parallel);
         let v = &*v;
         let all = TileMut::new(m, tiles.count() * PLACES * m_rows, to.c, to.c);
-        let rows = all.rows();
-        all.for_each_cell(rows, WIDTH, parallel, &|_, start, mut m| {
+        columns(all, parallel, &|start, mut m| {
             let cols = m.cols();
             scratch::numbers(PLACES * apart(DEPTH.min(from.c) * cols), |u| {
                 for depth in pieces(from.c) {
                     let u_step = apart(depth.len() * cols);
                     let u = &mut u[..PLACES * u_step];
-                    weight(table, u, w, conv, transposed, (start, cols), depth.clone());
+                    let each = TileMut::new(u, PLACES, depth.len() * cols, u_step);
+                    weight(
+                        table,
+                        each,
+                        w,
+                        conv,
+                        transposed,
+                        (start, cols),
+                        depth.clone(),
+                    );
                     let write = if depth.start == 0 {
                         Write::Set
                     } else {
@@ -108,13 +132,17 @@ pub(super) fn convolve(
         let blocks = dst.par_chunks_mut(block * to.sample()).enumerate();
         let blocks = blocks.with_min_len(if parallel { 1 } else { usize::MAX });
         blocks.for_each(|(b, dst)| {
-            for i in b * tiles.each..(b + 1) * tiles.each {
-                let samples = tiles.block(i).1;
-                let from = Places::all(REACH, i * m_tile, REACH * m_step, m_step);
-                let place = square(tiles.at(i), [0; 2], TILE, to, samples);
-                let (dst, m) = ((&mut *dst, &place), (m, &from));
-                table.winograd(Transform::Output, dst, m, samples * to.c, write);
-            }
+            let pixel = dst.len() / to.pixels();
+            let dst = TileMut::new(dst, to.pixels(), pixel, pixel);
+            dst.for_each_cell(to.pixels(), piece(pixel), parallel, &|_, at, mut dst| {
+                for i in b * tiles.each..(b + 1) * tiles.each {
+                    let from = Places::all(REACH, i * m_tile + at, REACH * m_step, m_step);
+                    let pixels = Images { n: 1, c: 1, ..to };
+                    let place = square(tiles.at(i), [0; 2], TILE, pixels, 1);
+                    let (dst, m) = ((dst.reborrow(), &place), (m, &from));
+                    table.winograd_rows(Transform::Output, dst, m, write);
+                }
+            });
         });
     });
 }
@@ -140,8 +168,7 @@ pub(super) fn weight_gradient(
         written.transform(Transform::OutputGradient, (g, g_step), 0, parallel);
         let (v, g) = (&*v, &*g);
         let dw = TileMut::new(dw, 9 * input.c, output.c, output.c);
-        let rows = dw.rows();
-        dw.for_each_cell(rows, WIDTH, parallel, &|_, start, mut dw| {
+        columns(dw, parallel, &|start, mut dw| {
             let cols = dw.cols();
             for depth in pieces(input.c) {
                 let matrix = depth.len() * cols;

@@ -6,8 +6,20 @@ use crate::backend::Write;
 use crate::backend::cpu::BATCH_BLOCK;
 use crate::backend::cpu::isa::winograd::{Places, Transform};
 use crate::backend::cpu::table::Table;
+use crate::backend::cpu::tiles::TileMut;
 use crate::shape::Images;
-use rayon::prelude::*;
+
+/// Tiles that keep the threads busy; the numbers of fewer are shared in pieces.
+const ENOUGH_TILES: usize = 8;
+
+/// About so many numbers of each place are transformed by one thread at a time.
+const PIECE: usize = 1024;
+
+/// The length of all but the last of nearly equal pieces of `len` numbers, in whole cache lines.
+pub(super) fn piece(len: usize) -> usize {
+    len.div_ceil(len.div_ceil(PIECE).max(1))
+        .next_multiple_of(16)
+}
 
 /// The tiles of all blocks of a batch: those of a block follow one another.
 #[derive(Clone, Copy)]
@@ -67,17 +79,32 @@ impl Squares<'_> {
         first: usize,
         parallel: bool,
     ) {
-        let tiles = out.par_chunks_mut(PLACES * step).enumerate();
-        let tiles = tiles.with_min_len(if parallel { 1 } else { usize::MAX });
-        tiles.for_each(|(i, out)| {
-            let (start, samples) = self.tiles.block(first + i);
+        let tiles = out.len() / (PLACES * step).max(1);
+        let width = if tiles < ENOUGH_TILES {
+            piece(step)
+        } else {
+            step
+        };
+        let to = Places::all(REACH, 0, REACH, 1);
+        let out = TileMut::new(out, tiles * PLACES, step, step);
+        out.for_each_cell(PLACES, width, parallel, &|row, at, out| {
+            let tile = first + row / PLACES;
+            let (start, samples) = self.tiles.block(tile);
             let sample = self.images.sample();
             let src = &self.src[start * sample..][..samples * sample];
-            let at = self.tiles.at(first + i);
-            let from = square(at, self.padding, self.reach, self.images, samples);
-            let to = Places::all(REACH, 0, REACH * step, step);
-            let len = samples * self.images.c;
-            (self.table).winograd(transform, (out, &to), (src, &from), len, Write::Set);
+            let mut from = square(
+                self.tiles.at(tile),
+                self.padding,
+                self.reach,
+                self.images,
+                samples,
+            );
+            from.first += at;
+            // Places are a little apart, and the last block may have fewer samples.
+            let len = (samples * self.images.c).saturating_sub(at);
+            let cols = out.cols().min(len);
+            let (out, _) = out.split_cols(cols);
+            (self.table).winograd_rows(transform, (out, &to), (src, &from), Write::Set);
         });
     }
 }
