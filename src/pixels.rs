@@ -144,7 +144,11 @@ impl PixelRow {
     ///
     /// # Panics
     /// If `out` does not hold whole channels, or the image lies beyond `pixels`.
-    pub(crate) fn write_bytes(&self, out: &mut [u8], rearrange: impl Fn(&[u8], &[u32], &mut [u8])) {
+    pub(crate) fn write_bytes<'a>(
+        &'a self,
+        out: &mut [u8],
+        mut rearrange: impl FnMut(&[u8], &'a [u32], &mut [u8]),
+    ) {
         let plane = self.plane();
         for (c, out) in out.chunks_exact_mut(plane).enumerate() {
             let image = &self.pixels[self.first + c * plane..][..plane];

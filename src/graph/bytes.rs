@@ -241,6 +241,36 @@ mod tests {
         assert_eq!(layer(Cpu::default(), true, use_it), (numbers, false));
     }
 
+    /// The second gradient of a weight is added to the first.
+    #[test]
+    fn two_layers_may_share_a_weight_and_bytes() {
+        let gradient = |bytes: bool| {
+            let mut graph = Graph::new(Cpu::default()).unwrap();
+            let init: Vec<f32> = (0..SIZE * UNITS)
+                .map(|i| (i % 13) as f32 / 6.5 - 1.0)
+                .collect();
+            let layout = ParamLayout::Linear {
+                inputs: SIZE,
+                outputs: UNITS,
+            };
+            let weight = graph.parameter("weight", layout, &init);
+            graph.begin(Mode::Train);
+            let shape = Shape::new(&[5, SIZE]);
+            let x = match bytes {
+                true => graph.pixels(shape, &[], &rows()),
+                false => graph.input(shape, &PixelRow::write_all(&rows(), 5 * SIZE), false),
+            };
+            let [once, again] = [(); 2].map(|()| graph.linear(x, weight, None));
+            let twice = graph.scale(again, 2.0);
+            let y = graph.add(once, twice);
+            let target = graph.input(Shape::new(&[5, UNITS]), &[0.5; 5 * UNITS], false);
+            let loss = graph.mse(y, target);
+            graph.backward(loss);
+            (graph.params).read_grad(&graph.backend, &graph.arena, weight)
+        };
+        assert_eq!(gradient(true), gradient(false));
+    }
+
     /// A step knows nothing of the bytes of the step before.
     #[test]
     fn a_new_step_has_no_bytes() {

@@ -211,12 +211,38 @@ pub(super) fn sum_rows(dst: &mut [f32], src: &[f32], cols: usize, write: Write) 
 each_isa! {
 /// Adds some columns of every row of `src` to `sums`.
 pub(super) fn add_rows(sums: &mut [f32], src: &[f32], cols: usize, columns: Range<usize>) {
-    for row in src.chunks_exact(cols) {
-        for (sum, x) in sums.iter_mut().zip(&row[columns.clone()]) {
-            *sum += x;
-        }
+    let mut at = 0;
+    while at < sums.len() {
+        let src = src.get(columns.start + at..).unwrap_or_default();
+        let sums = &mut sums[at..];
+        // As many as the compiler keeps in registers, however many that are left.
+        at += match sums.len() {
+            PANEL.. => add_columns::<PANEL>(sums, src, cols),
+            16.. => add_columns::<16>(sums, src, cols),
+            8.. => add_columns::<8>(sums, src, cols),
+            4.. => add_columns::<4>(sums, src, cols),
+            _ => add_columns::<1>(sums, src, cols),
+        };
     }
 }
+}
+
+/// Adds the first `N` columns of rows that are `cols` numbers apart, and returns `N`. The last row may be cut
+/// behind these columns.
+#[inline(always)]
+fn add_columns<const N: usize>(sums: &mut [f32], src: &[f32], cols: usize) -> usize {
+    if let Some(sums) = sums.first_chunk_mut::<N>() {
+        let mut kept = *sums;
+        for row in src.chunks(cols) {
+            if let Some(row) = row.first_chunk::<N>() {
+                for (sum, x) in kept.iter_mut().zip(row) {
+                    *sum += x;
+                }
+            }
+        }
+        *sums = kept;
+    }
+    N
 }
 
 /// The sums of two branches.

@@ -11,67 +11,93 @@ const ROOM: usize = 1024;
 /// Bytes among which one instruction chooses.
 const TABLE: usize = 128;
 
-/// `out[i] = image[map[i]]`, zero where that is beyond the image; false, and nothing done, if the image is
-/// too large or this CPU (or the cap on its instructions) does not offer AVX512-VBMI.
-///
-/// # Panics
-/// If `map` and `out` differ in length.
-#[track_caller]
-pub(crate) fn rearrange(image: &[u8], map: &[u32], out: &mut [u8]) -> bool {
-    assert_eq!(map.len(), out.len(), "rearranged bytes");
-    let present = is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vbmi");
-    if image.len() >= ROOM || !present || select().isa() < Isa::Avx512 {
-        return false;
-    }
-    // SAFETY: the CPU has the instructions, `map` is as long as `out`, and the image leaves room for a zero.
-    unsafe { vbmi(image, map, out) };
-    true
+/// Where each byte of the other order comes from, as the instruction wants it.
+pub(crate) struct Order {
+    /// In which table a byte is, and where in it; a zero byte is last in the last.
+    table: [u8; ROOM],
+    within: [u8; ROOM],
+    len: usize,
 }
 
+impl Order {
+    /// The order in which byte `i` is byte `map[i]` of the image; `None` if that is too long or this CPU (or
+    /// the cap on its instructions) does not offer AVX512-VBMI.
+    pub fn new(map: &[u32]) -> Option<Self> {
+        let present =
+            is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vbmi");
+        if map.len() > ROOM || !present || select().isa() < Isa::Avx512 {
+            return None;
+        }
+        let mut order = Order {
+            table: [0; ROOM],
+            within: [0; ROOM],
+            len: map.len(),
+        };
+        let places = order.table.iter_mut().zip(&mut order.within);
+        for ((table, within), &place) in places.zip(map) {
+            let place = place.min(ROOM as u32 - 1);
+            (*table, *within) = ((place / TABLE as u32) as u8, (place % TABLE as u32) as u8);
+        }
+        Some(order)
+    }
+
+    /// Writes the image in this order, with zeros for places beyond it; false, and nothing done, if the image
+    /// is too large.
+    ///
+    /// # Panics
+    /// If there is not a byte of `out` for each place.
+    #[track_caller]
+    pub fn rearrange(&self, image: &[u8], out: &mut [u8]) -> bool {
+        assert_eq!(self.len, out.len(), "rearranged bytes");
+        if image.len() >= ROOM {
+            return false;
+        }
+        // SAFETY: an order is only made where the CPU has the instructions, `out` is as long as the order, and
+        // the tables are those that the image reaches into.
+        unsafe {
+            match image.len().div_ceil(TABLE) {
+                0 => out.fill(0),
+                1 => vbmi::<1>(self, image, out),
+                2 => vbmi::<2>(self, image, out),
+                3 => vbmi::<3>(self, image, out),
+                4 => vbmi::<4>(self, image, out),
+                5 => vbmi::<5>(self, image, out),
+                6 => vbmi::<6>(self, image, out),
+                7 => vbmi::<7>(self, image, out),
+                _ => vbmi::<8>(self, image, out),
+            }
+        }
+        true
+    }
+}
+
+/// With the tables in registers. What lies in none of them is zero.
+///
 /// # Safety
-/// The CPU has the instructions, `map` is as long as `out`, and `image` shorter than [`ROOM`].
+/// The CPU has the instructions, `out` is as long as `order`, and the image fits into `TABLES` tables.
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-unsafe fn vbmi(image: &[u8], map: &[u32], out: &mut [u8]) {
+unsafe fn vbmi<const TABLES: usize>(order: &Order, image: &[u8], out: &mut [u8]) {
     let mut padded = [0; ROOM];
     padded[..image.len()].copy_from_slice(image);
-    // The zero behind the image is looked up too.
-    let tables = (image.len() + 1).div_ceil(TABLE);
-    let outside = _mm512_set1_epi32(image.len() as i32);
-    let (map_start, len) = (map.as_ptr(), out.len());
-    for first in (0..len).step_by(64) {
-        // Sixteen places, or those that are left of them.
-        let places = |part: usize| {
-            let at = first + 16 * part;
-            let left = len.saturating_sub(at).min(16);
-            let mask = ((1u32 << left) - 1) as __mmask16;
-            // SAFETY: lanes past the end of the map are not read.
-            let places =
-                unsafe { _mm512_maskz_loadu_epi32(mask, map_start.wrapping_add(at).cast()) };
-            _mm512_cvtepi32_epi16(_mm512_min_epu32(places, outside))
-        };
-        let both = |low: __m256i, high: __m256i| {
-            _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
-        };
-        let halves = [both(places(0), places(1)), both(places(2), places(3))];
-        let [low, high] = halves.map(|half| _mm512_cvtepi16_epi8(half));
-        // The lower seven bits say where in a table a byte is, the others in which.
-        let within = both(low, high);
-        let [low, high] = halves.map(|half| _mm512_cvtepi16_epi8(_mm512_srli_epi16::<7>(half)));
-        let table_of = both(low, high);
+    let tables: [[__m512i; 2]; TABLES] = std::array::from_fn(|table| {
+        // SAFETY: there are no more than eight tables, which are the room.
+        [0, 64].map(|half| unsafe {
+            _mm512_loadu_si512(padded.as_ptr().add(table * TABLE + half).cast())
+        })
+    });
+    for (first, out) in (0..).step_by(64).zip(out.chunks_mut(64)) {
+        // SAFETY: there are places for the whole room, of which `first` is a part.
+        let [table_of, within] = [&order.table, &order.within]
+            .map(|bytes| unsafe { _mm512_loadu_si512(bytes.as_ptr().add(first).cast()) });
         let mut bytes = _mm512_setzero_si512();
-        for table in 0..tables {
-            let here = _mm512_cmpeq_epi8_mask(table_of, _mm512_set1_epi8(table as i8));
-            // SAFETY: `tables · TABLE` bytes are no more than the room.
-            let [a, b] = [0, 64].map(|half| unsafe {
-                _mm512_loadu_si512(padded.as_ptr().add(table * TABLE + half).cast())
-            });
-            let found = _mm512_maskz_permutex2var_epi8(here, a, within, b);
+        for (i, [low, high]) in tables.into_iter().enumerate() {
+            let here = _mm512_cmpeq_epi8_mask(table_of, _mm512_set1_epi8(i as i8));
+            let found = _mm512_maskz_permutex2var_epi8(here, low, within, high);
             bytes = _mm512_or_si512(bytes, found);
         }
-        let left = (len - first).min(64);
-        let mask = u64::MAX >> (64 - left);
+        let mask = u64::MAX >> (64 - out.len());
         // SAFETY: lanes past the end are not written.
-        unsafe { _mm512_mask_storeu_epi8(out.as_mut_ptr().add(first).cast(), mask, bytes) };
+        unsafe { _mm512_mask_storeu_epi8(out.as_mut_ptr().cast(), mask, bytes) };
     }
 }
 
@@ -98,12 +124,13 @@ mod tests {
                 let byte = |&p: &u32| image.get(p as usize).copied().unwrap_or(0);
                 let want: Vec<u8> = map.iter().map(byte).collect();
                 let mut out = vec![77; count + 1];
-                if !rearrange(&image, &map, &mut out[..count]) {
+                let Some(order) = Order::new(&map) else {
                     assert!(
                         select().isa() < Isa::Avx512 || !is_x86_feature_detected!("avx512vbmi")
                     );
                     return;
-                }
+                };
+                assert!(order.rearrange(&image, &mut out[..count]));
                 assert_eq!(out[..count], want, "{len} bytes, {count} places");
                 assert_eq!(out[count], 77);
             }
@@ -112,6 +139,9 @@ mod tests {
 
     #[test]
     fn large_images_are_left_to_others() {
-        assert!(!rearrange(&[1; 1024], &[0], &mut [0]));
+        assert!(Order::new(&[0; ROOM + 1]).is_none());
+        if let Some(order) = Order::new(&[0]) {
+            assert!(!order.rearrange(&[1; ROOM], &mut [0]));
+        }
     }
 }
