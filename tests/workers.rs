@@ -7,6 +7,7 @@ use unforget::checkpoint::write_snapshot;
 use unforget::data::on_disk::image_folder_on_disk;
 use unforget::data::{Transform, TransformGroups};
 use unforget::prelude::*;
+use unforget::tape::Precision;
 use unforget::training::*;
 
 /// Notes the bits of every loss and of what was learned from, and ends the experience after so many of them.
@@ -124,7 +125,7 @@ fn any_number_of_workers_and_threads_gives_the_same_bits() {
     let cases: [Case; 8] = [
         ("der", Der::builder, varied, None, false),
         ("paper", PaperDer::builder, varied, None, false),
-        // Replayed rows are made by the tape, behind those of the workers if there are any.
+        // All rows are made by the tape, for which nobody works ahead.
         ("plain der", Der::builder, plain, None, false),
         ("plain paper", PaperDer::builder, plain, None, false),
         ("plain mir", Mir::builder, plain, None, false),
@@ -154,6 +155,51 @@ fn any_number_of_workers_and_threads_gives_the_same_bits() {
             assert!(found.0 == alone.0, "{name}: losses with {workers} workers");
             assert!(found.1 == alone.1, "{name}: state with {workers} workers");
         }
+    }
+}
+
+/// Strokes on a black ground, which a first layer may multiply as the bytes that they are, in another way than
+/// numbers: with bfloat16 factors two of them at a time.
+#[test]
+fn images_on_black_give_the_same_bits_with_workers() {
+    let strokes = |n: usize| {
+        let pixel = |p: usize| {
+            if p / 5 % 4 == 0 {
+                (p * 31 % 251) as u8
+            } else {
+                0
+            }
+        };
+        let pixels = (0..n * 144).map(pixel).collect();
+        let labels = (0..n).map(|i| i as u32 % 4).collect();
+        Dataset::from_u8("strokes", [1, 12, 12], pixels, labels, 4).unwrap()
+    };
+    let transforms = TransformGroups::same(Transform::mnist());
+    let benchmark = NcBenchmark::new(strokes(800), strokes(300), transforms);
+    let benchmark = benchmark.n_experiences(2).build().unwrap();
+    for precision in [Precision::Full, Precision::Bf16] {
+        let run = |workers| {
+            let losses = Losses::default();
+            let mut tape = Tape::new(Device::Cpu).unwrap();
+            tape.set_precision(precision).unwrap();
+            tape.manual_seed(3);
+            let model = SimpleMlp::new(&mut tape, 4, 144, 100, 1, 0.2);
+            let strategy = Der::builder(tape, model, Sgd::new(0.05))
+                .mem_size(64)
+                .train_mb_size(128)
+                .eval_mb_size(128)
+                .train_epochs(2)
+                .eval_every(1)
+                .loader(LoaderOptions {
+                    num_workers: workers,
+                    ..LoaderOptions::default()
+                })
+                .plugin(losses.clone());
+            outcome(strategy.build().unwrap(), &losses, &benchmark)
+        };
+        let alone = run(0);
+        assert!(alone.0.len() >= 10, "{} losses", alone.0.len());
+        assert!(run(2) == alone, "{precision:?}");
     }
 }
 

@@ -286,6 +286,12 @@ impl ClassificationDataset {
         self.sources.iter().any(costly)
     }
 
+    /// Whether all its rows are stored bytes that are looked up and no more.
+    pub(crate) fn is_looked_up(&self, group: Group) -> bool {
+        let bytes = |s: &Source| matches!(s.dataset.pixels(), Pixels::U8(_));
+        self.sources.iter().all(bytes) && !self.is_costly(group)
+    }
+
     /// How many views share the samples of this one.
     #[cfg(test)]
     pub(crate) fn holders(&self) -> usize {

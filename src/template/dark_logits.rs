@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::State;
-use crate::data::ClassificationDataset;
+use crate::data::{ClassificationDataset, Group};
 use crate::error::{Error, Result};
 use crate::tape::Mode;
 
@@ -23,7 +23,8 @@ impl State {
         let (mut out, mut width) = (Vec::new(), 0);
         let mut units: BTreeMap<u32, Option<Vec<bool>>> = BTreeMap::new();
         let (n, size) = (dataset.len(), self.train_mb_size);
-        let mut ahead = self.ahead_in_order(dataset, size)?;
+        let batches = n.div_ceil(size);
+        let mut ahead = self.gather_ahead(dataset, Group::Eval, batches)?;
         for start in (0..n).step_by(size) {
             self.clear_batch();
             self.append_in_order(dataset, start, size, ahead.as_mut());

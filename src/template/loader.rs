@@ -26,7 +26,8 @@ pub struct LoaderOptions {
     ///
     /// Gathered ahead is what is settled: the data's own rows up to the end of the epoch, or, where
     /// task labels share the mini-batch, up to the next shuffling of a smaller task. Replayed rows are
-    /// drawn and gathered with their step.
+    /// drawn and gathered with their step. Images that are neither varied nor read from disk need no gathering:
+    /// where the model is on a device that makes rows of stored bytes, which the CPU is too, no thread starts for them.
     #[serde(skip)]
     pub num_workers: usize,
     /// Mini-batches that each worker may be ahead (default 2).

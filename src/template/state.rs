@@ -313,17 +313,21 @@ impl State {
         }
     }
 
-    /// Workers for a pass over `dataset` in order, as in evaluation.
+    /// Workers for a pass of `batches` mini-batches over `dataset`; none where the device makes rows of bytes in
+    /// less time than it takes to hand them over, and perhaps multiplies the bytes as they are.
     ///
     /// # Errors
     /// As [`Prefetch::new`].
-    pub(crate) fn ahead_in_order(
+    pub(crate) fn gather_ahead(
         &self,
         dataset: &ClassificationDataset,
-        size: usize,
+        group: Group,
+        batches: usize,
     ) -> Result<Option<Prefetch>> {
-        let batches = dataset.len().div_ceil(size);
-        Prefetch::new(dataset, Group::Eval, batches, self.loader)
+        if self.tape.makes_rows() && dataset.is_looked_up(group) {
+            return Ok(None);
+        }
+        Prefetch::new(dataset, group, batches, self.loader)
     }
 
     /// Appends up to `size` samples of `dataset` from `start` on, as in evaluation.

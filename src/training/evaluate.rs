@@ -2,7 +2,7 @@
 
 use super::{EvalResult, ExperienceEval, Strategy};
 use crate::benchmarks::Experience;
-use crate::data::ClassificationDataset;
+use crate::data::{ClassificationDataset, Group};
 use crate::error::Result;
 use crate::tape::Mode;
 use crate::template::{Event, State};
@@ -56,7 +56,9 @@ impl Strategy {
         // The seed that PyTorch's loader draws for its workers.
         self.state.tape.generator().random_i64();
         let (n, size) = (dataset.len(), self.state.eval_mb_size);
-        let mut ahead = self.state.ahead_in_order(dataset, size)?;
+        let mut ahead =
+            self.state
+                .gather_ahead(dataset, Group::Eval, dataset.len().div_ceil(size))?;
         let mut sums = ExperienceEval {
             experience: experience.current_experience(),
             samples: n,

@@ -238,7 +238,8 @@ impl Strategy {
             None => self.loader.prepare(dataset, size, options)?,
         }
         self.state.iterations_per_epoch = self.loader.len();
-        self.ahead = Prefetch::new(dataset, Group::Train, self.loader.len(), options)?;
+        let batches = self.loader.len();
+        self.ahead = (self.state).gather_ahead(dataset, Group::Train, batches)?;
         Ok(())
     }
 
