@@ -260,8 +260,12 @@ mod tests {
         let mut edges = [0.0, -88.0, -1e30, f32::NEG_INFINITY];
         exp(&mut edges);
         assert_eq!(edges, [1.0, 0.0, 0.0, 0.0]);
-        let mut nan = [f32::NAN];
-        exp(&mut nan);
-        assert!(nan[0].is_nan());
+        let mut nans = [
+            f32::NAN,
+            f32::from_bits(0x7fc0_0001),
+            f32::from_bits(0xffc0_01ff),
+        ];
+        exp(&mut nans);
+        assert!(nans.iter().all(|x| x.is_nan()), "{nans:?}");
     }
 }
