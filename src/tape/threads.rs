@@ -32,8 +32,8 @@ impl Tape {
     /// The other threads of the pool do not go to sleep between operations as long as what this returns lives:
     /// for a loop of training or evaluation, one step of which pauses far more often than a thread can be woken.
     /// They take their cores all the time, unless there has been nothing to do for some milliseconds. It
-    /// does nothing for a tape on a GPU, outside of [`on_threads`](Self::on_threads), in a pool of one, or if the
-    /// pool is kept awake already.
+    /// does nothing for a tape on a GPU, outside of [`on_threads`](Self::on_threads), in a pool of one or of more
+    /// threads than there are cores, or if the pool is kept awake already.
     pub fn stay_awake(&self) -> Awake {
         if self.has_own_memory() {
             Awake::nobody()

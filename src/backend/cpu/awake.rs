@@ -15,6 +15,7 @@
 use crate::error::{Error, Result};
 use std::cell::RefCell;
 use std::marker::PhantomData;
+use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -73,8 +74,18 @@ pub struct Awake {
 }
 
 impl Awake {
-    /// Keepers for the pool that this runs in, if it is one of [`on_threads`] and has none yet.
+    /// Keepers for the pool that this runs in, if it is one of [`on_threads`], has none yet, and there is a core
+    /// for each of its threads: more would take the cores from those that have work.
     pub(crate) fn begin() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        if rayon::current_num_threads() > cores {
+            return Awake::nobody();
+        }
+        Awake::keep()
+    }
+
+    /// The same for any number of cores.
+    fn keep() -> Self {
         let kept = KEPT.with_borrow(Clone::clone);
         Awake {
             keepers: kept.and_then(Keepers::begin),
@@ -215,7 +226,7 @@ mod tests {
     fn keepers_are_there_for_the_work_and_end_with_it() {
         on_threads(3, || {
             for _ in 0..100 {
-                let awake = Awake::begin();
+                let awake = Awake::keep();
                 assert_eq!(begun(&awake), Some(2));
                 // Threads that wait inside a piece must not wait for the whole.
                 assert_eq!(leaves(10), 1 << 10);
@@ -232,13 +243,13 @@ mod tests {
         on_threads(2, || {
             let mut progress = None;
             let unwound = catch_unwind(AssertUnwindSafe(|| {
-                let awake = Awake::begin();
+                let awake = Awake::keep();
                 progress = awake.keepers.as_ref().map(|k| k.progress.clone());
                 panic!("out of memory, say");
             }));
             assert!(unwound.is_err());
             assert_all_end(&progress.expect("keepers"));
-            assert_eq!(begun(&Awake::begin()), Some(1), "others may begin");
+            assert_eq!(begun(&Awake::keep()), Some(1), "others may begin");
         })
         .unwrap();
     }
@@ -246,23 +257,31 @@ mod tests {
     #[test]
     fn a_pool_has_one_set_of_keepers_at_a_time() {
         on_threads(2, || {
-            let awake = Awake::begin();
+            let awake = Awake::keep();
             assert!(begun(&awake).is_some());
-            assert_eq!(begun(&Awake::begin()), None);
+            assert_eq!(begun(&Awake::keep()), None);
             drop(awake);
-            assert!(begun(&Awake::begin()).is_some());
+            assert!(begun(&Awake::keep()).is_some());
         })
         .unwrap();
     }
 
     #[test]
     fn other_pools_and_single_threads_have_none() {
-        assert_eq!(begun(&Awake::begin()), None);
+        assert_eq!(begun(&Awake::keep()), None);
         let theirs = rayon::ThreadPoolBuilder::new().num_threads(2).build();
         theirs
             .expect("a thread pool")
-            .install(|| assert_eq!(begun(&Awake::begin()), None));
-        on_threads(1, || assert_eq!(begun(&Awake::begin()), None)).unwrap();
+            .install(|| assert_eq!(begun(&Awake::keep()), None));
+        on_threads(1, || assert_eq!(begun(&Awake::keep()), None)).unwrap();
+    }
+
+    #[test]
+    fn threads_beyond_the_cores_are_not_kept() {
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        on_threads(cores + 1, || assert_eq!(begun(&Awake::begin()), None)).unwrap();
+        let others = (cores > 1).then_some(cores - 1);
+        on_threads(cores, || assert_eq!(begun(&Awake::begin()), others)).unwrap();
     }
 
     #[test]
