@@ -261,8 +261,8 @@ struct CommonOptions {
     /// CPU with AMX (bf16 also with AVX512-BF16) [default: f32]
     #[arg(long, value_parser = PossibleValuesParser::new(PrecisionName::NAMES))]
     precision: Option<String>,
-    /// Threads, 0 for one a core; never changes the result. Steps of an MLP are too small to be
-    /// shared between threads [default: 1]
+    /// Threads, 0 for one a core; never changes the result. Convolutions gain most; steps of an MLP
+    /// gain from a second one if its core is near [default: 1]
     #[arg(long, value_name = "N")]
     threads: Option<i64>,
     /// Threads that gather the coming mini-batches while the step runs; never changes the result. For

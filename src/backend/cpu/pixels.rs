@@ -56,14 +56,48 @@ impl<'a> Orders<'a> {
     fn rearrange(&mut self, image: &[u8], map: &'a [u32], out: &mut [u8]) {
         #[cfg(target_arch = "x86_64")]
         {
-            let (_, order) = match self.last.take() {
-                Some(last) if std::ptr::eq(last.0, map) => self.last.insert(last),
-                _ => self.last.insert((map, Order::new(map))),
-            };
-            if (order.as_ref()).is_some_and(|order| order.rearrange(image, out)) {
+            if !matches!(&self.last, Some((last, _)) if std::ptr::eq(*last, map)) {
+                self.last = Some((map, Order::new(map)));
+            }
+            if let Some((_, Some(order))) = &self.last
+                && order.rearrange(image, out)
+            {
                 return;
             }
         }
         rearrange(image, map, out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pixels::Cutout;
+    use std::sync::Arc;
+
+    /// Neighbours may have one map, maps of their own, or none.
+    #[test]
+    fn each_row_has_the_order_of_its_own_map() {
+        const SIZE: usize = 150;
+        let pixels: Arc<[u8]> = (0..40 * SIZE).map(|i| (i * 37 % 251) as u8).collect();
+        let map = |step: usize| (0..SIZE).map(|p| (p * step % (SIZE + 9)) as u32).collect();
+        let maps: [Option<Arc<[u32]>>; 3] = [None, Some(map(7)), Some(map(11))];
+        let row = |i: usize| PixelRow {
+            pixels: pixels.clone(),
+            first: i * SIZE,
+            map: maps[i / 2 % 3].clone(),
+            tables: [std::array::from_fn(|byte| byte as f32)].into(),
+            cutout: Cutout::whole([1, SIZE]),
+        };
+        let rows: Vec<_> = (0..40).map(row).collect();
+        let mut found = vec![0; 40 * SIZE];
+        gather_bytes(&mut found, &rows, SIZE);
+        let want = PixelRow::write_all(&rows, 40 * SIZE);
+        assert!(
+            found
+                .iter()
+                .zip(want)
+                .all(|(&byte, x)| f32::from(byte) == x)
+        );
     }
 }
