@@ -164,7 +164,7 @@ fn any_number_of_workers_and_threads_gives_the_same_bits() {
 fn images_on_black_give_the_same_bits_with_workers() {
     let strokes = |n: usize| {
         let pixel = |p: usize| {
-            if p / 5 % 4 == 0 {
+            if (p / 5).is_multiple_of(4) {
                 (p * 31 % 251) as u8
             } else {
                 0
