@@ -135,7 +135,7 @@ mod tests {
     use crate::backend::cpu::Cpu;
     use crate::backend::reference::Reference;
     use crate::backend::{Elem, SgdStep};
-    use crate::graph::{Mode, ParamLayout, Var};
+    use crate::graph::{Mode, ParamId, ParamLayout, Var};
     use crate::pixels::Cutout;
     use crate::shape::Shape;
 
@@ -158,16 +158,14 @@ mod tests {
         (0..5).map(row).collect()
     }
 
-    /// Numbers of the layer's output, of the gradient of its weight, and of its weight after a step; and whether
-    /// the input was bytes to the end. `each` is called with graph and input before and after the layer.
-    fn layer<B: Backend>(
-        backend: B,
-        bytes: bool,
-        each: impl Fn(&mut Graph<B>, Var),
-    ) -> ([Vec<f64>; 3], bool) {
+    fn number<B: Backend>(i: usize) -> B::Elem {
+        B::Elem::from_f64((i * 37 % 101) as f64 / 50.0 - 1.0)
+    }
+
+    /// A step that has begun, with the weight of a layer and the images, as bytes or as numbers.
+    fn begun<B: Backend>(backend: B, bytes: bool) -> (Graph<B>, ParamId, Var) {
         let mut graph = Graph::new(backend).unwrap();
-        let number = |i: usize| B::Elem::from_f64((i * 37 % 101) as f64 / 50.0 - 1.0);
-        let init: Vec<_> = (0..SIZE * UNITS).map(number).collect();
+        let init: Vec<_> = (0..SIZE * UNITS).map(number::<B>).collect();
         let layout = ParamLayout::Linear {
             inputs: SIZE,
             outputs: UNITS,
@@ -182,11 +180,22 @@ mod tests {
                 graph.input(shape, &B::Elem::from_f32s(&values), false)
             }
         };
+        (graph, weight, x)
+    }
+
+    /// Numbers of the layer's output, of the gradient of its weight, and of its weight after a step; and whether
+    /// the input was bytes to the end. `each` is called with graph and input before and after the layer.
+    fn layer<B: Backend>(
+        backend: B,
+        bytes: bool,
+        each: impl Fn(&mut Graph<B>, Var),
+    ) -> ([Vec<f64>; 3], bool) {
+        let (mut graph, weight, x) = begun(backend, bytes);
         let flat = graph.flatten(x);
         each(&mut graph, x);
         let y = graph.linear(flat, weight, None);
         each(&mut graph, x);
-        let targets: Vec<_> = (0..5 * UNITS).map(number).collect();
+        let targets: Vec<_> = (0..5 * UNITS).map(number::<B>).collect();
         let target = graph.input(Shape::new(&[5, UNITS]), &targets, false);
         let loss = graph.mse(y, target);
         graph.backward(loss);
@@ -245,21 +254,7 @@ mod tests {
     #[test]
     fn two_layers_may_share_a_weight_and_bytes() {
         let gradient = |bytes: bool| {
-            let mut graph = Graph::new(Cpu::default()).unwrap();
-            let init: Vec<f32> = (0..SIZE * UNITS)
-                .map(|i| (i % 13) as f32 / 6.5 - 1.0)
-                .collect();
-            let layout = ParamLayout::Linear {
-                inputs: SIZE,
-                outputs: UNITS,
-            };
-            let weight = graph.parameter("weight", layout, &init);
-            graph.begin(Mode::Train);
-            let shape = Shape::new(&[5, SIZE]);
-            let x = match bytes {
-                true => graph.pixels(shape, &[], &rows()),
-                false => graph.input(shape, &PixelRow::write_all(&rows(), 5 * SIZE), false),
-            };
+            let (mut graph, weight, x) = begun(Cpu::default(), bytes);
             let [once, again] = [(); 2].map(|()| graph.linear(x, weight, None));
             let twice = graph.scale(again, 2.0);
             let y = graph.add(once, twice);
