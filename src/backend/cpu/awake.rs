@@ -4,7 +4,8 @@
 //! longer than most operations of a step on small images: half of them would find the other threads asleep. A
 //! *keeper* is a task on each of the other threads of a pool that looks for work
 //! ([`rayon::yield_now`]) until it is told that the whole work is over. To rayon its thread is busy, so nobody
-//! puts it to sleep, and a piece of an operation finds it within a fraction of a microsecond.
+//! puts it to sleep, and a piece of an operation finds it within a fraction of a microsecond. Keepers are also
+//! the members of a [team](super::team), whose leader is the thread that began them.
 //!
 //! Two things keep this from waiting for itself. A keeper that began above a piece of the very work whose end
 //! it waits for would hold it up for ever (a thread that waits inside a piece takes whatever
@@ -12,17 +13,22 @@
 //! a time, in pools of [`on_threads`] only: two strategies side by side in a pool of somebody else's would
 //! hold up each other.
 
+use super::team::{Leader, Team};
 use crate::error::{Error, Result};
 use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::num::NonZero;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 /// Turns of a loop without work after which a keeper lets other threads of the system have its core, and looks
 /// at the clock.
-const PATIENCE: u32 = 256;
+const PATIENCE: u32 = 64;
+
+/// Looks at its seat in the team before a keeper looks for other work, which takes longer.
+const LOOKS: u32 = 8;
 
 /// After so long without work a keeper only looks now and then: steps are too small to be shared, or the run
 /// is doing something else.
@@ -37,6 +43,9 @@ const BEGIN: Duration = Duration::from_millis(100);
 thread_local! {
     /// On a thread of a pool of [`on_threads`]: whether the pool has keepers.
     static KEPT: RefCell<Option<Arc<AtomicBool>>> = const { RefCell::new(None) };
+
+    /// On the thread that keepers were begun by: what shares tasks with them.
+    static LEADER: RefCell<Option<Rc<Leader>>> = const { RefCell::new(None) };
 }
 
 /// Runs `work` in a pool of its own with `threads` threads (0: one for each core), on one of them.
@@ -62,6 +71,13 @@ pub(super) fn now() -> bool {
         kept.as_ref()
             .is_some_and(|kept| kept.load(Ordering::Relaxed))
     })
+}
+
+/// Calls `work(i)` once for each `i < count`, here and on the keepers that this thread began; false, and nothing
+/// done, if there are none or they are at it already.
+pub(super) fn share(count: usize, work: &(dyn Fn(usize) + Sync)) -> bool {
+    let leader = LEADER.with_borrow(Clone::clone);
+    leader.is_some_and(|leader| leader.share(count, work))
 }
 
 /// The other threads of a pool stay awake until this is dropped, by unwinding too; see
@@ -104,19 +120,17 @@ impl Awake {
 
 impl std::fmt::Debug for Awake {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let begun = |k: &Keepers| k.progress.begun.load(Ordering::Relaxed);
-        let threads = self.keepers.as_ref().map_or(0, begun);
+        let threads = self.keepers.as_ref().map_or(0, Keepers::begun);
         f.debug_struct("Awake").field("threads", &threads).finish()
     }
 }
 
 /// How far the work is, as its keepers see it.
-#[derive(Default)]
 struct Progress {
     /// [`TO_COME`], [`UNDER_WAY`] or [`OVER`].
     stage: AtomicU8,
-    /// Keepers that began.
-    begun: AtomicUsize,
+    /// Has a seat for each.
+    team: Arc<Team>,
 }
 
 const TO_COME: u8 = 0;
@@ -128,6 +142,7 @@ struct Keepers {
     progress: Arc<Progress>,
     /// Whether the pool has keepers.
     kept: Arc<AtomicBool>,
+    leader: Rc<Leader>,
 }
 
 impl Keepers {
@@ -138,47 +153,69 @@ impl Keepers {
         if others == 0 || kept.swap(true, Ordering::AcqRel) {
             return None;
         }
-        let progress = Arc::new(Progress::default());
+        let leader = Rc::new(Leader::new(1 + others));
+        let progress = Arc::new(Progress::new(leader.team().clone()));
         let keepers = Keepers {
             progress: progress.clone(),
             kept,
+            leader,
         };
         rayon::spawn_broadcast(move |thread| {
             if Some(thread.index()) != me {
                 progress.keep();
             }
         });
-        let progress = &keepers.progress;
         let start = Instant::now();
-        while progress.begun.load(Ordering::Acquire) < others && start.elapsed() < patience {
+        while keepers.begun() < others && start.elapsed() < patience {
             std::thread::yield_now();
         }
-        progress.stage.store(UNDER_WAY, Ordering::Release);
+        keepers.progress.stage.store(UNDER_WAY, Ordering::Release);
+        LEADER.set(Some(keepers.leader.clone()));
         Some(keepers)
+    }
+
+    /// How many began.
+    fn begun(&self) -> usize {
+        self.leader.team().members() - 1
     }
 }
 
 impl Drop for Keepers {
     fn drop(&mut self) {
+        LEADER.set(None);
         self.progress.stage.store(OVER, Ordering::Release);
         self.kept.store(false, Ordering::Release);
     }
 }
 
 impl Progress {
-    /// Does what work there is in the pool until all is over.
+    fn new(team: Arc<Team>) -> Self {
+        Progress {
+            stage: AtomicU8::new(TO_COME),
+            team,
+        }
+    }
+
+    /// Does what work there is in the team and in the pool until all is over.
     fn keep(&self) {
         if self.stage.load(Ordering::Acquire) != TO_COME {
             return;
         }
-        self.begun.fetch_add(1, Ordering::AcqRel);
+        let Some(member) = self.team.join() else {
+            return;
+        };
+        let looks = || {
+            (0..LOOKS).any(|_| {
+                std::hint::spin_loop();
+                member.serve()
+            })
+        };
         let (mut turns, mut idle_since) = (0u32, None);
         while self.stage.load(Ordering::Acquire) != OVER {
-            if rayon::yield_now() == Some(rayon::Yield::Executed) {
+            if looks() || rayon::yield_now() == Some(rayon::Yield::Executed) {
                 (turns, idle_since) = (0, None);
                 continue;
             }
-            std::hint::spin_loop();
             turns += 1;
             if turns.is_multiple_of(PATIENCE) {
                 let now = Instant::now();
@@ -201,8 +238,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
 
     fn begun(awake: &Awake) -> Option<usize> {
-        let begun = |k: &Keepers| k.progress.begun.load(Ordering::SeqCst);
-        awake.keepers.as_ref().map(begun)
+        awake.keepers.as_ref().map(Keepers::begun)
     }
 
     /// Waits until nobody but `progress` itself knows of it.
@@ -238,6 +274,30 @@ mod tests {
                 drop(awake);
                 assert_all_end(&progress);
             }
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn keepers_share_the_tasks_of_who_began_them() {
+        let tasks = || {
+            let done = [(); 5].map(|()| AtomicBool::new(false));
+            let shared = share(done.len(), &|i| {
+                assert!(!done[i].swap(true, Ordering::SeqCst), "task {i} twice");
+                assert!(!share(5, &|_| unreachable!("tasks that a task shares")));
+            });
+            assert!(
+                done.iter()
+                    .all(|done| done.load(Ordering::SeqCst) == shared)
+            );
+            shared
+        };
+        on_threads(3, || {
+            assert!(!tasks());
+            let awake = Awake::keep(LONG);
+            assert!((0..1000).all(|_| tasks()));
+            drop(awake);
+            assert!(!tasks());
         })
         .unwrap();
     }
@@ -290,14 +350,14 @@ mod tests {
 
     #[test]
     fn a_keeper_that_comes_late_keeps_nothing() {
-        let progress = Progress::default();
+        let progress = Progress::new(Leader::new(2).team().clone());
         progress.stage.store(UNDER_WAY, Ordering::SeqCst);
         std::thread::scope(|scope| {
             let keeper = scope.spawn(|| progress.keep());
             std::thread::sleep(Duration::from_millis(20));
-            let began = progress.begun.load(Ordering::SeqCst);
+            let members = progress.team.members();
             progress.stage.store(OVER, Ordering::SeqCst);
-            assert!(keeper.join().is_ok() && began == 0);
+            assert!(keeper.join().is_ok() && members == 1);
         });
     }
 }

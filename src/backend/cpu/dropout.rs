@@ -3,7 +3,8 @@
 use super::BATCH_BLOCK;
 use super::dispatch::each_isa;
 use super::elementwise::put;
-use super::parallel::{for_each_piece, min_tasks};
+use super::parallel::min_tasks;
+use super::tiles::for_each_piece;
 use crate::backend::dropout::{DROPOUT_BLOCK, dropout_blocks};
 use crate::backend::{DropoutMask, SpatialLayout, Write};
 use crate::shape::Images;

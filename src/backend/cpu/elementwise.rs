@@ -1,7 +1,8 @@
 //! Primitives that compute each number from the numbers at its own place.
 
 use super::dispatch::each_isa;
-use super::parallel::{CHUNK, chunk_rows, for_each_piece};
+use super::parallel::{CHUNK, chunk_rows};
+use super::tiles::for_each_piece;
 use crate::backend::Write;
 
 /// `dst = f(src)` or `dst += f(src)`

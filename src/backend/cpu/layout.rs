@@ -2,7 +2,7 @@
 
 use super::BATCH_BLOCK;
 use super::elementwise::put;
-use super::parallel::for_each_piece;
+use super::tiles::for_each_piece;
 use crate::backend::{SpatialLayout, Write};
 use crate::shape::Images;
 

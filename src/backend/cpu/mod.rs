@@ -31,6 +31,7 @@ mod rows;
 mod scratch;
 mod sparse;
 pub(crate) mod table;
+mod team;
 mod terms;
 pub(crate) mod tiles;
 mod widths;

@@ -1,25 +1,30 @@
 //! Stochastic gradient descent in one pass over the flat parameters.
 
 use super::dispatch::each_isa;
-use super::parallel::{CHUNK, min_tasks};
+use super::parallel::{CHUNK, PARALLEL_MIN, pays};
+use super::tiles::for_each_pieces;
 use crate::backend::SgdStep;
-use rayon::prelude::*;
 
 /// One step, see [`Backend::sgd`](crate::backend::Backend::sgd).
 pub(super) fn sgd(values: &mut [f32], grads: &[f32], momentum: &mut [f32], step: SgdStep) {
-    let min_len = min_tasks(values.len());
-    let chunks = values
-        .par_chunks_mut(CHUNK)
-        .zip(grads.par_chunks(CHUNK))
-        .with_min_len(min_len);
-    if step.momentum == 0.0 {
-        chunks.for_each(|(values, grads)| plain(values, grads, step));
-    } else {
-        let chunks = chunks.zip(momentum.par_chunks_mut(CHUNK));
-        chunks.for_each(|((values, grads), momentum)| {
-            with_momentum(values, grads, momentum, step);
-        });
-    }
+    let shared = pays(values.len(), PARALLEL_MIN);
+    let momentum = match step.momentum == 0.0 {
+        true => &mut [],
+        false => momentum,
+    };
+    for_each_pieces(
+        [values, momentum],
+        CHUNK,
+        shared,
+        |first, [values, momentum]| {
+            let grads = &grads[first..][..values.len()];
+            if step.momentum == 0.0 {
+                plain(values, grads, step);
+            } else {
+                with_momentum(values, grads, momentum, step);
+            }
+        },
+    );
 }
 
 each_isa! {

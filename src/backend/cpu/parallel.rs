@@ -9,7 +9,7 @@ use rayon::prelude::*;
 /// Numbers that a primitive must touch before it is spread over threads that may be asleep. Handing work to
 /// another core then costs about 20 microseconds; this many numbers take one core 100 to 300 (they stream from
 /// memory at 4 bytes each way), so a smaller step is faster, and steadier, on the thread it is on.
-const PARALLEL_MIN: usize = 1 << 18;
+pub(super) const PARALLEL_MIN: usize = 1 << 18;
 
 /// A thread that is [awake](awake::Awake) takes its part within one or two microseconds, so work is worth
 /// sharing that is smaller by this factor.
@@ -56,19 +56,12 @@ pub(super) fn chunk_rows(cols: usize) -> usize {
     (CHUNK / cols.max(1)).max(1)
 }
 
-/// Calls `f(first index, piece)` for pieces of `len` numbers that together are `dst` (the last may
-/// be shorter), in parallel when `work` numbers are worth it.
-pub(super) fn for_each_piece(
-    dst: &mut [f32],
-    len: usize,
-    work: usize,
-    f: impl Fn(usize, &mut [f32]) + Sync + Send,
-) {
-    if dst.is_empty() {
-        return;
+/// Calls `f(i)` once for each `i < count`, if `shared` on whatever threads are free: those that are awake, or
+/// the pool's.
+pub(super) fn each(count: usize, shared: bool, f: impl Fn(usize) + Sync) {
+    if !shared || count < 2 {
+        (0..count).for_each(f);
+    } else if !awake::share(count, &f) {
+        (0..count).into_par_iter().for_each(&f);
     }
-    dst.par_chunks_mut(len)
-        .with_min_len(min_tasks(work))
-        .enumerate()
-        .for_each(|(i, piece)| f(i * len, piece));
 }

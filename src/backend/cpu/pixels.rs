@@ -3,9 +3,9 @@
 use super::dispatch::prefetch;
 #[cfg(target_arch = "x86_64")]
 use super::isa::rearrange::Order;
-use super::parallel::min_tasks;
+use super::parallel::{PARALLEL_MIN, pays};
+use super::tiles::for_each_pieces;
 use crate::pixels::{PixelRow, rearrange};
-use rayon::prelude::*;
 
 /// Rows from the one in hand to that whose bytes are asked for.
 const AHEAD: usize = 2;
@@ -32,15 +32,14 @@ const TOGETHER: usize = 32;
 /// Writes the bytes of the rows, `size` each, one after the other. There may be room for more.
 pub(super) fn gather_bytes(y: &mut [u8], rows: &[PixelRow], size: usize) {
     let len = rows.len() * size;
-    (y[..len].par_chunks_mut((TOGETHER * size).max(1)))
-        .with_min_len(min_tasks(len / 4))
-        .zip(rows.par_chunks(TOGETHER))
-        .for_each(|(y, rows)| {
-            let mut orders = Orders::default();
-            each_row(y, rows, |row, out| {
-                row.write_bytes(out, |image, map, out| orders.rearrange(image, map, out));
-            });
+    let (size, shared) = (size.max(1), pays(len / 4, PARALLEL_MIN));
+    for_each_pieces([&mut y[..len]], TOGETHER * size, shared, |first, [y]| {
+        let rows = &rows[first / size..][..y.len() / size];
+        let mut orders = Orders::default();
+        each_row(y, rows, |row, out| {
+            row.write_bytes(out, |image, map, out| orders.rearrange(image, map, out));
         });
+    });
 }
 
 /// Brings images into another order. Most have the order of the image before, which is prepared once.

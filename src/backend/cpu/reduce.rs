@@ -5,9 +5,9 @@
 
 use super::dispatch::each_isa;
 use super::elementwise::put;
-use super::parallel::{NORM_MIN, min_tasks, shared_from};
+use super::parallel::{NORM_MIN, shared_from};
+use super::tiles::for_each_piece;
 use crate::backend::{SpatialLayout, Write};
-use rayon::prelude::*;
 use std::ops::Range;
 
 /// Columns summed at a time: few enough for the sums to stay in registers or the nearest cache.
@@ -190,9 +190,8 @@ pub(super) fn sum_rows(dst: &mut [f32], src: &[f32], cols: usize, write: Write) 
         return;
     }
     let rows = Runs::contiguous(src.len() / cols);
-    let panels = dst.par_chunks_mut(PANEL).with_min_len(min_tasks(src.len()));
-    panels.enumerate().for_each(|(panel, dst)| {
-        let columns = panel * PANEL..panel * PANEL + dst.len();
+    for_each_piece(dst, PANEL, src.len(), |first, dst| {
+        let columns = first..first + dst.len();
         let leaf = |runs: Range<usize>| {
             let mut sums = [0.0; PANEL];
             for rows in runs.map(|i| rows.get(i)) {

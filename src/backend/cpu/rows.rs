@@ -1,7 +1,8 @@
 //! Rows and columns of a matrix: columns that are masked, rows in another order.
 
 use super::elementwise::put;
-use super::parallel::{chunk_rows, for_each_piece};
+use super::parallel::chunk_rows;
+use super::tiles::for_each_piece;
 use crate::backend::Write;
 
 /// `y = x` where the column is kept, else `value`; see

@@ -11,11 +11,11 @@ use super::isa::bf16::PairKernels;
 use super::isa::sparse::{
     Background, Common, Left, SparseKernels, SparseTerms, WORD, Words, words_down,
 };
-use super::parallel::{for_each_piece, pays};
+use super::parallel::pays;
 use super::scratch;
 use super::table::Table;
 use super::terms::Finish;
-use super::tiles::TileMut;
+use super::tiles::{TileMut, for_each_piece};
 use crate::backend::Gemm;
 
 /// Numbers of a row of A as stored, rows of A as stored, and columns of B from which it is worth looking.

@@ -1,7 +1,61 @@
-//! A matrix cut into tiles that different threads may write at the same time.
+//! Slices and matrices cut into parts that different threads may write at the same time.
 #![allow(unsafe_code)]
 
+use super::parallel::{PARALLEL_MIN, each, pays};
 use std::marker::PhantomData;
+
+/// Calls `f(first index, piece)` for pieces of `len` numbers that together are `dst` (the last may
+/// be shorter), in parallel when `work` numbers are worth it.
+pub(super) fn for_each_piece(
+    dst: &mut [f32],
+    len: usize,
+    work: usize,
+    f: impl Fn(usize, &mut [f32]) + Sync,
+) {
+    let shared = pays(work, PARALLEL_MIN);
+    for_each_pieces([dst], len, shared, |first, [piece]| f(first, piece));
+}
+
+/// Calls `f(first index, pieces)` for the pieces of `len` elements of several slices of one length, of which some
+/// may be empty instead, if `shared` on whatever threads are free. The last pieces may be shorter.
+#[track_caller]
+pub(super) fn for_each_pieces<T: Send, const N: usize>(
+    mut dst: [&mut [T]; N],
+    len: usize,
+    shared: bool,
+    f: impl Fn(usize, [&mut [T]; N]) + Sync,
+) {
+    let all = dst.iter().map(|dst| dst.len()).max().unwrap_or(0);
+    if all == 0 {
+        return;
+    }
+    let whole = dst.each_mut().map(|dst| {
+        assert!(
+            len > 0 && (dst.is_empty() || dst.len() == all),
+            "pieces of {len} of slices of {} and {all}",
+            dst.len()
+        );
+        Whole(dst.as_mut_ptr(), dst.len())
+    });
+    each(all.div_ceil(len), shared, |i| {
+        let first = i * len;
+        let pieces = whole.each_ref().map(|&Whole(start, whole)| match whole {
+            0 => &mut [][..],
+            // SAFETY: the piece lies inside its slice, which is exclusively borrowed, and no other has its number:
+            // `each` calls this once for each.
+            _ => unsafe {
+                std::slice::from_raw_parts_mut(start.add(first), len.min(whole - first))
+            },
+        });
+        f(first, pieces);
+    });
+}
+
+/// First element and number of elements of a slice that is about to be cut.
+struct Whole<T>(*mut T, usize);
+
+// SAFETY: stands for the exclusive borrow of a slice, parts of which go to different threads, each to one.
+unsafe impl<T: Send> Sync for Whole<T> {}
 
 /// A rectangle of a row-major matrix, exclusively borrowed. Two tiles cut from one never overlap,
 /// which slices cannot express when the cut runs between columns.
@@ -143,39 +197,22 @@ impl<'a> TileMut<'a> {
     where
         F: Fn(usize, usize, TileMut<'_>) + Sync,
     {
-        self.cells((0, 0), (rows.max(1), cols.max(1)), parallel, f);
-    }
-
-    fn cells<F>(self, at: (usize, usize), cell: (usize, usize), parallel: bool, f: &F)
-    where
-        F: Fn(usize, usize, TileMut<'_>) + Sync,
-    {
-        let down = self.rows.div_ceil(cell.0);
-        let across = self.cols.div_ceil(cell.1);
-        if down == 0 || across == 0 {
-            return;
-        }
-        if down == 1 && across == 1 {
-            return f(at.0, at.1, self);
-        }
-        let (first, second, next) = if down > 1 {
-            let cut = down / 2 * cell.0;
-            let (first, second) = self.split_rows(cut);
-            (first, second, (at.0 + cut, at.1))
-        } else {
-            let cut = across / 2 * cell.1;
-            let (first, second) = self.split_cols(cut);
-            (first, second, (at.0, at.1 + cut))
-        };
-        if parallel {
-            rayon::join(
-                || first.cells(at, cell, true, f),
-                || second.cells(next, cell, true, f),
-            );
-        } else {
-            first.cells(at, cell, false, f);
-            second.cells(next, cell, false, f);
-        }
+        let (rows, cols) = (rows.max(1), cols.max(1));
+        let (down, across) = (self.rows.div_ceil(rows), self.cols.div_ceil(cols));
+        let whole = Whole(self.first, 0);
+        let whole = &whole;
+        each(down * across, parallel, |i| {
+            let (row, col) = (i / across * rows, i % across * cols);
+            let cell = TileMut {
+                // SAFETY: inside the matrix.
+                first: unsafe { whole.0.add(row * self.stride + col) },
+                rows: rows.min(self.rows - row),
+                cols: cols.min(self.cols - col),
+                stride: self.stride,
+                matrix: PhantomData,
+            };
+            f(row, col, cell);
+        });
     }
 }
 

@@ -5,9 +5,9 @@ use crate::backend::cpu::dispatch::select;
 use crate::backend::cpu::gemm as full;
 use crate::backend::cpu::isa::Tap;
 use crate::backend::cpu::isa::sparse::Left;
-use crate::backend::cpu::parallel::for_each_piece;
 use crate::backend::cpu::terms::Terms;
 use crate::backend::cpu::tiles::TileMut;
+use crate::backend::cpu::tiles::for_each_piece;
 use crate::backend::cpu::{scratch, sparse};
 use crate::backend::{Gemm, Write};
 
