@@ -30,9 +30,6 @@ pub(super) fn is_shared(m: usize, n: usize, k: usize) -> bool {
 /// Operations from which packing is worth thinking about.
 const PACKED_FLOPS: usize = 1 << 26;
 
-/// Numbers of B that the second-level cache holds, so that it need not be packed: a megabyte.
-const CACHED: usize = 1 << 18;
-
 /// Rows at this distance (in numbers), a page, fall on the same few places of the caches and push
 /// each other out, unless they are packed.
 const PAGE: usize = 1 << 10;
@@ -149,9 +146,11 @@ pub(super) fn gemm_with(
     let (a, b) = strided(a, b, dims);
     let c = TileMut::new(c, m, n, n);
     let large = flops(m, n, k) >= PACKED_FLOPS;
-    let uncached = k * n > CACHED || a.row.is_multiple_of(PAGE) || b.row.is_multiple_of(PAGE);
+    let paged = a.row.is_multiple_of(PAGE) || b.row.is_multiple_of(PAGE);
     match table.blocking() {
-        Some(blocking) if large && uncached => packed(table, blocking, c, a, b, k, write),
+        Some(blocking) if large && (paged || k * n > blocking.cached) => {
+            packed(table, blocking, c, a, b, k, write)
+        }
         None if large => c.for_each_cell(FALLBACK_CELL, FALLBACK_CELL, true, &|i, j, c| {
             fallback::sgemm(c, a.from(i, 0), b.from(0, j), k, write);
         }),

@@ -138,7 +138,7 @@ pub(super) unsafe fn differ_bytes(from: *const u8, len: usize, background: u8, w
 #[target_feature(enable = "avx2,fma")]
 unsafe fn sparse_rows<const NV: usize>(job: &sparse::Job<'_>) {
     // SAFETY: the instruction set is enabled here; the addresses are the caller's.
-    unsafe { sparse::rows::<__m256, NV>(job) }
+    unsafe { sparse::rows::<__m256, 1, NV>(job) }
 }
 
 #[target_feature(enable = "avx2,fma")]
@@ -147,13 +147,15 @@ unsafe fn burn(rounds: usize) -> f32 {
     unsafe { kernel::burn::<__m256, 12>(rounds) }
 }
 
-// Sixteen registers: 6 x 2 vectors leave four for B, the broadcast and the mask.
-const ONE: [Tile; 6] = tiles!(1: 1 2 3 4 5 6);
+// Sixteen registers: 12 x 1 and 6 x 2 vectors leave four for B, the broadcast and the mask. 4 x 3 would leave one too
+// few: the compiler then moves registers about in the innermost loop.
+const ONE: [Tile; 12] = tiles!(1: 1 2 3 4 5 6 7 8 9 10 11 12);
 const TWO: [Tile; 6] = tiles!(2: 1 2 3 4 5 6);
-const THREE: [Tile; 4] = tiles!(3: 1 2 3 4);
+const THREE: [Tile; 3] = tiles!(3: 1 2 3);
 
-// Two rows of at most five vectors, one vector of B, two broadcasts, what is taken off them, the mask.
-const SPARSE: [sparse::Rows; 5] = sparse_rows!(1 2 3 4 5);
+// One row of at most thirteen vectors, a factor, what is taken off it. With two rows of five the bits are gone through
+// three times for a hundred columns, and half of the terms that they name are those of the other row alone.
+const SPARSE: [sparse::Rows; 13] = sparse_rows!(1 2 3 4 5 6 7 8 9 10 11 12 13);
 
 /// The table of a CPU with AVX2 and FMA.
 pub(crate) static TABLE: Table = {
@@ -163,6 +165,7 @@ pub(crate) static TABLE: Table = {
         mc: 96,
         nc: 1024,
         kc: 256,
+        cached: 1 << 17,
     };
     // SAFETY: `dispatch` hands this table out only where AVX2 and FMA were detected, and entry `i`
     // of the list for `v` vectors is the tile of `i + 1` rows and `v` vectors of 8 lanes.

@@ -180,7 +180,7 @@ pub(super) unsafe fn differ(from: *const f32, len: usize, background: f32, words
 #[target_feature(enable = "avx512f")]
 unsafe fn sparse_rows<const NV: usize>(job: &sparse::Job<'_>) {
     // SAFETY: the instruction set is enabled here; the addresses are the caller's.
-    unsafe { sparse::rows::<__m512, NV>(job) }
+    unsafe { sparse::rows::<__m512, 2, NV>(job) }
 }
 
 #[target_feature(enable = "avx512f")]
@@ -206,6 +206,7 @@ pub(crate) static TABLE: Table = {
         mc: 140,
         nc: 1024,
         kc: 1024,
+        cached: 1 << 18,
     };
     // SAFETY: `dispatch` hands this table out only where AVX-512F was detected, and entry `i` of
     // the list for `v` vectors is the tile of `i + 1` rows and `v` vectors of 16 lanes; so it is in

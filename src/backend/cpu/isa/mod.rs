@@ -136,4 +136,6 @@ pub(crate) struct Blocking {
     pub nc: usize,
     /// Terms summed in registers before they go to the destination.
     pub kc: usize,
+    /// Numbers of B up to which it need not be packed, since a second-level cache holds it.
+    pub cached: usize,
 }

@@ -118,7 +118,7 @@ unsafe fn differ_bytes(from: *const u8, len: usize, background: u8, words: *mut 
 /// The rows of a product whose left factor is mostly one value.
 unsafe fn sparse_rows<const NV: usize>(job: &sparse::Job<'_>) {
     // SAFETY: no special instructions; the addresses are the caller's.
-    unsafe { sparse::rows::<[f32; 4], NV>(job) }
+    unsafe { sparse::rows::<[f32; 4], 2, NV>(job) }
 }
 
 unsafe fn burn(rounds: usize) -> f32 {

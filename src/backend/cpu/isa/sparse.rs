@@ -1,7 +1,7 @@
 //! Kernels of products whose left factor is mostly one value, the *background*: black pixels.
 //!
 //! Which factors differ from the background is written down as words of 64 bits, one word for 64 terms of
-//! a row. A tile of two rows stays in registers while the bits of its words are gone through.
+//! a row. A tile of one or two rows stays in registers while the bits of its words are gone through.
 #![allow(unsafe_code)]
 
 mod tile;
@@ -22,8 +22,8 @@ use std::ops::Range;
 /// Terms that one word tells about.
 pub(crate) const WORD: usize = 64;
 
-/// Most vectors of a tile: two rows of eight and what they are multiplied by fit in 32 registers.
-const MOST: usize = 8;
+/// Most vectors of a tile.
+const MOST: usize = 13;
 
 /// Numbers of B that are gone through for all rows before the next: they stay in the nearest cache.
 const NEAR: usize = 8 << 10;

@@ -4,23 +4,27 @@
 use super::super::kernel::Vector;
 use super::{Factors, Job, WORD};
 
-/// The body of every [`Rows`](super::Rows): two rows at a time, over the terms that either needs.
+/// The body of every [`Rows`](super::Rows): `R` rows at a time, over the terms that any of them needs.
 ///
 /// # Safety
 /// As for [`Rows`](super::Rows), for the instruction set of `V`.
 #[inline(always)]
-pub(in super::super) unsafe fn rows<V: Vector, const NV: usize>(job: &Job<'_>) {
+pub(in super::super) unsafe fn rows<V: Vector, const R: usize, const NV: usize>(job: &Job<'_>) {
     // SAFETY: what the caller guarantees is what the tiles need.
     unsafe {
         match (job.a, job.last == V::LANES) {
             (Factors::Numbers(a), true) => {
-                all::<V, Numbers<V>, NV, false>(job, Numbers::new(a, job))
+                all::<V, Numbers<V>, R, NV, false>(job, Numbers::new(a, job))
             }
             (Factors::Numbers(a), false) => {
-                all::<V, Numbers<V>, NV, true>(job, Numbers::new(a, job))
+                all::<V, Numbers<V>, R, NV, true>(job, Numbers::new(a, job))
             }
-            (Factors::Bytes(a, values), true) => all::<V, Bytes, NV, false>(job, Bytes(a, values)),
-            (Factors::Bytes(a, values), false) => all::<V, Bytes, NV, true>(job, Bytes(a, values)),
+            (Factors::Bytes(a, values), true) => {
+                all::<V, Bytes, R, NV, false>(job, Bytes(a, values))
+            }
+            (Factors::Bytes(a, values), false) => {
+                all::<V, Bytes, R, NV, true>(job, Bytes(a, values))
+            }
             (Factors::Pairs(..), _) => unreachable!("pairs have kernels of their own"),
         }
     }
@@ -40,9 +44,9 @@ pub(in super::super) unsafe fn rows_of_pairs<V: Vector, const NV: usize>(job: &J
     // SAFETY: what the caller guarantees is what the tiles need.
     unsafe {
         if job.last == V::LANES {
-            all::<V, Pairs, NV, false>(job, a);
+            all::<V, Pairs, 2, NV, false>(job, a);
         } else {
-            all::<V, Pairs, NV, true>(job, a);
+            all::<V, Pairs, 2, NV, true>(job, a);
         }
     }
 }
@@ -120,14 +124,18 @@ const EVEN: u64 = 0x5555_5555_5555_5555;
 
 /// [`rows`] of one source, with the last vector cut or not.
 #[inline(always)]
-unsafe fn all<V: Vector, S: Source<V>, const NV: usize, const CUT: bool>(job: &Job<'_>, a: S) {
+unsafe fn all<V: Vector, S: Source<V>, const R: usize, const NV: usize, const CUT: bool>(
+    job: &Job<'_>,
+    a: S,
+) {
+    let together = job.rows - job.rows % R;
     // SAFETY: rows below `job.rows`, for which the caller vouches.
     unsafe {
-        for i in (0..job.rows - job.rows % 2).step_by(2) {
-            tile::<V, S, 2, NV, CUT>(job, a, i);
+        for i in (0..together).step_by(R) {
+            tile::<V, S, R, NV, CUT>(job, a, i);
         }
-        if job.rows % 2 == 1 {
-            tile::<V, S, 1, NV, CUT>(job, a, job.rows - 1);
+        for i in together..job.rows {
+            tile::<V, S, 1, NV, CUT>(job, a, i);
         }
     }
 }
