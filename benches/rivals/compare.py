@@ -8,7 +8,7 @@ build. A rival that is missing is named and left out. All start from the same we
 compute in f32 must have our loss in the first step. Every variant runs once in each round, in a process of its own
 (so that peak memory is its own), and the best of its rounds is kept: whatever else the machine does falls on all
 alike. `ratio` is steps a second against the better of PyTorch's two memory formats, eager, f32. Rows of other names,
-thread counts or variants stay in the file; commit and processor stand in each row.
+thread counts, variants or processors stay in the file; commit and processor stand in each row.
 """
 
 import argparse
@@ -74,10 +74,14 @@ def same_loss(name, variant, row, ours):
 
 
 def cpu():
+    """The processor, with its family and model: virtual machines call several generations `AMD EPYC`."""
+    info = {}
     for line in pathlib.Path("/proc/cpuinfo").read_text(encoding="ascii").splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()
+        field, _, value = line.partition(":")
+        info.setdefault(field.strip(), value.strip())
+    if "model name" not in info:
+        return platform.processor()
+    return f"{info['model name']} (family {info.get('cpu family')} model {info.get('model')})"
 
 
 def commit(bench):
@@ -90,7 +94,7 @@ def save(path, fields, rows):
     kept = []
     if path.exists():
         with open(path, newline="", encoding="utf-8") as file:
-            same = [field for field in ("name", "threads", "engine", "variant") if field in fields]
+            same = [field for field in ("name", "threads", "engine", "variant", "cpu") if field in fields]
             new = {tuple(str(row[field]) for field in same) for row in rows}
             kept = [row for row in csv.DictReader(file) if tuple(row[field] for field in same) not in new]
     with open(path, "w", newline="", encoding="utf-8") as file:

@@ -202,6 +202,7 @@ impl Table {
                 terms.a_step
             );
             let call = Call {
+                tiles: 1,
                 c,
                 c_row,
                 a: terms.a.as_ptr(),
@@ -221,11 +222,16 @@ impl Table {
         }
         // The columns from `j` on that one row of tiles computes.
         let columns = |tiles: &[Tile], j: usize, last: usize| {
-            let mut i = 0;
             // Twenty rows are two tiles of ten, not one of fourteen and one of six.
-            for left in (1..=m.div_ceil(tiles.len())).rev() {
-                let rows = (m - i).div_ceil(left);
+            let count = m.div_ceil(tiles.len());
+            let (low, taller) = (m / count, m % count);
+            let mut i = 0;
+            for (count, rows) in [(taller, low + 1), (count - taller, low)] {
+                if count == 0 {
+                    continue;
+                }
                 let call = Call {
+                    tiles: count,
                     c: c.wrapping_add(i * c_row + j),
                     c_row,
                     a: terms.a.as_ptr().wrapping_add(i * terms.a_row),
@@ -239,11 +245,11 @@ impl Table {
                     add,
                     scale,
                 };
-                // SAFETY: this CPU has the instructions of its table. Rows `i .. i + rows` and the
+                // SAFETY: this CPU has the instructions of its table. Rows `i .. i + count·rows` and the
                 // columns of the tiles from `j` on lie inside `c`, which is exclusively ours, and
                 // inside what `check` found readable in `a` and `b`.
                 unsafe { tiles[rows - 1](&call) };
-                i += rows;
+                i += count * rows;
             }
         };
         let shared = self.shared(m, n);

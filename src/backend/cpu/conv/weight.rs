@@ -17,6 +17,9 @@ use std::ops::Range;
 /// weight; the fewer, the more of the terms stay in the first-level cache.
 const TERMS: std::ops::RangeInclusive<usize> = 128..=512;
 
+/// Vectors of CPUs whose first-level cache, of 32 kilobytes, holds no more than the least terms: those without AVX-512.
+const SMALL_LANES: usize = 8;
+
 /// Numbers of both images in a group of terms, if it may be so short: 64 kilobytes.
 const GROUP: usize = 1 << 14;
 
@@ -160,7 +163,9 @@ impl Sum<'_> {
     /// weight from `first` on.
     fn lines(&self, mut dw: TileMut<'_>, first: usize, lines: Range<usize>, write: Write) {
         let (h, w) = (self.output.h, self.output.w);
-        let terms = if self.conv.weight_len() > CACHED {
+        let terms = if self.table.lanes() <= SMALL_LANES {
+            *TERMS.start()
+        } else if self.conv.weight_len() > CACHED {
             *TERMS.end()
         } else {
             let numbers = self.conv.input.c + self.output.c;

@@ -10,17 +10,25 @@ use super::sparse::{self, Compare, SparseKernels};
 use super::winograd::{self, Job, Transform};
 use super::{Blocking, Call, Matrices, Tile};
 
+/// The first lanes of a vector.
+#[derive(Clone, Copy)]
+pub(super) struct First {
+    mask: __m256i,
+    lanes: usize,
+}
+
 /// `LANES` ones and as many zeros: a window onto it is a mask.
 static WINDOW: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
 
 // SAFETY: uses AVX2 and FMA only, which callers have made sure of.
 unsafe impl Vector for __m256 {
     const LANES: usize = 8;
-    type Mask = __m256i;
+    type Mask = First;
     #[inline(always)]
-    unsafe fn mask(lanes: usize) -> __m256i {
+    unsafe fn mask(lanes: usize) -> First {
         // SAFETY: with `lanes <= 8` the window lies inside the array.
-        unsafe { _mm256_loadu_si256(WINDOW.as_ptr().add(8 - lanes).cast()) }
+        let mask = unsafe { _mm256_loadu_si256(WINDOW.as_ptr().add(8 - lanes).cast()) };
+        First { mask, lanes }
     }
     #[inline(always)]
     unsafe fn zero() -> Self {
@@ -38,9 +46,9 @@ unsafe impl Vector for __m256 {
         unsafe { _mm256_loadu_ps(from) }
     }
     #[inline(always)]
-    unsafe fn load_masked(from: *const f32, mask: __m256i) -> Self {
+    unsafe fn load_masked(from: *const f32, first: First) -> Self {
         // SAFETY: lanes outside the mask are not read.
-        unsafe { _mm256_maskload_ps(from, mask) }
+        unsafe { _mm256_maskload_ps(from, first.mask) }
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
@@ -48,9 +56,26 @@ unsafe impl Vector for __m256 {
         unsafe { _mm256_storeu_ps(to, self) }
     }
     #[inline(always)]
-    unsafe fn store_masked(self, to: *mut f32, mask: __m256i) {
-        // SAFETY: lanes outside the mask are not written.
-        unsafe { _mm256_maskstore_ps(to, mask, self) }
+    unsafe fn store_masked(self, to: *mut f32, First { lanes, .. }: First) {
+        // Four, two and one: AMD's masked store takes a dozen cycles.
+        // SAFETY: the caller vouches for `lanes` numbers and the instruction set.
+        unsafe {
+            if lanes == 8 {
+                return self.store(to);
+            }
+            let (mut left, mut to) = (_mm256_castps256_ps128(self), to);
+            if lanes & 4 != 0 {
+                _mm_storeu_ps(to, left);
+                (left, to) = (_mm256_extractf128_ps::<1>(self), to.add(4));
+            }
+            if lanes & 2 != 0 {
+                _mm_storel_pd(to.cast(), _mm_castps_pd(left));
+                (left, to) = (_mm_movehl_ps(left, left), to.add(2));
+            }
+            if lanes & 1 != 0 {
+                _mm_store_ss(to, left);
+            }
+        }
     }
     #[inline(always)]
     unsafe fn add_product(self, a: Self, b: Self) -> Self {
@@ -101,16 +126,48 @@ unsafe fn copy(m: &Matrices, rows: usize, cols: usize) {
     unsafe { kernel::copy::<__m256>(m, rows, cols) }
 }
 
+/// Eight rows by four columns at a time, in registers.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn transpose(m: &Matrices, rows: usize, cols: usize) {
-    // SAFETY: the addresses are the caller's.
-    unsafe { kernel::transpose(m, rows, cols) }
+    if rows < 8 || cols < 4 {
+        // SAFETY: the addresses are the caller's.
+        return unsafe { kernel::transpose(m, rows, cols) };
+    }
+    // The last rows and columns may overlap those before, which they write once more.
+    for i in (0..rows).step_by(8).map(|i| i.min(rows - 8)) {
+        for j in (0..cols).step_by(4).map(|j| j.min(cols - 4)) {
+            let pair = |r: usize| {
+                let at = |i: usize| m.src.wrapping_add(i * m.src_row + j);
+                // SAFETY: `i + 8 <= rows` and `j + 4 <= cols`.
+                let [low, high] = [r, r + 4].map(|r| unsafe { _mm_loadu_ps(at(i + r)) });
+                _mm256_set_m128(high, low)
+            };
+            let v = [pair(0), pair(1), pair(2), pair(3)];
+            let low = _mm256_castps_pd(_mm256_unpacklo_ps(v[0], v[1]));
+            let high = _mm256_castps_pd(_mm256_unpackhi_ps(v[0], v[1]));
+            let low2 = _mm256_castps_pd(_mm256_unpacklo_ps(v[2], v[3]));
+            let high2 = _mm256_castps_pd(_mm256_unpackhi_ps(v[2], v[3]));
+            let columns = [
+                _mm256_unpacklo_pd(low, low2),
+                _mm256_unpackhi_pd(low, low2),
+                _mm256_unpacklo_pd(high, high2),
+                _mm256_unpackhi_pd(high, high2),
+            ];
+            for (c, &column) in columns.iter().enumerate() {
+                // SAFETY: as above.
+                unsafe {
+                    let to = m.dst.add((j + c) * m.dst_row + i);
+                    _mm256_storeu_ps(to, _mm256_castpd_ps(column));
+                }
+            }
+        }
+    }
 }
 
 #[target_feature(enable = "avx2,fma")]
 unsafe fn winograd(transform: Transform, job: &Job<'_>) {
     // SAFETY: the instruction set is enabled here; the addresses are the caller's.
-    unsafe { winograd::run::<__m256>(transform, job) }
+    unsafe { winograd::run::<__m256, 6>(transform, job) }
 }
 
 #[target_feature(enable = "avx2,fma")]

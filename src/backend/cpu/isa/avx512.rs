@@ -167,7 +167,7 @@ pub(super) unsafe fn transpose(m: &Matrices, rows: usize, cols: usize) {
 #[target_feature(enable = "avx512f")]
 pub(super) unsafe fn winograd(transform: Transform, job: &Job<'_>) {
     // SAFETY: the instruction set is enabled here; the addresses are the caller's.
-    unsafe { winograd::run::<__m512>(transform, job) }
+    unsafe { winograd::run::<__m512, 3>(transform, job) }
 }
 
 #[target_feature(enable = "avx512f")]

@@ -52,8 +52,8 @@ pub(super) unsafe trait Vector: Copy {
     unsafe fn mul(self, other: Self) -> Self;
 }
 
-/// `C[i][j] (+)= Σ_taps Σ_p A[tap.a + i·a_row + p·a_step] · B[tap.b + p·b_row + j]` for `MR` rows and
-/// the columns of `NV` vectors, the last of which may be cut. Without a tap or a term the sum is 0. It is
+/// `C[i][j] (+)= Σ_taps Σ_p A[tap.a + i·a_row + p·a_step] · B[tap.b + p·b_row + j]` for `MR` rows (times
+/// [`Call::tiles`]) and the columns of `NV` vectors, the last of which may be cut. Without a tap or a term the sum is 0. It is
 /// multiplied by [`Call::scale`], if there is one.
 ///
 /// # Safety
@@ -63,9 +63,24 @@ pub(super) unsafe fn tile<V: Vector, const MR: usize, const NV: usize>(call: &Ca
     // SAFETY: what the caller guarantees is what the body needs.
     unsafe {
         if call.last == V::LANES {
-            body::<V, MR, NV, false>(call);
+            call.each(MR, |call| body::<V, MR, NV, false>(call));
         } else {
-            body::<V, MR, NV, true>(call);
+            call.each(MR, |call| body::<V, MR, NV, true>(call));
+        }
+    }
+}
+
+impl Call<'_> {
+    /// Calls `f` for each of the tiles, which have so many rows, by itself.
+    #[inline(always)]
+    pub(super) fn each(&self, rows: usize, f: impl Fn(&Call<'_>)) {
+        for tile in 0..self.tiles {
+            f(&Call {
+                tiles: 1,
+                c: self.c.wrapping_add(tile * rows * self.c_row),
+                a: self.a.wrapping_add(tile * rows * self.a_row),
+                ..*self
+            });
         }
     }
 }

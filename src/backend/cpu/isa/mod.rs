@@ -50,8 +50,11 @@ pub(crate) struct Tap {
     pub b: usize,
 }
 
-/// The arguments of one register tile, see [`kernel::tile`].
+/// The arguments of a column of register tiles, see [`kernel::tile`].
+#[derive(Clone, Copy)]
 pub(super) struct Call<'a> {
+    /// Tiles below one another. At few terms a call for each would take longer than its sums.
+    pub tiles: usize,
     /// First number of the destination.
     pub c: *mut f32,
     /// Distance between rows of the destination.
@@ -78,10 +81,10 @@ pub(super) struct Call<'a> {
     pub scale: Option<f32>,
 }
 
-/// A register tile of a fixed number of rows and vectors.
+/// Register tiles of a fixed number of rows and vectors, [`Call::tiles`] of them.
 ///
 /// # Safety
-/// The CPU has the instruction set of the table the tile is from, and for its rows `i`, its columns
+/// The CPU has the instruction set of the table the tile is from, and for the rows `i` of all tiles, the columns
 /// `j` (as cut by `last`), every tap and every term `p` the numbers `a[tap.a + i·a_row + p·a_step]`
 /// and `b[tap.b + p·b_row + j]` may be read and `c[i·c_row + j]` may be read and written.
 pub(super) type Tile = unsafe fn(&Call<'_>);
@@ -97,7 +100,7 @@ pub(super) struct Shared {
 }
 
 /// A whole product of so many rows and columns (the last two arguments), cut as the hardware wants it.
-/// `last` means nothing to it.
+/// `tiles` and `last` mean nothing to it.
 ///
 /// # Safety
 /// As for [`Tile`], for all rows and columns; `k` is a multiple of 16 and `a_step` is 1.

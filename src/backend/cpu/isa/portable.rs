@@ -97,7 +97,7 @@ unsafe fn transpose(m: &Matrices, rows: usize, cols: usize) {
 
 unsafe fn winograd(transform: Transform, job: &Job<'_>) {
     // SAFETY: no special instructions; the addresses are the caller's.
-    unsafe { winograd::run::<[f32; 4]>(transform, job) }
+    unsafe { winograd::run::<[f32; 4], 6>(transform, job) }
 }
 
 unsafe fn differ(from: *const f32, len: usize, background: f32, words: *mut u64) {

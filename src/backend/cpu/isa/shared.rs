@@ -23,13 +23,24 @@ use super::{Call, Shared, Tile};
 /// Numbers in a vector.
 const LANES: usize = 16;
 
-/// A tile of `MR` rows of `NV` vectors and `LANES / SHARE` numbers more, which `SHARE` rows have in one
+/// Tiles of `MR` rows of `NV` vectors and `LANES / SHARE` numbers more, which `SHARE` rows have in one
 /// vector: 2 or 4. What [`Call::last`] says is not looked at.
 ///
 /// # Safety
 /// As for [`Tile`].
 #[target_feature(enable = "avx512f")]
 unsafe fn tile<const MR: usize, const NV: usize, const SHARE: usize>(call: &Call<'_>) {
+    // SAFETY: the instruction set is enabled here; the addresses are the caller's.
+    call.each(MR, |call| unsafe { one::<MR, NV, SHARE>(call) });
+}
+
+/// One [`tile`].
+///
+/// # Safety
+/// As for [`Tile`].
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn one<const MR: usize, const NV: usize, const SHARE: usize>(call: &Call<'_>) {
     const { assert!(SHARE == 2 || SHARE == 4) };
     // The lanes from those of row `q` on. The compiler, if it knew them, would mix by shuffles, which take
     // turns with the multiplications.

@@ -387,16 +387,16 @@ unsafe fn rows<
     }
 }
 
-/// Runs `transform`.
+/// Runs `transform`; that of the input does so many rows at a time.
 ///
 /// # Safety
 /// As for [`Run`], for the instruction set of `V`.
 #[inline(always)]
-pub(super) unsafe fn run<V: Vector>(transform: Transform, job: &Job<'_>) {
+pub(super) unsafe fn run<V: Vector, const PART: usize>(transform: Transform, job: &Job<'_>) {
     // SAFETY: what the caller guarantees is what each needs.
     unsafe {
         match transform {
-            Transform::Input => separable::<V, Input, 6, 6, 3>(job),
+            Transform::Input => separable::<V, Input, 6, 6, PART>(job),
             Transform::Weight => separable::<V, Weight, 3, 6, 6>(job),
             Transform::Output => separable::<V, Output, 6, 4, 4>(job),
             Transform::OutputGradient => separable::<V, OutputGradient, 4, 6, 6>(job),
