@@ -143,9 +143,9 @@ def main():
     if options.rust:
         variants |= rust_rivals(threads, seconds)
 
-    processor, revision, rows = cpu(), commit("benches/steps.rs"), []
+    processor, revision = cpu(), commit("benches/steps.rs")
     for name in names:
-        best = {}
+        best, rows = {}, []
         for _ in range(options.rounds):
             for key, run in variants.items():
                 if (key[0], name) in TOO_SLOW:
@@ -163,8 +163,7 @@ def main():
                          "allocations": row.get("allocations", ""), "cpu": processor, "commit": revision,
                          "version": row["version"]})
             print(f"{name:22} {engine:12} {variant:14} {row['steps_per_s']:10.2f} steps/s  ratio {ratio}", flush=True)
-
-    save(RESULTS, FIELDS, rows)
+        save(RESULTS, FIELDS, rows)
 
 
 if __name__ == "__main__":
