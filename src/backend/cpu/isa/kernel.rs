@@ -53,8 +53,8 @@ pub(super) unsafe trait Vector: Copy {
 }
 
 /// `C[i][j] (+)= Σ_taps Σ_p A[tap.a + i·a_row + p·a_step] · B[tap.b + p·b_row + j]` for `MR` rows (times
-/// [`Call::tiles`]) and the columns of `NV` vectors, the last of which may be cut. Without a tap or a term the sum is 0. It is
-/// multiplied by [`Call::scale`], if there is one.
+/// [`Call::tiles`]) and the columns of `NV` vectors, the last of which may be cut. Without a tap or a term the
+/// sum is 0. It is multiplied by [`Call::scale`], if there is one.
 ///
 /// # Safety
 /// As for [`Tile`](super::Tile), for the instruction set of `V`.
@@ -62,25 +62,28 @@ pub(super) unsafe trait Vector: Copy {
 pub(super) unsafe fn tile<V: Vector, const MR: usize, const NV: usize>(call: &Call<'_>) {
     // SAFETY: what the caller guarantees is what the body needs.
     unsafe {
+        // Loops rather than a closure, which is a function without the instruction set.
         if call.last == V::LANES {
-            call.each(MR, |call| body::<V, MR, NV, false>(call));
+            for i in 0..call.tiles {
+                body::<V, MR, NV, false>(&call.tile(i, MR));
+            }
         } else {
-            call.each(MR, |call| body::<V, MR, NV, true>(call));
+            for i in 0..call.tiles {
+                body::<V, MR, NV, true>(&call.tile(i, MR));
+            }
         }
     }
 }
 
 impl Call<'_> {
-    /// Calls `f` for each of the tiles, which have so many rows, by itself.
+    /// Tile `i` by itself, where each has so many rows.
     #[inline(always)]
-    pub(super) fn each(&self, rows: usize, f: impl Fn(&Call<'_>)) {
-        for tile in 0..self.tiles {
-            f(&Call {
-                tiles: 1,
-                c: self.c.wrapping_add(tile * rows * self.c_row),
-                a: self.a.wrapping_add(tile * rows * self.a_row),
-                ..*self
-            });
+    pub(super) fn tile(&self, i: usize, rows: usize) -> Self {
+        Call {
+            tiles: 1,
+            c: self.c.wrapping_add(i * rows * self.c_row),
+            a: self.a.wrapping_add(i * rows * self.a_row),
+            ..*self
         }
     }
 }

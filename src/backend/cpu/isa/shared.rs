@@ -30,8 +30,10 @@ const LANES: usize = 16;
 /// As for [`Tile`].
 #[target_feature(enable = "avx512f")]
 unsafe fn tile<const MR: usize, const NV: usize, const SHARE: usize>(call: &Call<'_>) {
-    // SAFETY: the instruction set is enabled here; the addresses are the caller's.
-    call.each(MR, |call| unsafe { one::<MR, NV, SHARE>(call) });
+    for i in 0..call.tiles {
+        // SAFETY: the instruction set is enabled here; the addresses are the caller's.
+        unsafe { one::<MR, NV, SHARE>(&call.tile(i, MR)) };
+    }
 }
 
 /// One [`tile`].
