@@ -53,7 +53,7 @@ pub(crate) struct Tap {
 /// The arguments of a column of register tiles, see [`kernel::tile`].
 #[derive(Clone, Copy)]
 pub(super) struct Call<'a> {
-    /// Tiles below one another. At few terms a call for each would take longer than its sums.
+    /// Tiles below one another. At few terms a call for each takes long beside its sums.
     pub tiles: usize,
     /// First number of the destination.
     pub c: *mut f32,
