@@ -139,16 +139,11 @@ impl PixelRow {
         (first.tables.len() == 1 && rows.iter().all(fits)).then_some(&first.tables)
     }
 
-    /// Writes the bytes that are looked up to `out`, if nothing is cut out of the image. `rearrange(image, map,
-    /// out)` does what the function of this name does.
+    /// Writes the bytes that are looked up to `out`, if nothing is cut out of the image.
     ///
     /// # Panics
     /// If `out` does not hold whole channels, or the image lies beyond `pixels`.
-    pub(crate) fn write_bytes<'a>(
-        &'a self,
-        out: &mut [u8],
-        mut rearrange: impl FnMut(&[u8], &'a [u32], &mut [u8]),
-    ) {
+    pub(crate) fn write_bytes(&self, out: &mut [u8]) {
         let plane = self.plane();
         for (c, out) in out.chunks_exact_mut(plane).enumerate() {
             let image = &self.pixels[self.first + c * plane..][..plane];
@@ -156,6 +151,14 @@ impl PixelRow {
                 None => out.copy_from_slice(image),
                 Some(map) => rearrange(image, map, out),
             }
+        }
+    }
+
+    /// Whether the positions of both images are rearranged by the same map, or by none.
+    pub(crate) fn is_ordered_as(&self, other: &PixelRow) -> bool {
+        match (&self.map, &other.map) {
+            (Some(map), Some(other)) => Arc::ptr_eq(map, other),
+            (map, other) => map.is_none() && other.is_none(),
         }
     }
 
@@ -251,9 +254,9 @@ mod tests {
         let rows = [row(&table, None), row(&table, Some([2, 7, 0].into()))];
         assert_eq!(PixelRow::common_table(&rows), Some(&rows[0].tables));
         let mut bytes = [0; 6];
-        rows[0].write_bytes(&mut bytes, rearrange);
+        rows[0].write_bytes(&mut bytes);
         assert_eq!(bytes, [1, 2, 3, 4, 5, 6]);
-        rows[1].write_bytes(&mut bytes, rearrange);
+        rows[1].write_bytes(&mut bytes);
         assert_eq!(bytes, [3, 0, 1, 6, 0, 4]);
         let with = |change: fn(&mut PixelRow)| {
             let mut rows = rows.clone();

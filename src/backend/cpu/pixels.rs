@@ -2,10 +2,10 @@
 
 use super::dispatch::prefetch;
 #[cfg(target_arch = "x86_64")]
-use super::isa::rearrange::Order;
+use super::isa::rearrange::rearrange;
 use super::parallel::{PARALLEL_MIN, pays};
 use super::tiles::for_each_pieces;
-use crate::pixels::{PixelRow, rearrange};
+use crate::pixels::PixelRow;
 
 /// Rows from the one in hand to that whose bytes are asked for.
 const AHEAD: usize = 2;
@@ -35,37 +35,32 @@ pub(super) fn gather_bytes(y: &mut [u8], rows: &[PixelRow], size: usize) {
     let (size, shared) = (size.max(1), pays(len / 4, PARALLEL_MIN));
     for_each_pieces([&mut y[..len]], TOGETHER * size, shared, |first, [y]| {
         let rows = &rows[first / size..][..y.len() / size];
-        let mut orders = Orders::default();
-        each_row(y, rows, |row, out| {
-            row.write_bytes(out, |image, map, out| orders.rearrange(image, map, out));
-        });
+        let mut left = y;
+        for alike in rows.chunk_by(PixelRow::is_ordered_as) {
+            let (y, rest) = left.split_at_mut(alike.len() * size);
+            left = rest;
+            #[cfg(target_arch = "x86_64")]
+            if gather_together(y, alike, size) {
+                continue;
+            }
+            each_row(y, alike, PixelRow::write_bytes);
+        }
     });
 }
 
-/// Brings images into another order. Most have the order of the image before, which is prepared once.
-#[derive(Default)]
-struct Orders<'a> {
-    #[cfg(target_arch = "x86_64")]
-    last: Option<(&'a [u32], Option<Order>)>,
-    #[cfg(not(target_arch = "x86_64"))]
-    last: std::marker::PhantomData<&'a ()>,
-}
-
-impl<'a> Orders<'a> {
-    fn rearrange(&mut self, image: &[u8], map: &'a [u32], out: &mut [u8]) {
-        #[cfg(target_arch = "x86_64")]
-        {
-            if !matches!(&self.last, Some((last, _)) if std::ptr::eq(*last, map)) {
-                self.last = Some((map, Order::new(map)));
-            }
-            if let Some((_, Some(order))) = &self.last
-                && order.rearrange(image, out)
-            {
-                return;
-            }
+/// [`gather_bytes`] of few rows in one order; false, and nothing done, if there is none or it does not pay.
+#[cfg(target_arch = "x86_64")]
+fn gather_together(y: &mut [u8], rows: &[PixelRow], size: usize) -> bool {
+    let (Some(map), plane) = (&rows[0].map, rows[0].plane()) else {
+        return false;
+    };
+    let mut images: [&[u8]; TOGETHER] = [&[]; TOGETHER];
+    (0..size).step_by(plane).all(|channel| {
+        for (image, row) in images.iter_mut().zip(rows) {
+            *image = &row.pixels[row.first + channel..][..plane];
         }
-        rearrange(image, map, out);
-    }
+        rearrange(&images[..rows.len()], map, &mut y[channel..], size)
+    })
 }
 
 #[cfg(test)]

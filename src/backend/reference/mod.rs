@@ -17,7 +17,7 @@ use super::{
     SpatialLayout, Src, View, ViewMut, Write,
 };
 use crate::error::{Error, Result};
-use crate::pixels::{PixelRow, rearrange};
+use crate::pixels::PixelRow;
 use crate::shape::{Conv, Images, Pool};
 use std::marker::PhantomData;
 
@@ -96,7 +96,7 @@ impl<E: Elem> Backend for Reference<E> {
     fn gather_bytes(&self, y: Dst<'_, Self>, rows: &[PixelRow], size: usize) {
         let mut bytes = vec![0; size];
         for (y, row) in slice_mut(y).chunks_exact_mut(size.max(1)).zip(rows) {
-            row.write_bytes(&mut bytes, rearrange);
+            row.write_bytes(&mut bytes);
             for (y, &byte) in y.iter_mut().zip(&bytes) {
                 *y = E::from_f64(f64::from(byte));
             }

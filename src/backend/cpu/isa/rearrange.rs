@@ -1,103 +1,109 @@
-//! Bytes of a small image brought into another order: 128 of them are looked up by one instruction.
+//! Images of bytes that are all brought into one order: where the bytes of 32 images at one position lie side by
+//! side, the order is a choice of rows.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::*;
 
 use super::super::dispatch::{Isa, select};
+use super::super::scratch;
 
-/// Bytes that fit, with a zero behind them.
-const ROOM: usize = 1024;
+/// Images that are turned over at a time: bytes of a vector.
+const IMAGES: usize = 32;
 
-/// Bytes among which one instruction chooses.
-const TABLE: usize = 128;
+/// Positions that are turned over at a time: bytes of half a vector.
+const POSITIONS: usize = 16;
 
-/// Where each byte of the other order comes from, as the instruction wants it.
-pub(crate) struct Order {
-    /// In which table a byte is, and where in it; a zero byte is last in the last.
-    table: [u8; ROOM],
-    within: [u8; ROOM],
-    len: usize,
+/// Images from which turning 32 over is faster than looking up each byte.
+const LEAST: usize = 6;
+
+/// Byte `p` of `out[i · row..]` becomes byte `map[p]` of image `i`, or zero for a place beyond it. False, and nothing
+/// done, if the CPU (or the cap on its instructions) has no AVX2, or there are too few or too small images.
+///
+/// # Panics
+/// If there are images of different sizes, or `out` is too short.
+#[track_caller]
+pub(crate) fn rearrange(images: &[&[u8]], map: &[u32], out: &mut [u8], row: usize) -> bool {
+    let len = images.first().map_or(0, |image| image.len());
+    let small = len < POSITIONS || map.len() < POSITIONS || images.len() < LEAST;
+    if small || select().isa() < Isa::Avx2 {
+        return false;
+    }
+    let end = (images.len() - 1) * row + map.len();
+    assert!(
+        images.iter().all(|image| image.len() == len) && end <= out.len(),
+        "{} images of {len} bytes in another order, {row} apart, to {} bytes",
+        images.len(),
+        out.len()
+    );
+    scratch::numbers((len + 1) * IMAGES / size_of::<f32>(), |memory| {
+        let positions: &mut [[u8; IMAGES]] = bytemuck::cast_slice_mut(memory);
+        // A zero behind each image.
+        positions[len] = [0; IMAGES];
+        for (images, out) in images.chunks(IMAGES).zip(out.chunks_mut(IMAGES * row)) {
+            // SAFETY: the table in use has AVX2 because this CPU does.
+            unsafe { together(images, positions, map, out, row) };
+        }
+    });
+    true
 }
 
-impl Order {
-    /// The order in which byte `i` is byte `map[i]` of the image; `None` if that is too long or this CPU (or
-    /// the cap on its instructions) does not offer AVX512-VBMI.
-    pub fn new(map: &[u32]) -> Option<Self> {
-        let present =
-            is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vbmi");
-        if map.len() > ROOM || !present || select().isa() < Isa::Avx512 {
-            return None;
-        }
-        let mut order = Order {
-            table: [0; ROOM],
-            within: [0; ROOM],
-            len: map.len(),
-        };
-        let places = order.table.iter_mut().zip(&mut order.within);
-        for ((table, within), &place) in places.zip(map) {
-            let place = place.min(ROOM as u32 - 1);
-            (*table, *within) = ((place / TABLE as u32) as u8, (place % TABLE as u32) as u8);
-        }
-        Some(order)
+/// [`rearrange`] of up to 32 images, with room for their positions. Fewer come several times.
+#[target_feature(enable = "avx2")]
+fn together(
+    images: &[&[u8]],
+    positions: &mut [[u8; IMAGES]],
+    map: &[u32],
+    out: &mut [u8],
+    row: usize,
+) {
+    let outside = positions.len() - 1;
+    let images: [(&[u8], usize); IMAGES] = std::array::from_fn(|i| {
+        let i = i % images.len();
+        (images[i], i * row)
+    });
+    let bytes = |i: usize, at: usize| -> [u8; POSITIONS] {
+        let (image, _) = images[i];
+        image[at..at + POSITIONS].try_into().expect("so many")
+    };
+    for at in steps(outside) {
+        let mut square =
+            std::array::from_fn(|i| bytemuck::cast([bytes(i, at), bytes(i + POSITIONS, at)]));
+        turn(&mut square);
+        positions[at..at + POSITIONS].copy_from_slice(bytemuck::cast_slice(&square));
     }
-
-    /// Writes the image in this order, with zeros for places beyond it; false, and nothing done, if the image
-    /// is too large.
-    ///
-    /// # Panics
-    /// If there is not a byte of `out` for each place.
-    #[track_caller]
-    pub fn rearrange(&self, image: &[u8], out: &mut [u8]) -> bool {
-        assert_eq!(self.len, out.len(), "rearranged bytes");
-        if image.len() >= ROOM {
-            return false;
-        }
-        // SAFETY: an order is only made where the CPU has the instructions, `out` is as long as the order, and
-        // the tables are those that the image reaches into.
-        unsafe {
-            match image.len().div_ceil(TABLE) {
-                0 => out.fill(0),
-                1 => vbmi::<1>(self, image, out),
-                2 => vbmi::<2>(self, image, out),
-                3 => vbmi::<3>(self, image, out),
-                4 => vbmi::<4>(self, image, out),
-                5 => vbmi::<5>(self, image, out),
-                6 => vbmi::<6>(self, image, out),
-                7 => vbmi::<7>(self, image, out),
-                _ => vbmi::<8>(self, image, out),
+    for at in steps(map.len()) {
+        let places = &map[at..at + POSITIONS];
+        let mut square =
+            std::array::from_fn(|p| bytemuck::cast(positions[(places[p] as usize).min(outside)]));
+        turn(&mut square);
+        for (i, both) in square.into_iter().enumerate() {
+            let both: [[u8; POSITIONS]; 2] = bytemuck::cast(both);
+            for (i, bytes) in (i..).step_by(POSITIONS).zip(both) {
+                out[images[i].1 + at..][..POSITIONS].copy_from_slice(&bytes);
             }
         }
-        true
     }
 }
 
-/// With the tables in registers. What lies in none of them is zero.
-///
-/// # Safety
-/// The CPU has the instructions, `out` is as long as `order`, and the image fits into `TABLES` tables.
-#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-unsafe fn vbmi<const TABLES: usize>(order: &Order, image: &[u8], out: &mut [u8]) {
-    let mut padded = [0; ROOM];
-    padded[..image.len()].copy_from_slice(image);
-    let tables: [[__m512i; 2]; TABLES] = std::array::from_fn(|table| {
-        // SAFETY: there are no more than eight tables, which are the room.
-        [0, 64].map(|half| unsafe {
-            _mm512_loadu_si512(padded.as_ptr().add(table * TABLE + half).cast())
-        })
-    });
-    for (first, out) in (0..).step_by(64).zip(out.chunks_mut(64)) {
-        // SAFETY: there are places for the whole room, of which `first` is a part.
-        let [table_of, within] = [&order.table, &order.within]
-            .map(|bytes| unsafe { _mm512_loadu_si512(bytes.as_ptr().add(first).cast()) });
-        let mut bytes = _mm512_setzero_si512();
-        for (i, [low, high]) in tables.into_iter().enumerate() {
-            let here = _mm512_cmpeq_epi8_mask(table_of, _mm512_set1_epi8(i as i8));
-            let found = _mm512_maskz_permutex2var_epi8(here, low, within, high);
-            bytes = _mm512_or_si512(bytes, found);
+/// Where steps over `len` positions begin; the last ends with them.
+fn steps(len: usize) -> impl Iterator<Item = usize> {
+    (0..len)
+        .step_by(POSITIONS)
+        .map(move |at| at.min(len - POSITIONS))
+}
+
+/// Rows become columns in both halves: each of four rounds moves the highest bit of a byte's row to the end of its
+/// column, and that of its column to the end of its row.
+#[target_feature(enable = "avx2")]
+fn turn(square: &mut [__m256i; POSITIONS]) {
+    for _ in 0..POSITIONS.ilog2() {
+        let (upper, lower) = square.split_at(POSITIONS / 2);
+        let mut next = [_mm256_setzero_si256(); POSITIONS];
+        for (next, (&upper, &lower)) in next.chunks_exact_mut(2).zip(upper.iter().zip(lower)) {
+            next[0] = _mm256_unpacklo_epi8(upper, lower);
+            next[1] = _mm256_unpackhi_epi8(upper, lower);
         }
-        let mask = u64::MAX >> (64 - out.len());
-        // SAFETY: lanes past the end are not written.
-        unsafe { _mm512_mask_storeu_epi8(out.as_mut_ptr().cast(), mask, bytes) };
+        *square = next;
     }
 }
 
@@ -105,14 +111,14 @@ unsafe fn vbmi<const TABLES: usize>(order: &Order, image: &[u8], out: &mut [u8])
 mod tests {
     use super::*;
     use crate::backend::cpu::check;
+    use crate::pixels;
 
     #[test]
     fn bytes_come_from_where_the_map_says() {
         check::tables(); // Says what is required and missing.
         let random = |i: usize| (i as u32).wrapping_mul(2_654_435_761) >> 7;
-        for len in [1, 2, 63, 64, 127, 128, 129, 784, 895, 896, 1022, 1023] {
-            let image: Vec<u8> = (0..len).map(|i| (random(i) % 255) as u8 + 1).collect();
-            for count in [1, 15, 16, 17, 63, 64, 65, 130, 784] {
+        for (len, count) in [(16, 16), (17, 40), (784, 784), (1025, 31)] {
+            for images in [6, 7, 31, 32, 33, 64, 70] {
                 let place = |i: usize| match random(i + len) % 9 {
                     0 => u32::MAX,
                     1 => len as u32,
@@ -121,27 +127,34 @@ mod tests {
                     _ => random(i + 7) % len as u32,
                 };
                 let map: Vec<u32> = (0..count).map(place).collect();
-                let byte = |&p: &u32| image.get(p as usize).copied().unwrap_or(0);
-                let want: Vec<u8> = map.iter().map(byte).collect();
-                let mut out = vec![77; count + 1];
-                let Some(order) = Order::new(&map) else {
-                    assert!(
-                        select().isa() < Isa::Avx512 || !is_x86_feature_detected!("avx512vbmi")
-                    );
+                let bytes: Vec<u8> = (0..images * len)
+                    .map(|i| (random(i) % 255) as u8 + 1)
+                    .collect();
+                let stored: Vec<&[u8]> = bytes.chunks_exact(len).collect();
+                let row = count + 3;
+                let (mut found, mut want) = (vec![77; images * row], vec![77; images * row]);
+                for (image, out) in stored.iter().zip(want.chunks_exact_mut(row)) {
+                    pixels::rearrange(image, &map, &mut out[..count]);
+                }
+                if !rearrange(&stored, &map, &mut found, row) {
+                    assert!(select().isa() < Isa::Avx2);
                     return;
-                };
-                assert!(order.rearrange(&image, &mut out[..count]));
-                assert_eq!(out[..count], want, "{len} bytes, {count} places");
-                assert_eq!(out[count], 77);
+                }
+                assert_eq!(
+                    found, want,
+                    "{images} images of {len} bytes, {count} places"
+                );
             }
         }
     }
 
     #[test]
-    fn large_images_are_left_to_others() {
-        assert!(Order::new(&[0; ROOM + 1]).is_none());
-        if let Some(order) = Order::new(&[0]) {
-            assert!(!order.rearrange(&[1; ROOM], &mut [0]));
-        }
+    fn little_is_left_to_others() {
+        let image: &[u8] = &[1; 16];
+        let mut out = [0; 200];
+        assert!(!rearrange(&[], &[0; 16], &mut out, 16));
+        assert!(!rearrange(&[image; LEAST - 1], &[0; 16], &mut out, 16));
+        assert!(!rearrange(&[image; LEAST], &[0; 15], &mut out, 16));
+        assert!(!rearrange(&[&image[1..]; LEAST], &[0; 16], &mut out, 16));
     }
 }
