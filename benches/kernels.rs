@@ -1,46 +1,33 @@
 //! Speed of the products and convolutions, against the arithmetic peak measured in the same process
 //! and against `matrixmultiply`.
 //!
-//! `cargo bench --bench kernels -- [gemm] [conv] [slim] [single] [bf16] [ISA] [threads=N] [json]`. Times are the
-//! least CPU time of the calling thread (with more than one thread: the least wall time) over many calls,
-//! which neighbours on a busy machine disturb least. With `json`, one object a line for the kernels that the
+//! `cargo bench --bench kernels -- [gemm] [conv] [slim] [single] [bf16] [ISA] [threads=N] [json]`. Times are the least
+//! wall times over many calls: neighbours on a busy machine disturb them least, and the processor time of a thread stands
+//! still at times on a virtual one. With `json`, one object a line for the kernels that the
 //! engine uses: `benches/rivals/compare_kernels.py` runs that in turn with PyTorch.
 
 use std::hint::black_box;
 use std::time::Instant;
 
-use rustix::time::{ClockId, clock_gettime};
 use unforget::backend::cpu::probe::{Kernels, Rounded};
 use unforget::backend::{Gemm, Write};
 use unforget::shape::{Conv, Images};
 
-/// Seconds on the clock of a measurement.
-type Clock = fn() -> f64;
-
-fn thread_time() -> f64 {
-    let t = clock_gettime(ClockId::ThreadCPUTime);
-    t.tv_sec as f64 + t.tv_nsec as f64 * 1e-9
-}
-
-fn wall_time() -> f64 {
-    let t = clock_gettime(ClockId::Monotonic);
-    t.tv_sec as f64 + t.tv_nsec as f64 * 1e-9
-}
-
 /// The least time of one call, over at least 0.25 s of calls. Short calls are timed in batches that
 /// last longer than the clock takes to read.
-fn least(clock: Clock, mut f: impl FnMut()) -> f64 {
+fn least(mut f: impl FnMut()) -> f64 {
     f();
-    let start = clock();
+    let start = Instant::now();
     f();
-    let batch = (100e-6 / (clock() - start).max(1e-9)).ceil().max(1.0) as usize;
+    let once = start.elapsed().as_secs_f64();
+    let batch = (100e-6 / once.max(1e-9)).ceil().max(1.0) as usize;
     let (begin, mut best) = (Instant::now(), f64::INFINITY);
     while begin.elapsed().as_secs_f64() < 0.25 {
-        let start = clock();
+        let start = Instant::now();
         for _ in 0..batch {
             f();
         }
-        best = best.min((clock() - start) / batch as f64);
+        best = best.min(start.elapsed().as_secs_f64() / batch as f64);
     }
     best
 }
@@ -57,7 +44,6 @@ fn noise(len: usize) -> Vec<f32> {
 }
 
 struct Bench {
-    clock: Clock,
     kernels: Vec<Kernels>,
     /// Operations a second of each of the kernels in registers alone.
     peaks: Vec<f64>,
@@ -65,17 +51,16 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(clock: Clock, threads: usize, kernels: Vec<Kernels>, json: bool) -> Self {
+    fn new(threads: usize, kernels: Vec<Kernels>, json: bool) -> Self {
         let peak = |k: &Kernels| {
             let rounds = 100_000;
-            k.burn(rounds) / least(thread_time, || _ = black_box(k.burn(rounds))) * threads as f64
+            k.burn(rounds) / least(|| _ = black_box(k.burn(rounds))) * threads as f64
         };
         let peaks: Vec<f64> = kernels.iter().map(peak).collect();
         for (k, peak) in kernels.iter().zip(&peaks).filter(|_| !json) {
             println!("peak of {:8} {:6.1} GFLOP/s", k.isa(), peak / 1e9);
         }
         Bench {
-            clock,
             kernels,
             peaks,
             json,
@@ -88,7 +73,7 @@ impl Bench {
             print!("{name:34}");
         }
         for (&k, peak) in self.kernels.iter().zip(&self.peaks) {
-            let rate = flops / least(self.clock, || f(k));
+            let rate = flops / least(|| f(k));
             if self.json {
                 println!(
                     "{{\"name\":\"{name}\",\"isa\":\"{}\",\"gflops\":{:.1},\"percent\":{:.1}}}",
@@ -118,7 +103,7 @@ impl Bench {
         }
         let (a_row, a_col) = if p.dims.a_transposed { (1, m) } else { (k, 1) };
         let (b_row, b_col) = if p.dims.b_transposed { (1, k) } else { (n, 1) };
-        let time = least(self.clock, || {
+        let time = least(|| {
             // SAFETY: the three matrices have the sizes and strides given.
             #[allow(unsafe_code)]
             unsafe {
@@ -258,28 +243,23 @@ fn resnet(n: usize, width: usize, conv: impl Fn(usize, [usize; 2], usize, usize,
 /// One way to multiply bfloat16 numbers: everything with rounded factors, however small, and in brackets
 /// what the engine does, which is f32 where that is faster.
 struct Bf16 {
-    clock: Clock,
     rounded: Rounded,
     peak: f64,
 }
 
 impl Bf16 {
-    fn new(clock: Clock, threads: usize, rounded: Rounded) -> Self {
+    fn new(threads: usize, rounded: Rounded) -> Self {
         let rounds = 100_000;
-        let least = least(thread_time, || _ = black_box(rounded.burn(rounds)));
+        let least = least(|| _ = black_box(rounded.burn(rounds)));
         let peak = rounded.burn(rounds) / least * threads as f64;
         println!("peak of {:11} {:6.1} GFLOP/s", rounded.name(), peak / 1e9);
-        Bf16 {
-            clock,
-            rounded,
-            peak,
-        }
+        Bf16 { rounded, peak }
     }
 
     fn row(&self, name: &str, flops: f64, mut f: impl FnMut(Rounded)) {
-        let rate = flops / least(self.clock, || f(self.rounded));
+        let rate = flops / least(|| f(self.rounded));
         let engine = self.rounded.where_it_pays();
-        let chosen = flops / least(self.clock, || f(engine));
+        let chosen = flops / least(|| f(engine));
         println!(
             "{name:34} | {} {:6.1} {:4.1} % ({:.1})",
             self.rounded.name(),
@@ -295,7 +275,7 @@ impl Bf16 {
             rounded.gemm(black_box(&mut p.c), &p.a, &p.b, p.dims, Write::Set);
         });
         let mut prepared = self.rounded.prepared(&p.a, &p.b, p.dims);
-        let rate = p.flops / least(self.clock, || prepared(black_box(&mut p.c)));
+        let rate = p.flops / least(|| prepared(black_box(&mut p.c)));
         let percent = 100.0 * rate / self.peak;
         println!(
             "{:34} | {:6.1} {percent:4.1} %",
@@ -346,11 +326,10 @@ fn main() {
         .num_threads(threads)
         .build()
         .expect("a thread pool");
-    let clock: Clock = if threads == 1 { thread_time } else { wall_time };
     pool.install(|| {
         if wants("bf16") {
             for rounded in Rounded::all(false) {
-                let bench = Bf16::new(clock, threads, rounded);
+                let bench = Bf16::new(threads, rounded);
                 bench.gemm("NN", 1024, 1024, 1024);
                 bench.gemm("NT", 1024, 1024, 1024);
                 bench.gemm("TN", 1024, 1024, 1024);
@@ -363,7 +342,7 @@ fn main() {
                 bench.conv(32, [64, 128], 32, 1, 2);
             }
         }
-        let bench = Bench::new(clock, threads, kernels, json);
+        let bench = Bench::new(threads, kernels, json);
         if wants("gemm") {
             for size in [256, 512, 1024] {
                 bench.gemm("NN", size, size, size);

@@ -4,8 +4,8 @@
 
 A name is one of those that `kernels.rs` prints: `gemm NN 20 x 100 x 784` (rows, columns, terms; T: stored transposed)
 or `forward n=32 64->128 @32 3x3 /2` (or `data`, `weight`). Prints a line of JSON for each: GFLOP/s in PyTorch's own
-order of axes and channels last, padding counted, by the least processor time of the thread (on several threads: by the
-least wall time).
+order of axes and channels last, padding counted, by the least wall time: the clock of a thread stands still at times
+on a virtual machine.
 """
 
 import argparse
@@ -19,13 +19,14 @@ GEMM = re.compile(r"gemm ([NT])([NT]) (\d+) x (\d+) x (\d+)")
 CONV = re.compile(r"(forward|data|weight) n=(\d+) (\d+)->(\d+) @(\d+) (\d+)x\d+ /(\d+)")
 
 
-def least(call, clock, seconds=0.25):
+def least(call, seconds=0.25):
+    clock = time.perf_counter
     call()
     start = clock()
     call()
     batch = max(1, round(1e-4 / max(clock() - start, 1e-9)))
-    best, begin = float("inf"), time.perf_counter()
-    while time.perf_counter() - begin < seconds:
+    best, begin = float("inf"), clock()
+    while clock() - begin < seconds:
         start = clock()
         for _ in range(batch):
             call()
@@ -64,7 +65,6 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    clock = time.thread_time if options.threads == 1 else time.perf_counter
     with torch.no_grad():
         for name in options.names:
             if match := GEMM.fullmatch(name):
@@ -73,7 +73,7 @@ def main():
                 calls, flops = conv(match[1], *map(int, match.groups()[1:]))
             else:
                 parser.error(f"there is no kernel {name!r}")
-            rates = {layout: round(flops / least(call, clock) / 1e9, 1) for layout, call in calls.items()}
+            rates = {layout: round(flops / least(call) / 1e9, 1) for layout, call in calls.items()}
             print(json.dumps({"name": name, "torch": torch.__version__, "gflops": rates}), flush=True)
 
 

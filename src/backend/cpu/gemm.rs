@@ -40,6 +40,12 @@ const CELL_ROWS: usize = 112;
 const CELLS: usize = 8;
 const TILE_ROWS: usize = 14;
 
+/// Terms and columns from which an A that is stored transposed is turned over, where the first-level cache is as small
+/// as vectors of so many numbers tell: a tile's few numbers of each term lie on a cache line of their own, and push
+/// out the panel of B.
+const TURNED: (usize, usize) = (256, 64);
+const NARROW: usize = 8;
+
 /// Columns of a cell of the destination that one thread fills in a packed product: a multiple of the
 /// width of every panel.
 const CELL_COLS: usize = 512;
@@ -181,19 +187,37 @@ impl<'a> Strided<'a> {
 
 /// A product without packing.
 fn small(table: &Table, c: TileMut<'_>, a: Strided, b: Strided, k: usize, finish: Finish) {
-    let n = c.cols();
+    let (m, n) = (c.rows(), c.cols());
+    if a.col != 1 && a.row == 1 && k >= TURNED.0 && n >= TURNED.1 && table.lanes() <= NARROW {
+        let row = apart(k);
+        return scratch::numbers(m * row, |turned| {
+            table.transpose((turned, row), (a.data, a.col), (k, m));
+            let a = Strided {
+                data: turned,
+                row,
+                col: 1,
+            };
+            small(table, c, a, b, k, finish);
+        });
+    }
     if b.col == 1 {
         return straight(table, c, a, (b.data, b.row), k, finish);
     }
-    // Rows that start on a cache line, and not all on the same one.
-    let mut row = n.next_multiple_of(16);
-    if row.is_multiple_of(PAGE) {
-        row += 16;
-    }
+    let row = apart(n);
     scratch::numbers(k * row, |straightened| {
         table.transpose((straightened, row), (b.data, b.col), (n, k));
         straight(table, c, a, (straightened, row), k, finish);
     });
+}
+
+/// The distance of rows of so many numbers that start on a cache line, and not all on the same one.
+fn apart(numbers: usize) -> usize {
+    let row = numbers.next_multiple_of(16);
+    if row.is_multiple_of(PAGE) {
+        row + 16
+    } else {
+        row
+    }
 }
 
 /// A product with B read where it lies.
