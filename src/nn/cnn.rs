@@ -127,4 +127,8 @@ impl Backbone for LeNet5 {
     fn head_mut(&mut self) -> &mut Head {
         &mut self.classifier
     }
+
+    fn features_treat_rows_apart(&self) -> bool {
+        true
+    }
 }

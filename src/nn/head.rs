@@ -60,6 +60,11 @@ pub trait Backbone: Send {
     fn head(&self) -> &Head;
     /// The head, to be adapted or replaced.
     fn head_mut(&mut self) -> &mut Head;
+
+    /// As [`Module::treats_rows_apart`], of the features; every [`Head`] does.
+    fn features_treat_rows_apart(&self) -> bool {
+        false
+    }
 }
 
 impl<M: Backbone> Module for M {
@@ -87,6 +92,10 @@ impl<M: Backbone> Module for M {
 
     fn active_units(&self, tape: &Tape, task_label: u32) -> Option<Vec<bool>> {
         self.head().active_units(tape, task_label)
+    }
+
+    fn treats_rows_apart(&self) -> bool {
+        self.features_treat_rows_apart()
     }
 }
 

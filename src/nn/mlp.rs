@@ -77,6 +77,10 @@ impl Backbone for Mlp {
     fn head_mut(&mut self) -> &mut Head {
         &mut self.head
     }
+
+    fn features_treat_rows_apart(&self) -> bool {
+        true
+    }
 }
 
 /// Avalanche's `SimpleMLP`: blocks of linear layer, ReLU and dropout, then the classifier. Names as
@@ -167,5 +171,9 @@ impl Backbone for SimpleMlp {
 
     fn head_mut(&mut self) -> &mut Head {
         &mut self.classifier
+    }
+
+    fn features_treat_rows_apart(&self) -> bool {
+        self.drop_rate == 0.0
     }
 }

@@ -98,6 +98,13 @@ pub trait Module: Send {
     fn n_classes(&self) -> Option<usize> {
         None
     }
+
+    /// Whether, in training too, each row of the output depends on its own row of the input alone and
+    /// not on chance: no batch normalisation, no dropout. A method that needs a sample twice in a step
+    /// then shows it once. `false` is always safe.
+    fn treats_rows_apart(&self) -> bool {
+        false
+    }
 }
 
 impl Module for Box<dyn Module> {
@@ -123,5 +130,9 @@ impl Module for Box<dyn Module> {
 
     fn n_classes(&self) -> Option<usize> {
         self.as_ref().n_classes()
+    }
+
+    fn treats_rows_apart(&self) -> bool {
+        self.as_ref().treats_rows_apart()
     }
 }

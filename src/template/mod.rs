@@ -26,4 +26,5 @@ pub use metric::{MetricData, MetricValue};
 pub(crate) use plugin::call;
 pub use plugin::{Event, Plugin};
 pub(crate) use prefetch::Prefetch;
+pub(crate) use rehearsal::TwoDraws;
 pub use state::State;

@@ -2,8 +2,30 @@
 //! mini-batch.
 
 use super::{State, inputs};
-use crate::replay::Buffer;
+use crate::replay::{Buffer, Item};
 use std::ops::Range;
+
+/// The slots of the buffer that two draws took.
+#[derive(Default)]
+pub(crate) struct TwoDraws {
+    first: Vec<u32>,
+    second: Vec<u32>,
+}
+
+impl TwoDraws {
+    /// Moves what both have to the end of the first and out of the second; returns how much that is.
+    fn share(&mut self) -> usize {
+        let TwoDraws { first, second } = self;
+        second.sort_unstable();
+        let shared = |slot: &u32| second.binary_search(slot).is_ok();
+        first.sort_unstable_by_key(|slot| (shared(slot), *slot));
+        let both = first
+            .split_at(first.partition_point(|slot| !shared(slot)))
+            .1;
+        second.retain(|slot| both.binary_search(slot).is_err());
+        both.len()
+    }
+}
 
 impl State {
     /// Draws up to `count` samples of the global reservoir, independently of all draws before, and
@@ -21,6 +43,42 @@ impl State {
         buffer.draw(count, self.tape.generator(), picked);
         self.append_items(picked, logits, false);
         first..self.mb_y.len()
+    }
+
+    /// Two independent draws of up to `count` samples of the global reservoir, appended to the
+    /// mini-batch, those of the first with their stored logits. Returns the rows of each draw. A sample
+    /// in both is one row of both if [that is the same](Self::may_share_rows).
+    pub(crate) fn append_two_draws(
+        &mut self,
+        count: usize,
+        draws: &mut TwoDraws,
+    ) -> [Range<usize>; 2] {
+        let start = self.mb_y.len();
+        let Some(Buffer::Global(buffer)) = &self.storage_policy else {
+            return [start..start, start..start];
+        };
+        for draw in [&mut draws.first, &mut draws.second] {
+            buffer.draw(count, self.tape.generator(), draw);
+        }
+        let drawn = |&slot: &u32| &buffer.items()[slot as usize];
+        let first = draws.first.iter().map(drawn);
+        let both = match self.may_share_rows(first) {
+            true => draws.share(),
+            false => 0,
+        };
+        self.append_items(&draws.first, true, false);
+        let end = self.mb_y.len();
+        self.append_items(&draws.second, false, false);
+        [start..end, end - both..self.mb_y.len()]
+    }
+
+    /// Whether a sample of the buffer that a step needs twice may be one row of its mini-batch: neither
+    /// the other rows nor chance may have a part in what the model makes of it. A GPU gets all rows: it
+    /// repeats the step before at once if that had as many.
+    fn may_share_rows<'a>(&self, mut samples: impl Iterator<Item = &'a Item>) -> bool {
+        self.model.treats_rows_apart()
+            && !self.tape.has_own_memory()
+            && samples.all(|sample| !sample.transforms.train.is_random())
     }
 
     /// Offers the current samples, which are the first rows of the mini-batch, to the global

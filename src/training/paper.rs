@@ -15,7 +15,7 @@ use crate::nn::Module;
 use crate::optim::Sgd;
 use crate::replay::{Buffer, GlobalReservoir};
 use crate::tape::{Tape, Var};
-use crate::template::{DarkRows, State};
+use crate::template::{DarkRows, State, TwoDraws};
 
 /// DER (`beta` 0) and DER++ as in the paper.
 ///
@@ -30,6 +30,7 @@ pub struct PaperDer {
     batch_size_mem: usize,
     rows: DarkRows,
     picked: Vec<u32>,
+    draws: TwoDraws,
 }
 
 impl PaperDer {
@@ -59,6 +60,7 @@ impl PaperDer {
                 batch_size_mem: b.resolved_batch_size_mem()?,
                 rows: DarkRows::default(),
                 picked: Vec::new(),
+                draws: TwoDraws::default(),
             }))
         })
     }
@@ -76,16 +78,16 @@ impl Method for PaperDer {
 
     fn add_replay(&mut self, state: &mut State) {
         let current = 0..state.mb_y.len();
-        let logits = state.append_draw(self.batch_size_mem, true, &mut self.picked);
-        // DER has no second draw, and its running statistics no third update.
-        let wanted = if self.beta > 0.0 {
-            self.batch_size_mem
+        let [logits, labels] = if self.beta > 0.0 {
+            state.append_two_draws(self.batch_size_mem, &mut self.draws)
         } else {
-            0
+            // DER has no second draw, and its running statistics no third update.
+            let logits = state.append_draw(self.batch_size_mem, true, &mut self.picked);
+            [logits.clone(), logits.end..logits.end]
         };
-        let labels = state.append_draw(wanted, false, &mut self.picked);
-        let groups = [current.len(), logits.len(), labels.len()];
-        state.mb_groups.extend(groups);
+        if labels.start >= logits.end {
+            (state.mb_groups).extend([current.len(), logits.len(), labels.len()]);
+        }
         self.rows = DarkRows {
             current,
             logits,

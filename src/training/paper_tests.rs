@@ -3,7 +3,7 @@
 use super::{PaperDer, PaperReplay, Plugin, State, Strategy};
 use crate::Result;
 use crate::benchmarks::Experience;
-use crate::data::{ClassificationDataset, Dataset, TransformGroups};
+use crate::data::{ClassificationDataset, Dataset, Transform, TransformGroups};
 use crate::nn::{Mlp, Module, ResNet18};
 use crate::optim::Sgd;
 use crate::replay::Buffer;
@@ -61,12 +61,16 @@ fn grads(tape: &Tape) -> Vec<(String, ArrayD<f32>)> {
 }
 
 fn data(shape: [usize; 3], n: usize) -> Experience {
+    transformed(shape, n, TransformGroups::default())
+}
+
+fn transformed(shape: [usize; 3], n: usize, transforms: TransformGroups) -> Experience {
     let size = shape.iter().product::<usize>();
     let pixel = |i: usize| (i.wrapping_mul(2_654_435_761) >> 7) as u8;
     let targets = (0..n).map(|i| (i % CLASSES) as u32).collect();
     let pixels = (0..n * size).map(pixel).collect();
     let base = Dataset::from_u8("noise", shape, pixels, targets, CLASSES).unwrap();
-    let view = ClassificationDataset::new(base, TransformGroups::default());
+    let view = ClassificationDataset::new(base, transforms.fit(shape).unwrap().0);
     Experience::from_dataset(view, 0, "train")
 }
 
@@ -82,8 +86,12 @@ fn near(what: &str, found: &ArrayD<f32>, wanted: &ArrayD<f32>) {
 }
 
 /// Trains for three iterations of 7 samples with replay batches of 4, without moving the weights, and
-/// does the third again as three passes.
-fn fused_is_three_passes<M: Module + 'static>(shape: [usize; 3], model: fn(&mut Tape) -> M) {
+/// does the third again as three passes, in which samples that both draws have are shown twice.
+fn fused_is_three_passes<M: Module + 'static>(
+    shape: [usize; 3],
+    shares_rows: bool,
+    model: fn(&mut Tape) -> M,
+) {
     let step = Arc::new(Mutex::new(Step::default()));
     let mut tape = Tape::new(Device::Reference).unwrap();
     let network = model(&mut tape);
@@ -98,29 +106,32 @@ fn fused_is_three_passes<M: Module + 'static>(shape: [usize; 3], model: fn(&mut 
         .unwrap();
     strategy.train(&data(shape, 21)).unwrap();
     let step = std::mem::take(&mut *step.lock().unwrap());
-    assert_eq!(
-        (step.groups.as_slice(), step.stored.len()),
-        (&[7, 4, 4][..], 4 * CLASSES)
-    );
+    assert_eq!(step.stored.len(), 4 * CLASSES);
+    // Two draws of four samples of six share at least two.
+    let n = step.labels.len();
+    let (groups, rows): (&[usize], _) = match shares_rows {
+        true => (&[], 13),
+        false => (&[7, 4, 4], 15),
+    };
+    assert_eq!(step.groups, groups);
+    assert!(if shares_rows { n <= rows } else { n == rows }, "{n} rows");
 
     let mut tape = Tape::new(Device::Reference).unwrap();
     let network = model(&mut tape);
     tape.load_state_dict(&step.before).unwrap();
     tape.begin(Mode::Train);
     let [c, h, w] = shape;
-    let mut logits = Vec::new();
-    let mut start = 0;
-    for &n in &step.groups {
-        let x = &step.x[start * c * h * w..(start + n) * c * h * w];
-        let x = tape.input(&[n, c, h, w], x);
-        logits.push(network.forward(&mut tape, x));
-        start += n;
-    }
+    let passes = [0..7, 7..11, n - 4..n];
+    let logits = passes.map(|rows| {
+        let x = &step.x[rows.start * c * h * w..rows.end * c * h * w];
+        let x = tape.input(&[rows.len(), c, h, w], x);
+        network.forward(&mut tape, x)
+    });
     let current = tape.cross_entropy(logits[0], &step.labels[..7]);
     let stored = tape.input(&[4, CLASSES], &step.stored);
     let mse = tape.mse(logits[1], stored);
     let mse = tape.scale(mse, ALPHA);
-    let replay = tape.cross_entropy(logits[2], &step.labels[11..]);
+    let replay = tape.cross_entropy(logits[2], &step.labels[n - 4..]);
     let replay = tape.scale(replay, BETA);
     let loss = tape.add(current, mse);
     let loss = tape.add(loss, replay);
@@ -144,12 +155,14 @@ fn fused_is_three_passes<M: Module + 'static>(shape: [usize; 3], model: fn(&mut 
 
 #[test]
 fn one_step_of_an_mlp_is_three_passes() {
-    fused_is_three_passes([1, 6, 6], |tape| Mlp::new(tape, &[36, 20, 10, CLASSES]));
+    fused_is_three_passes([1, 6, 6], true, |tape| {
+        Mlp::new(tape, &[36, 20, 10, CLASSES])
+    });
 }
 
 #[test]
 fn one_step_of_a_resnet_is_three_passes_with_three_updates_in_order() {
-    fused_is_three_passes([3, 8, 8], |tape| ResNet18::slim(tape, CLASSES));
+    fused_is_three_passes([3, 8, 8], false, |tape| ResNet18::slim(tape, CLASSES));
 }
 
 fn reservoir(strategy: &Strategy) -> Vec<(u32, Vec<f32>)> {
@@ -197,23 +210,42 @@ fn replay_begins_with_the_second_iteration_and_takes_what_there_is() {
     for (beta, er, second) in [(0.5, false, 2), (0.0, false, 1), (0.5, true, 1)] {
         let steps = Arc::default();
         let mut strategy = strategy(&steps, beta, er);
-        strategy.train(&data([1, 6, 6], 18)).unwrap();
-        let rows: Vec<_> = steps
-            .lock()
-            .unwrap()
-            .iter()
-            .map(|s| s.labels.len())
-            .collect();
+        // By chance each draw may see a sample in another way, so each needs a row of its own.
+        let flipped = Transform::default().random_horizontal_flip(0.5);
+        let transforms = TransformGroups {
+            train: flipped,
+            ..TransformGroups::default()
+        };
+        let experience = transformed([1, 6, 6], 18, transforms);
+        strategy.train(&experience).unwrap();
+        let steps = steps.lock().unwrap();
+        let rows: Vec<_> = steps.iter().map(|s| s.labels.len()).collect();
         // Four iterations of 5, 5, 5 and 3; the buffer holds 0, 5, 10 and 15 before them.
         assert_eq!(rows, [5, 5 + 5 * second, 5 + 8 * second, 3 + 8 * second]);
-        let groups: Vec<_> = steps.lock().unwrap()[3].groups.clone();
         let apart: &[usize] = match (er, second) {
             (true, _) => &[],
             (_, 2) => &[3, 8, 8],
             _ => &[3, 8, 0],
         };
-        assert_eq!(groups, apart);
+        assert_eq!(steps[3].groups, apart);
     }
+}
+
+#[test]
+fn a_sample_in_both_draws_is_one_row() {
+    let steps = Arc::default();
+    let mut strategy = strategy(&steps, 0.5, false);
+    strategy.train(&data([1, 6, 6], 18)).unwrap();
+    let steps = steps.lock().unwrap();
+    let replayed: Vec<_> = (steps.iter().zip([5, 5, 5, 3]))
+        .map(|(step, current)| step.labels.len() - current)
+        .collect();
+    // Twice all five, twice eight of ten, twice eight of fifteen.
+    assert_eq!(replayed[..2], [0, 5]);
+    assert!((8..=10).contains(&replayed[2]), "{replayed:?}");
+    assert!((8..=15).contains(&replayed[3]), "{replayed:?}");
+    let stored: Vec<_> = steps.iter().map(|s| s.stored.len() / CLASSES).collect();
+    assert_eq!(stored, [0, 5, 8, 8]);
 }
 
 #[test]
