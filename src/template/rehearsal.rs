@@ -10,20 +10,29 @@ use std::ops::Range;
 pub(crate) struct TwoDraws {
     first: Vec<u32>,
     second: Vec<u32>,
+    /// Those in both.
+    both: Vec<u32>,
+    /// For each slot whether the second draw has it.
+    in_second: Vec<bool>,
 }
 
 impl TwoDraws {
-    /// Moves what both have to the end of the first and out of the second; returns how much that is.
-    fn share(&mut self) -> usize {
-        let TwoDraws { first, second } = self;
-        second.sort_unstable();
-        let shared = |slot: &u32| second.binary_search(slot).is_ok();
-        first.sort_unstable_by_key(|slot| (shared(slot), *slot));
-        let both = first
-            .split_at(first.partition_point(|slot| !shared(slot)))
-            .1;
-        second.retain(|slot| both.binary_search(slot).is_err());
-        both.len()
+    /// Moves what both have, of a buffer of `stored` samples, to the end of the first and out of the
+    /// second; returns how much that is.
+    fn share(&mut self, stored: usize) -> usize {
+        let marks = &mut self.in_second;
+        marks.clear();
+        marks.resize(stored, false);
+        (self.second.iter()).for_each(|&slot| marks[slot as usize] = true);
+        self.both.clear();
+        self.first.retain(|&slot| {
+            let shared = std::mem::take(&mut marks[slot as usize]);
+            self.both.extend(shared.then_some(slot));
+            !shared
+        });
+        self.second.retain(|&slot| marks[slot as usize]);
+        self.first.extend(&self.both);
+        self.both.len()
     }
 }
 
@@ -63,7 +72,7 @@ impl State {
         let drawn = |&slot: &u32| &buffer.items()[slot as usize];
         let first = draws.first.iter().map(drawn);
         let both = match self.may_share_rows(first) {
-            true => draws.share(),
+            true => draws.share(buffer.items().len()),
             false => 0,
         };
         self.append_items(&draws.first, true, false);
