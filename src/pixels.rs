@@ -84,6 +84,14 @@ fn common(a: &Range<isize>, b: &Range<isize>) -> Range<isize> {
     a.start.max(b.start)..a.end.min(b.end)
 }
 
+/// Whether two images are rearranged by the same map, or by none.
+fn same_map(map: Option<&Arc<[u32]>>, other: Option<&Arc<[u32]>>) -> bool {
+    match (map, other) {
+        (Some(map), Some(other)) => Arc::ptr_eq(map, other),
+        (map, other) => map.is_none() && other.is_none(),
+    }
+}
+
 /// A row of a mini-batch, channels x height x width: for each channel the cutout of the image, whose
 /// position p is the stored byte `map[p]` (black beyond the image), looked up in the channel's table.
 #[derive(Clone, Debug)]
@@ -99,6 +107,44 @@ pub struct PixelRow {
     pub tables: Arc<[[f32; 256]]>,
     /// What is shown of the image.
     pub cutout: Cutout,
+}
+
+/// A [`PixelRow`] that counts no references: to count them takes longer than all else about a row.
+#[derive(Clone, Debug)]
+pub struct PixelRowRef<'a> {
+    pub(crate) pixels: &'a Arc<[u8]>,
+    pub(crate) first: usize,
+    pub(crate) map: Option<&'a Arc<[u32]>>,
+    pub(crate) tables: &'a Arc<[[f32; 256]]>,
+    pub(crate) cutout: Cutout,
+}
+
+impl PixelRowRef<'_> {
+    /// The row, for later.
+    pub fn to_row(self) -> PixelRow {
+        PixelRow {
+            pixels: self.pixels.clone(),
+            first: self.first,
+            map: self.map.cloned(),
+            tables: self.tables.clone(),
+            cutout: self.cutout,
+        }
+    }
+
+    /// Puts the row in the place of another, of which it leaves what is the same.
+    pub(crate) fn replace(self, row: &mut PixelRow) {
+        if !same_map(row.map.as_ref(), self.map) {
+            row.map = self.map.cloned();
+        }
+        if !Arc::ptr_eq(&row.pixels, self.pixels) {
+            row.pixels = self.pixels.clone();
+        }
+        if !Arc::ptr_eq(&row.tables, self.tables) {
+            row.tables = self.tables.clone();
+        }
+        row.first = self.first;
+        row.cutout = self.cutout;
+    }
 }
 
 impl PixelRow {
@@ -156,10 +202,7 @@ impl PixelRow {
 
     /// Whether the positions of both images are rearranged by the same map, or by none.
     pub(crate) fn is_ordered_as(&self, other: &PixelRow) -> bool {
-        match (&self.map, &other.map) {
-            (Some(map), Some(other)) => Arc::ptr_eq(map, other),
-            (map, other) => map.is_none() && other.is_none(),
-        }
+        same_map(self.map.as_ref(), other.map.as_ref())
     }
 
     /// `len` numbers: the rows one after the other.
@@ -223,6 +266,48 @@ mod tests {
     }
 
     /// A 2 x 3 image; what a crop loses is not found again by the next.
+    #[test]
+    fn a_row_in_the_place_of_another_is_the_row() {
+        let bytes = |first: u8| -> Arc<[u8]> { (first..first + 8).collect() };
+        let table = |scale: f32| -> Arc<[[f32; 256]]> {
+            [std::array::from_fn(|byte| byte as f32 * scale)].into()
+        };
+        let (pixels, tables) = ([bytes(1), bytes(101)], [table(1.0), table(0.5)]);
+        let maps: [Option<Arc<[u32]>>; 3] =
+            [None, Some([3, 2, 1, 0].into()), Some([1, 9, 3, 0].into())];
+        let mut all = Vec::new();
+        for (pixels, tables) in pixels
+            .iter()
+            .flat_map(|p| tables.iter().map(move |t| (p, t)))
+        {
+            for (first, map) in [0, 4]
+                .into_iter()
+                .flat_map(|f| maps.iter().map(move |m| (f, m)))
+            {
+                let mut mirrored = Cutout::whole([2, 2]);
+                mirrored.mirror();
+                for cutout in [Cutout::whole([1, 4]), mirrored] {
+                    all.push(PixelRowRef {
+                        pixels,
+                        first,
+                        map: map.as_ref(),
+                        tables,
+                        cutout,
+                    });
+                }
+            }
+        }
+        let written = |row: &PixelRow| PixelRow::write_all(std::slice::from_ref(row), 4);
+        for old in &all {
+            for new in &all {
+                let (mut row, want) = (old.clone().to_row(), new.clone().to_row());
+                new.clone().replace(&mut row);
+                assert_eq!(written(&row), written(&want), "{new:?} for {old:?}");
+                assert!(row.is_ordered_as(&want) && Arc::ptr_eq(&row.pixels, &want.pixels));
+            }
+        }
+    }
+
     #[test]
     fn parts_of_parts_are_parts() {
         let image = [1, 2, 3, 4, 5, 6];

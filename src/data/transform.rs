@@ -7,7 +7,7 @@ use std::thread::LocalKey;
 use super::augment::{Scratch, Stage, Step};
 use super::resize::Pixel;
 use super::view::OUTSIDE;
-use crate::pixels::{Cutout, PixelRow, look_up};
+use crate::pixels::{Cutout, PixelRowRef, look_up};
 use crate::rng::{CounterKey, CounterRng};
 use crate::{Error, Result};
 
@@ -288,20 +288,20 @@ impl Transform {
         });
     }
 
-    /// What [`write`](Self::write) makes of stored bytes, as a [`PixelRow`]: those from `first` on are
+    /// What [`write`](Self::write) makes of stored bytes, as a [`PixelRow`](crate::pixels::PixelRow): those from `first` on are
     /// the `len` of this image. `None` if that is more than a part of it.
     ///
     /// # Panics
     /// If the transform was not [fitted](Transform::fit) to a size of image.
     #[track_caller]
-    pub(super) fn pixel_row(
-        &self,
-        pixels: &Arc<[u8]>,
+    pub(super) fn pixel_row<'a>(
+        &'a self,
+        pixels: &'a Arc<[u8]>,
         first: usize,
         len: usize,
-        map: Option<&Arc<[u32]>>,
+        map: Option<&'a Arc<[u32]>>,
         key: Option<CounterKey>,
-    ) -> Option<PixelRow> {
+    ) -> Option<PixelRowRef<'a>> {
         let plane = map.map_or(len / self.tables.len(), |map| map.len());
         let mut cutout = Cutout::whole([1, plane]);
         if !self.steps.is_empty() {
@@ -310,11 +310,11 @@ impl Transform {
         let mut rng = key.map(CounterRng::new);
         (self.stages.iter())
             .all(|stage| stage.cut(&mut cutout, rng.as_mut()))
-            .then(|| PixelRow {
-                pixels: pixels.clone(),
+            .then_some(PixelRowRef {
+                pixels,
                 first,
-                map: map.cloned(),
-                tables: self.tables.clone(),
+                map,
+                tables: &self.tables,
                 cutout,
             })
     }

@@ -7,7 +7,7 @@ use ndarray::Array4;
 use super::gather::gather_rows;
 use super::transform::rearrange;
 use super::{Dataset, Group, Pixels, Transform, TransformGroups};
-use crate::pixels::PixelRow;
+use crate::pixels::PixelRowRef;
 use crate::rng::CounterKey;
 
 /// The entry of a pixel map for a position outside the source image: a zero pixel.
@@ -318,7 +318,12 @@ impl ClassificationDataset {
     /// # Panics
     /// If `i` is out of range.
     #[track_caller]
-    pub fn pixel_row(&self, i: usize, group: Group, key: Option<CounterKey>) -> Option<PixelRow> {
+    pub fn pixel_row(
+        &self,
+        i: usize,
+        group: Group,
+        key: Option<CounterKey>,
+    ) -> Option<PixelRowRef<'_>> {
         let source = self.source(i);
         let Pixels::U8(pixels) = source.dataset.pixels() else {
             return None;
@@ -429,7 +434,11 @@ impl RawSample {
     }
 
     /// The same for a device that makes rows itself, as [`ClassificationDataset::pixel_row`].
-    pub fn pixel_row(&self, transform: &Transform, key: Option<CounterKey>) -> Option<PixelRow> {
+    pub fn pixel_row<'a>(
+        &'a self,
+        transform: &'a Transform,
+        key: Option<CounterKey>,
+    ) -> Option<PixelRowRef<'a>> {
         match self {
             RawSample::U8(pixels) => transform.pixel_row(pixels, 0, pixels.len(), None, key),
             RawSample::F32(_) => None,
@@ -519,10 +528,14 @@ mod tests {
                         sample,
                     });
                     view.write(i, Group::Train, key, &mut want);
-                    let described = view.pixel_row(i, Group::Train, key).expect("bytes");
+                    let described = view
+                        .pixel_row(i, Group::Train, key)
+                        .expect("bytes")
+                        .to_row();
                     described.write(&mut row);
-                    let stored = view.raw(i).pixel_row(&view.transforms(i).train, key);
-                    stored.expect("bytes").write(&mut raw);
+                    let stored = view.raw(i);
+                    let stored = stored.pixel_row(&view.transforms(i).train, key);
+                    stored.expect("bytes").to_row().write(&mut raw);
                     assert_eq!(row, want, "{described:?}");
                     assert_eq!(raw, want, "{described:?}");
                 }

@@ -10,55 +10,74 @@ use std::sync::OnceLock;
 
 use super::State;
 use crate::data::{Group, gather_rows, row_key};
-use crate::pixels::{Cutout, PixelRow};
+use crate::pixels::{Cutout, PixelRow, PixelRowRef};
 use crate::rng::CounterKey;
 use crate::tape::{Tape, Var};
 
 /// The last rows of a mini-batch, made by the device; none if the host makes all.
 #[derive(Default)]
 pub(crate) struct PixelBatch {
-    rows: Vec<PixelRow>,
+    /// Those of this mini-batch, and behind them some of earlier ones: most of what a row refers to is in the
+    /// next row in its place again.
+    made: Vec<PixelRow>,
+    len: usize,
     /// All rows on the host, once they are asked for.
     written: OnceLock<Vec<f32>>,
 }
 
 impl PixelBatch {
+    /// Drops all rows, and what is kept of earlier ones.
     pub fn clear(&mut self) {
+        self.made.clear();
         self.truncate(0);
     }
 
+    /// Drops the rows from `n` on.
     pub fn truncate(&mut self, n: usize) {
-        self.rows.truncate(n);
+        self.len = self.len.min(n);
         self.written.take();
+    }
+
+    fn rows(&self) -> &[PixelRow] {
+        &self.made[..self.len]
+    }
+
+    fn rows_mut(&mut self) -> &mut [PixelRow] {
+        self.written.take();
+        &mut self.made[..self.len]
     }
 
     /// Appends `n` rows, with keys as [`gather_rows`](crate::data::gather_rows) has them. If one of them
     /// needs the host, appends none and returns false.
-    pub fn extend(
+    pub fn extend<'a>(
         &mut self,
         n: usize,
         group: Group,
         key: CounterKey,
-        row: impl Fn(usize, Option<CounterKey>) -> Option<PixelRow>,
+        row: impl Fn(usize, Option<CounterKey>) -> Option<PixelRowRef<'a>>,
     ) -> bool {
-        let before = self.rows.len();
         self.written.take();
-        (self.rows).extend((0..n).map_while(|r| row(r, row_key(group, key, r))));
-        let all = self.rows.len() == before + n;
-        if !all {
-            self.rows.truncate(before);
+        for r in 0..n {
+            let Some(row) = row(r, row_key(group, key, r)) else {
+                return false;
+            };
+            match self.made.get_mut(self.len + r) {
+                Some(old) => row.replace(old),
+                None => self.made.push(row.to_row()),
+            }
         }
-        all
+        self.len += n;
+        true
     }
 
     /// All rows of the mini-batch, which begins with `values`.
     fn values<'a>(&'a self, values: &'a [f32], shape: [usize; 3]) -> &'a [f32] {
-        if self.rows.is_empty() {
+        if self.rows().is_empty() {
             return values;
         }
-        let len = self.rows.len() * shape.iter().product::<usize>();
+        let len = self.len * shape.iter().product::<usize>();
         self.written
-            .get_or_init(|| [values, &PixelRow::write_all(&self.rows, len)].concat())
+            .get_or_init(|| [values, &PixelRow::write_all(self.rows(), len)].concat())
     }
 }
 
@@ -90,7 +109,7 @@ impl Inputs<'_> {
         let [c, h, w] = self.shape;
         let dims = [rows.len(), c, h, w];
         let size = c * h * w;
-        let made = &self.pixels.rows;
+        let made = self.pixels.rows();
         if made.is_empty() {
             return tape.input(&dims, &self.values[rows.start * size..rows.end * size]);
         }
@@ -126,7 +145,7 @@ impl State {
 
     /// Makes on the host what was left to the device, because rows come that the device cannot make.
     pub(super) fn write_pixels(&mut self) {
-        if !self.mb_pixels.rows.is_empty() {
+        if !self.mb_pixels.rows().is_empty() {
             self.mb_x = self.input_values().to_vec();
             self.mb_pixels.clear();
         }
@@ -185,13 +204,12 @@ impl State {
 
     /// Puts the last `n` rows of the inputs first; all are of one kind.
     pub(super) fn rotate_inputs(&mut self, n: usize) {
-        debug_assert!(self.mb_x.is_empty() || self.mb_pixels.rows.is_empty());
-        self.mb_pixels.written.take();
-        if self.mb_pixels.rows.is_empty() {
+        debug_assert!(self.mb_x.is_empty() || self.mb_pixels.rows().is_empty());
+        if self.mb_pixels.rows().is_empty() {
             self.mb_x
                 .rotate_right(n * self.shape.iter().product::<usize>());
         } else {
-            self.mb_pixels.rows.rotate_right(n);
+            self.mb_pixels.rows_mut().rotate_right(n);
         }
     }
 
@@ -199,8 +217,7 @@ impl State {
     pub(super) fn mirror_inputs(&mut self) {
         let [_, height, width] = self.shape;
         (self.mb_x.chunks_exact_mut(width.max(1))).for_each(<[f32]>::reverse);
-        self.mb_pixels.written.take();
-        for row in &mut self.mb_pixels.rows {
+        for row in self.mb_pixels.rows_mut() {
             // An image that nothing is cut out of is told as a single long row.
             if row.cutout.size == [1, height * width] {
                 row.cutout = Cutout::whole([height, width]);

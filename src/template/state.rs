@@ -253,7 +253,11 @@ impl State {
 
     pub(crate) fn clear_batch(&mut self) {
         self.mb_x.clear();
-        self.mb_pixels.clear();
+        match self.tape.has_own_memory() {
+            // The device keeps a copy of what somebody refers to.
+            true => self.mb_pixels.clear(),
+            false => self.mb_pixels.truncate(0),
+        }
         self.mb_y.clear();
         self.mb_task_id.clear();
         self.mb_logits_stored.clear();

@@ -7,14 +7,14 @@
 //! Multiplication", 2008). Work is cut over the destination only, never over the terms of a sum, so
 //! the result does not depend on the number of threads.
 
+use super::awake;
 use super::dispatch::select;
 use super::isa::fallback::{self, Strided};
 use super::isa::sparse::Left;
 use super::isa::{Blocking, Tap};
-use super::parallel::pays;
 use super::table::Table;
 use super::terms::{Finish, Terms};
-use super::tiles::TileMut;
+use super::tiles::{TileMut, for_each_pieces};
 use super::{scratch, sparse};
 use crate::backend::{Gemm, Write};
 
@@ -22,9 +22,13 @@ use crate::backend::{Gemm, Write};
 /// against some 0.03 ms to hand half of it over when the machine is busy.
 pub(super) const PARALLEL_FLOPS: usize = 1 << 26;
 
+/// Operations below which it does if the others are awake: some 10 microseconds.
+const AWAKE_FLOPS: usize = 1 << 19;
+
 /// Whether threads share a product.
 pub(super) fn is_shared(m: usize, n: usize, k: usize) -> bool {
-    pays(flops(m, n, k), PARALLEL_FLOPS)
+    let flops = flops(m, n, k);
+    flops >= PARALLEL_FLOPS || (flops >= AWAKE_FLOPS && awake::now())
 }
 
 /// Operations from which packing is worth thinking about.
@@ -34,17 +38,21 @@ const PACKED_FLOPS: usize = 1 << 26;
 /// each other out, unless they are packed.
 const PAGE: usize = 1 << 10;
 
-/// Most rows of a cell of the destination that one thread fills in a product without packing, fewest such
-/// cells in a product that is shared, and what their rows are a multiple of: the height of most tiles.
+/// Most rows of a cell of the destination that one thread fills in a product without packing, about the
+/// number of such cells in a product that is shared, and what their rows are a multiple of: most heights of tiles
+/// divide it or nearly so, and 384 rows come to eight cells, not to seven.
 const CELL_ROWS: usize = 112;
 const CELLS: usize = 8;
-const TILE_ROWS: usize = 14;
+const TILE_ROWS: usize = 6;
 
 /// Terms and columns from which an A that is stored transposed is turned over, where the first-level cache is as small
 /// as vectors of so many numbers tell: a tile's few numbers of each term lie on a cache line of their own, and push
 /// out the panel of B.
 const TURNED: (usize, usize) = (256, 64);
 const NARROW: usize = 8;
+
+/// Rows of it that one thread turns over at a time: they share cache lines of A.
+const TURNED_TOGETHER: usize = 16;
 
 /// Columns of a cell of the destination that one thread fills in a packed product: a multiple of the
 /// width of every panel.
@@ -191,7 +199,16 @@ fn small(table: &Table, c: TileMut<'_>, a: Strided, b: Strided, k: usize, finish
     if a.col != 1 && a.row == 1 && k >= TURNED.0 && n >= TURNED.1 && table.lanes() <= NARROW {
         let row = apart(k);
         return scratch::numbers(m * row, |turned| {
-            table.transpose((turned, row), (a.data, a.col), (k, m));
+            let shared = is_shared(m, n, k);
+            for_each_pieces(
+                [&mut *turned],
+                TURNED_TOGETHER * row,
+                shared,
+                |at, [rows]| {
+                    let (from, count) = (&a.data[at / row..], rows.len() / row);
+                    table.transpose((rows, row), (from, a.col), (k, count));
+                },
+            );
             let a = Strided {
                 data: turned,
                 row,

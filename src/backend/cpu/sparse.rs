@@ -27,7 +27,7 @@ const SAMPLED: usize = 4;
 /// The largest share of numbers off the background with which it pays.
 const MOST_OTHERS: f64 = 0.375;
 
-/// Rows of a cell of the destination that one thread fills.
+/// Most rows of a cell of the destination that one thread fills.
 const CELL_ROWS: usize = 64;
 
 /// Rows of words that one thread makes at a time.
@@ -94,7 +94,7 @@ pub(super) fn product(
         stored.words(kernels, common, parallel, |words| {
             with_rows(table, pairs, b, dims, |b, b_row| {
                 let c = TileMut::new(c, dims.m, dims.n, dims.n);
-                let cell = if parallel { CELL_ROWS } else { dims.m };
+                let cell = if parallel { cell_rows(dims.m) } else { dims.m };
                 c.for_each_cell(cell, dims.n, parallel, &|i, _, c| {
                     let (a_row, a_step) = stored.strides();
                     let terms = SparseTerms {
@@ -115,6 +115,13 @@ pub(super) fn product(
         });
     });
     true
+}
+
+/// The rows of a cell where the destination has so many: an even number of cells, so that two threads have as
+/// much to do.
+fn cell_rows(rows: usize) -> usize {
+    let cells = rows.div_ceil(CELL_ROWS).next_multiple_of(2);
+    rows.div_ceil(cells).next_multiple_of(2)
 }
 
 /// The left factor as it lies in memory.
