@@ -234,3 +234,48 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Purpose;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_mini_batch_has_its_own_rows_and_none_of_an_earlier_one() {
+        let pixels: Arc<[u8]> = (0..12).collect();
+        let tables: Arc<[[f32; 256]]> = [std::array::from_fn(|byte| byte as f32)].into();
+        let row = |first: usize| PixelRowRef {
+            pixels: &pixels,
+            first,
+            map: None,
+            tables: &tables,
+            cutout: Cutout::whole([1, 2]),
+        };
+        let key = CounterKey {
+            seed: 0,
+            purpose: Purpose::Augmentation,
+            step: 0,
+            sample: 0,
+        };
+        let mut batch = PixelBatch::default();
+        let append = |batch: &mut PixelBatch, rows: &[Option<usize>]| {
+            let made = |r: usize, _| rows[r].map(&row);
+            let all = batch.extend(rows.len(), Group::Train, key, made);
+            (all, batch.values(&[], [1, 1, 2]).to_vec())
+        };
+        let (all, values) = append(&mut batch, &[Some(0), Some(2), Some(4)]);
+        assert_eq!((all, values), (true, vec![0.0, 1.0, 2.0, 3.0, 4.0, 5.0]));
+        batch.truncate(0);
+        let (all, values) = append(&mut batch, &[Some(8)]);
+        assert_eq!((all, values), (true, vec![8.0, 9.0]));
+        let (all, values) = append(&mut batch, &[Some(6), None]);
+        assert_eq!(
+            (all, values),
+            (false, vec![8.0, 9.0]),
+            "the host makes these"
+        );
+        let (all, values) = append(&mut batch, &[Some(10), Some(2)]);
+        assert_eq!((all, values), (true, vec![8.0, 9.0, 10.0, 11.0, 2.0, 3.0]));
+    }
+}
