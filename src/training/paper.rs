@@ -85,6 +85,7 @@ impl Method for PaperDer {
             let logits = state.append_draw(self.batch_size_mem, true, &mut self.picked);
             [logits.clone(), logits.end..logits.end]
         };
+        // Where a row is in two of them, nothing asks for groups.
         if labels.start >= logits.end {
             (state.mb_groups).extend([current.len(), logits.len(), labels.len()]);
         }
