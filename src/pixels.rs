@@ -109,7 +109,7 @@ pub struct PixelRow {
     pub cutout: Cutout,
 }
 
-/// A [`PixelRow`] that counts no references: to count them takes longer than all else about a row.
+/// A [`PixelRow`] that counts no references: mini-batches are made of thousands, most of which refer to the same.
 #[derive(Clone, Debug)]
 pub struct PixelRowRef<'a> {
     pub(crate) pixels: &'a Arc<[u8]>,

@@ -23,7 +23,9 @@ use crate::template::{DarkRows, State, TwoDraws};
 /// MSE also over classes; `B1` and `B2` are two independent draws. The authors run the network on
 /// the three batches one after the other. Here they are one batch of three groups: each is normalised by
 /// its own statistics, and the running statistics take them up in this order, so the numbers are
-/// those of three passes. Without replayed rows it is the cross-entropy alone.
+/// those of three passes. Without replayed rows it is the cross-entropy alone. On the CPU a sample that
+/// both draws have is one row for both, if its transform is not random and the model
+/// [treats rows apart](Module::treats_rows_apart).
 pub struct PaperDer {
     alpha: f32,
     beta: f32,
