@@ -37,7 +37,7 @@
 //!
 //! # Where we differ from Avalanche on purpose
 //!
-//! Names and values are compared with a recording of Avalanche's own (`tests/golden_metrics.rs`).
+//! Names and values are compared with a recording of Avalanche's own (`tests/library/golden_metrics.rs`).
 //! What differs, each with its reason at the item:
 //!
 //! | | Avalanche 0.6 | here |

@@ -3,8 +3,7 @@
 use unforget::tape::Device;
 
 #[cfg(all(feature = "cuda", target_os = "linux"))]
-#[path = "../cuda_emu/mod.rs"]
-mod cuda_emu;
+use crate::cuda_emu;
 
 /// The processor and, with the feature `cuda`, a GPU: the machine's, or the emulated one.
 pub fn in_f32() -> Vec<Device> {

@@ -30,7 +30,6 @@ pub fn benchmark(multi_task: bool) -> Benchmark {
 }
 
 /// The same experiences of ascending classes.
-#[allow(dead_code, reason = "only one test wants it")]
 pub fn ascending() -> Benchmark {
     let transforms = TransformGroups::same(Transform::default());
     NcBenchmark::new(samples(60, 0), samples(24, 5), transforms)

@@ -1,11 +1,8 @@
 //! DER on the small run by formula, with an eye on one point of the loop.
-#![allow(dead_code, reason = "each test program uses a part of it")]
-
-#[path = "formula.rs"]
-pub mod formula;
 
 use std::sync::{Arc, Mutex};
 
+use crate::formula;
 use unforget::prelude::*;
 use unforget::training::*;
 

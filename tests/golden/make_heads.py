@@ -147,7 +147,7 @@ class Losses(SupervisedPlugin):
 
 
 def formula_data(n, offset):
-    """The data of `tests/golden_run.rs`: 6 features, 6 classes."""
+    """The data of `tests/library/golden_run.rs`: 6 features, 6 classes."""
     wave = [[(((i + offset) * 7 + 13 * j) % 17) / 17 - 0.5 + (0.5 if j == i % 6 else 0) for j in range(6)] for i in range(n)]
     data = torch.utils.data.TensorDataset(torch.tensor(wave, dtype=torch.float64).float(), torch.arange(n) % 6)
     data.targets = (torch.arange(n) % 6).tolist()

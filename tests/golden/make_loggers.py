@@ -2,7 +2,7 @@
 
     python make_loggers.py
 
-The run is the one of tests/golden_run.rs: six features, six classes, three experiences, data by formula. Each
+The run is the one of tests/library/golden_run.rs: six features, six classes, three experiences, data by formula. Each
 setting varies when it is evaluated; `tasks` also gives every experience a task label.
 """
 

@@ -1,4 +1,4 @@
-// Kernels with the mistakes that are worst on a real GPU, and one without: see tests/cuda.rs.
+// Kernels with the mistakes that are worst on a real GPU, and one without: see tests/program/cuda.rs.
 #include "common.cuh"
 
 // 64 numbers reversed through shared memory; `barrier` is what the correct version has.

@@ -1,9 +1,6 @@
 //! The same seed gives the same bits, for any number of threads and in every run.
 
-#[path = "common/step.rs"]
-mod step;
-
-use step::{Trainer, on_threads};
+use crate::step::{Trainer, on_threads};
 use unforget::nn::{Mlp, ResNet18};
 use unforget::tape::Precision;
 

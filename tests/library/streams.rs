@@ -5,7 +5,7 @@ use unforget::data::RawSample;
 use unforget::prelude::*;
 
 fn golden() -> Value {
-    serde_json::from_str(include_str!("golden/mnist_streams.json")).unwrap()
+    serde_json::from_str(include_str!("../golden/mnist_streams.json")).unwrap()
 }
 
 /// Two images whose every pixel holds its own place, 0 to 783, or `(7x + 13y) mod 251`.

@@ -1,13 +1,9 @@
 //! A whole small run whose every number is known from Avalanche: three experiences, two epochs each,
 //! momentum, replay from the second experience on.
 
-#[path = "common/devices.rs"]
-mod devices;
-#[path = "common/formula.rs"]
-#[expect(dead_code, reason = "shared with other tests")]
-mod formula;
-
-use formula::Record;
+use crate::devices;
+use crate::formula;
+use crate::formula::Record;
 use unforget::prelude::*;
 use unforget::replay::Buffer;
 

@@ -1,5 +1,4 @@
 //! Reading the golden files and comparing with them.
-#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use approx::abs_diff_ne;
 use safetensors::{Dtype, SafeTensors};

@@ -1,9 +1,7 @@
 //! Short runs with plugins, each of whose losses is known from Avalanche (`golden/make_plugins.py`).
 
-#[path = "common/formula.rs"]
-mod formula;
-
-use formula::Record;
+use crate::formula;
+use crate::formula::Record;
 use serde_json::Value;
 use unforget::prelude::*;
 use unforget::training::*;

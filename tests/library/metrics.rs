@@ -1,8 +1,6 @@
 //! What Avalanche's recording cannot say: metrics of our own, interrupted runs, the machine.
 
-#[path = "common/ten_classes.rs"]
-mod ten_classes;
-
+use crate::ten_classes;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use unforget::benchmarks::{OnlineOptions, split_online_stream};

@@ -11,7 +11,7 @@ use unforget::data::{ClassificationDataset, Dataset, RawSample, TransformGroups}
 use unforget::prelude::Benchmark;
 
 fn golden() -> Value {
-    serde_json::from_str(include_str!("golden/generators.json")).unwrap()
+    serde_json::from_str(include_str!("../golden/generators.json")).unwrap()
 }
 
 /// Sample i has the one pixel i.

@@ -1,8 +1,6 @@
 //! A run that was cut anywhere goes on as if nothing had happened.
 
-#[path = "common/devices.rs"]
-mod devices;
-
+use crate::devices;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -1,10 +1,7 @@
 //! Whole runs with heads that grow and heads for each task: fine-tuning against Avalanche's own run,
 //! and Dark Experience Replay, where Avalanche fails, against its formula by hand.
 
-#[path = "common/golden.rs"]
-mod common;
-
-use common::{Golden, bytes, check};
+use crate::golden_tensors::{Golden, bytes, check};
 use std::sync::{Arc, Mutex};
 use unforget::checkpoint::{maybe_load_checkpoint, save_checkpoint};
 use unforget::data::{Dataset, Transform, TransformGroups};

@@ -1,12 +1,8 @@
 //! Every operation, SGD and every model against PyTorch's numbers, on every device. What the files
 //! hold is documented in `tests/golden/README.md`.
 
-#[path = "common/golden.rs"]
-mod common;
-#[path = "common/devices.rs"]
-mod devices;
-
-use common::{Golden, bytes, check, check_number, flat, fnv1a64};
+use crate::devices;
+use crate::golden_tensors::{Golden, bytes, check, check_number, flat, fnv1a64};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use unforget::backend::cpu::{Isa, isa_from_env};

@@ -2,10 +2,7 @@
 //! of experiences makes of their parameters and masks, what they compute, and how SGD goes on after
 //! growth. What the file holds is documented in `tests/golden/README.md`.
 
-#[path = "common/golden.rs"]
-mod common;
-
-use common::{Golden, bytes, check, flat, fnv1a64};
+use crate::golden_tensors::{Golden, bytes, check, flat, fnv1a64};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use unforget::ndarray::ArrayD;

@@ -1,11 +1,9 @@
 //! Replay beside other strategies, and methods that choose what they replay.
 
-#[path = "common/lab.rs"]
-mod lab;
-
 use std::sync::{Arc, Mutex};
 
-use lab::{Probe, der, formula, gradient, sgd, train};
+use crate::formula;
+use crate::lab::{Probe, der, gradient, sgd, train};
 use unforget::prelude::*;
 use unforget::replay::{Buffer, ClassBalancedBuffer};
 use unforget::training::*;

@@ -1,9 +1,6 @@
 //! Batch normalisation within the strategies.
 
-#[path = "common/lab.rs"]
-mod lab;
-
-use lab::{Probe, gradient, train};
+use crate::lab::{Probe, gradient, train};
 use unforget::prelude::*;
 use unforget::training::*;
 

@@ -1,11 +1,7 @@
 //! The program on a GPU, and the emulator that stands in for one: it must catch what a kernel can do
 //! wrong, or its green tests mean nothing.
-#![cfg(target_os = "linux")]
 
-#[path = "cuda_emu/mod.rs"]
-#[allow(dead_code, reason = "this process needs no driver, its children do")]
-mod cuda_emu;
-
+use crate::cuda_emu;
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,9 +1,6 @@
 //! Tapes on a GPU in this process: the machine's, or the emulated one.
-#![cfg(target_os = "linux")]
 
-#[path = "cuda_emu/mod.rs"]
-mod cuda_emu;
-
+use crate::cuda_emu;
 use std::sync::{Arc, Mutex};
 
 use unforget::data::{Transform, TransformGroups};

@@ -1,10 +1,7 @@
 //! The metrics of a small run beside Avalanche's: every name and every value.
 
-#[path = "common/recorded.rs"]
-mod recorded;
-#[path = "common/ten_classes.rs"]
-mod ten_classes;
-
+use crate::recorded;
+use crate::ten_classes;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -59,7 +59,7 @@ fn full_split_mnist_follows_avalanche() {
         }
     };
     let golden: Value =
-        serde_json::from_str(include_str!("golden/avalanche_split_mnist.json")).unwrap();
+        serde_json::from_str(include_str!("../golden/avalanche_split_mnist.json")).unwrap();
     let order: Vec<f64> = benchmark
         .classes_order()
         .iter()

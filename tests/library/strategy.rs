@@ -1,11 +1,9 @@
 //! The criterion with replay, small buffers, data of several tasks, and what a checkpoint leaves out.
 
-#[path = "common/formula.rs"]
-mod formula;
-
+use crate::formula;
 use std::sync::{Arc, Mutex};
 
-use formula::{Record, benchmark, model};
+use crate::formula::{Record, benchmark, model};
 use unforget::prelude::*;
 use unforget::training::{ClassWeights, Criterion, StrategyBuilder};
 

@@ -1,5 +1,4 @@
 //! The progress bars, on a terminal and elsewhere. A terminal is made by `script` (util-linux).
-#![cfg(target_os = "linux")]
 
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -51,7 +50,7 @@ fn a_run_with_the_interactive_logger() {
 /// The command line of that program.
 fn logger() -> String {
     let program = std::env::current_exe().unwrap();
-    let name = "a_run_with_the_interactive_logger";
+    let name = "progress::a_run_with_the_interactive_logger";
     format!("{} --exact {name} --ignored --nocapture", program.display())
 }
 

@@ -1,11 +1,9 @@
 //! Plugins beside DER and other strategies: penalties, clipping, projections, and what is refused.
 
-#[path = "common/lab.rs"]
-mod lab;
-
 use std::sync::{Arc, Mutex};
 
-use lab::{Probe, der, formula, gradient, norm, train};
+use crate::formula;
+use crate::lab::{Probe, der, gradient, norm, train};
 use unforget::prelude::*;
 use unforget::training::*;
 

@@ -1,9 +1,7 @@
 //! Early stopping beside DER: when it stops, and what it brings back.
 
-#[path = "common/lab.rs"]
-mod lab;
-
-use lab::{Probe, der, formula};
+use crate::formula;
+use crate::lab::{Probe, der};
 use unforget::prelude::*;
 use unforget::tape::Weights;
 use unforget::training::*;

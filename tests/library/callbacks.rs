@@ -1,10 +1,7 @@
 //! The order of all callbacks and the times of periodic evaluations beside Avalanche's.
 
-#[path = "common/recorded.rs"]
-mod recorded;
-#[path = "common/ten_classes.rs"]
-mod ten_classes;
-
+use crate::recorded;
+use crate::ten_classes;
 use serde_json::Value;
 use std::sync::{Arc, Mutex};
 use unforget::prelude::*;
