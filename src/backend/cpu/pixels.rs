@@ -69,29 +69,36 @@ mod tests {
     use crate::pixels::Cutout;
     use std::sync::Arc;
 
-    /// Neighbours may have one map, maps of their own, or none.
+    /// Neighbours may have one map, maps of their own, or none; few of one map are written by themselves, many
+    /// together.
     #[test]
     fn each_row_has_the_order_of_its_own_map() {
-        const SIZE: usize = 150;
-        let pixels: Arc<[u8]> = (0..40 * SIZE).map(|i| (i * 37 % 251) as u8).collect();
-        let map = |step: usize| (0..SIZE).map(|p| (p * step % (SIZE + 9)) as u32).collect();
-        let maps: [Option<Arc<[u32]>>; 3] = [None, Some(map(7)), Some(map(11))];
-        let row = |i: usize| PixelRow {
-            pixels: pixels.clone(),
-            first: i * SIZE,
-            map: maps[i / 2 % 3].clone(),
-            tables: [std::array::from_fn(|byte| byte as f32)].into(),
-            cutout: Cutout::whole([1, SIZE]),
-        };
-        let rows: Vec<_> = (0..40).map(row).collect();
-        let mut found = vec![0; 40 * SIZE];
-        gather_bytes(&mut found, &rows, SIZE);
-        let want = PixelRow::write_all(&rows, 40 * SIZE);
-        assert!(
-            found
-                .iter()
-                .zip(want)
-                .all(|(&byte, x)| f32::from(byte) == x)
-        );
+        const PLANE: usize = 50;
+        for (channels, alike) in [(1, 2), (3, 2), (1, 15), (3, 15)] {
+            let size = channels * PLANE;
+            let pixels: Arc<[u8]> = (0..40 * size).map(|i| (i * 37 % 251) as u8).collect();
+            let map = |step: usize| {
+                (0..PLANE)
+                    .map(|p| (p * step % (PLANE + 9)) as u32)
+                    .collect()
+            };
+            let maps: [Option<Arc<[u32]>>; 3] = [Some(map(7)), None, Some(map(11))];
+            let row = |i: usize| PixelRow {
+                pixels: pixels.clone(),
+                first: i * size,
+                map: maps[i / alike % 3].clone(),
+                tables: [std::array::from_fn(|byte| byte as f32)].into(),
+                cutout: Cutout::whole([1, PLANE]),
+            };
+            let rows: Vec<_> = (0..40).map(row).collect();
+            let mut found = vec![0; 40 * size];
+            gather_bytes(&mut found, &rows, size);
+            let found: Vec<_> = found.into_iter().map(f32::from).collect();
+            assert_eq!(
+                found,
+                PixelRow::write_all(&rows, 40 * size),
+                "{channels} channels, {alike} alike"
+            );
+        }
     }
 }

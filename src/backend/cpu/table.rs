@@ -94,7 +94,7 @@ impl Table {
         Table { shared, ..self }
     }
 
-    /// The same table with another way to compute products.
+    /// The same table with another way to compute products, and none for sparse ones.
     ///
     /// # Safety
     /// As for [`new`](Self::new): `whole` keeps its contract wherever this table is handed out.
@@ -102,6 +102,7 @@ impl Table {
     pub(super) const unsafe fn with_whole(self, whole: Whole) -> Self {
         Table {
             whole: Some(whole),
+            sparse: None,
             ..self
         }
     }
@@ -139,7 +140,7 @@ impl Table {
     }
 
     /// The kernels for products whose left factor is mostly one value, if there are any.
-    pub fn sparse(&self) -> Option<SparseKernels> {
+    pub const fn sparse(&self) -> Option<SparseKernels> {
         self.sparse
     }
 

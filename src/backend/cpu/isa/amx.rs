@@ -291,7 +291,8 @@ const BURN: usize = 4 * TILE * TILE * 2 * TILE / 16;
 pub(crate) static KERNELS: PairKernels = {
     // SAFETY: `present` hands these kernels out only where the unit is usable and AVX512-BF16 detected.
     unsafe {
-        let table: Table = avx512::TABLE.with_whole(whole).with_burn(burn, BURN);
+        let table: Table = (avx512::TABLE.with_whole(whole).with_burn(burn, BURN))
+            .with_sparse(avx512_bf16::SPARSE_PAIRS);
         let pack = [avx512_bf16::along as _, avx512_bf16::across as _];
         PairKernels::new(("amx", Isa::Amx), table, pack, TILE)
     }

@@ -231,6 +231,12 @@ const FOUR: [Tile; 6] = tiles!(4: 1 2 3 4 5 6);
 
 const SPARSE: [sparse::Rows; 8] = sparse_rows!(1 2 3 4 5 6 7 8);
 
+/// Sparse products of words.
+pub(super) const SPARSE_PAIRS: SparseKernels = {
+    // SAFETY: handed out only where AVX512-BF16 was detected, here and with AMX; vectors are of 16 words.
+    unsafe { SparseKernels::new(16, (avx512::differ, avx2::differ_bytes), &SPARSE).of_pairs() }
+};
+
 /// The kernels of a CPU with AVX512-BF16.
 pub(crate) static KERNELS: PairKernels = {
     // SAFETY: `present` hands these kernels out only where their instructions were detected; entry `i` of
@@ -246,9 +252,7 @@ pub(crate) static KERNELS: PairKernels = {
             (burn, 2 * BURN),
             None,
         )
-        .with_sparse(
-            SparseKernels::new(16, (avx512::differ, avx2::differ_bytes), &SPARSE).of_pairs(),
-        );
+        .with_sparse(SPARSE_PAIRS);
         PairKernels::new(("avx512-bf16", Isa::Avx512), table, [along, across], 1)
     }
 };

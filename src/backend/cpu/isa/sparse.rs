@@ -236,8 +236,8 @@ impl SparseKernels {
     }
 
     /// Terms of each row of B.
-    pub fn terms(&self) -> usize {
-        1 + usize::from(self.pairs)
+    pub const fn terms(&self) -> usize {
+        1 + self.pairs as usize
     }
 
     /// The words of a row: bit `j % 64` of `words[j / 64]` is set where factor `j` is not that of the
