@@ -1,7 +1,6 @@
 //! Short runs with plugins, each of whose losses is known from Avalanche (`golden/make_plugins.py`).
 
-use crate::formula;
-use crate::formula::Record;
+use crate::formula::{self, Record};
 use serde_json::Value;
 use unforget::prelude::*;
 use unforget::training::*;

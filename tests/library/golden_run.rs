@@ -2,8 +2,7 @@
 //! momentum, replay from the second experience on.
 
 use crate::devices;
-use crate::formula;
-use crate::formula::Record;
+use crate::formula::{self, Record};
 use unforget::prelude::*;
 use unforget::replay::Buffer;
 

@@ -1,9 +1,8 @@
 //! The criterion with replay, small buffers, data of several tasks, and what a checkpoint leaves out.
 
-use crate::formula;
 use std::sync::{Arc, Mutex};
 
-use crate::formula::{Record, benchmark, model};
+use crate::formula::{self, Record, benchmark, model};
 use unforget::prelude::*;
 use unforget::training::{ClassWeights, Criterion, StrategyBuilder};
 
