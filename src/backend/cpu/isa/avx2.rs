@@ -8,7 +8,7 @@ use super::super::table::Table;
 use super::kernel::{self, Vector};
 use super::sparse::{self, Compare, SparseKernels};
 use super::winograd::{self, Job, Transform};
-use super::{Blocking, Call, Matrices, Tile};
+use super::{Blocking, Call, Matrices, Tile, avx2_shared};
 
 /// The first lanes of a vector.
 #[derive(Clone, Copy)]
@@ -237,5 +237,6 @@ pub(crate) static TABLE: Table = {
             Some(blocking),
         )
         .with_sparse(SparseKernels::new(8, (differ, differ_bytes), &SPARSE))
+        .with_shared(&avx2_shared::TILES)
     }
 };

@@ -8,7 +8,7 @@ use super::super::table::Table;
 use super::kernel::{self, Vector};
 use super::sparse::{self, Compare, SparseKernels};
 use super::winograd::{self, Job, Transform};
-use super::{Blocking, Call, Matrices, Tile, avx2, shared};
+use super::{Blocking, Call, Matrices, Tile, avx2, avx512_shared};
 
 /// The first `lanes` bits, `0 ..= 16`.
 pub(super) fn bits(lanes: usize) -> __mmask16 {
@@ -210,7 +210,7 @@ pub(crate) static TABLE: Table = {
     };
     // SAFETY: `dispatch` hands this table out only where AVX-512F was detected, and entry `i` of
     // the list for `v` vectors is the tile of `i + 1` rows and `v` vectors of 16 lanes; so it is in
-    // the lists of `shared`, for their columns.
+    // the lists of `avx512_shared`, for their columns.
     unsafe {
         Table::new(
             Isa::Avx512,
@@ -226,6 +226,6 @@ pub(crate) static TABLE: Table = {
             (differ, avx2::differ_bytes),
             &SPARSE,
         ))
-        .with_shared(&shared::TILES)
+        .with_shared(&avx512_shared::TILES)
     }
 };

@@ -20,9 +20,13 @@ mod amx;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx2;
 #[cfg(target_arch = "x86_64")]
+mod avx2_shared;
+#[cfg(target_arch = "x86_64")]
 pub(super) mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512_bf16;
+#[cfg(target_arch = "x86_64")]
+mod avx512_shared;
 pub(super) mod bf16;
 #[cfg(any(target_arch = "x86_64", test))]
 mod blocks;
@@ -31,8 +35,6 @@ mod kernel;
 pub(super) mod portable;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod rearrange;
-#[cfg(target_arch = "x86_64")]
-mod shared;
 pub(super) mod sparse;
 pub(super) mod winograd;
 
