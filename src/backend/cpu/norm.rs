@@ -202,27 +202,27 @@ fn apply(args: &mut Forward<'_>, runs: &Runs, c: usize, group: Range<usize>) {
 each_isa! {
 /// `y = (x - mean)·scale + beta`, plus the residual, through a ReLU if so wanted.
 fn finish(y: &mut [f32], x: &[f32], residual: Option<&[f32]>, relu: bool, channels: [&[f32]; 3]) {
-    let [mean, scale, beta] = channels;
-    let period = mean.len();
+    let period = channels[0].len();
     for (i, (y, x)) in y.chunks_mut(period).zip(x.chunks(period)).enumerate() {
-        affine(y, x, mean, scale, beta);
-        if let Some(residual) = residual {
-            y.iter_mut().zip(&residual[i * period..]).for_each(|(y, r)| *y += r);
-        }
-        if relu {
-            y.iter_mut().for_each(|y| *y = elementwise::relu(*y));
+        let residual = residual.map(|r| &r[i * period..][..y.len()]);
+        match (residual, relu) {
+            (None, false) => affine(y, x, channels, |_, y| y),
+            (None, true) => affine(y, x, channels, |_, y| elementwise::relu(y)),
+            (Some(r), false) => affine(y, x, channels, |j, y| y + r[j]),
+            (Some(r), true) => affine(y, x, channels, |j, y| elementwise::relu(y + r[j])),
         }
     }
 }
 }
 
-/// `y = (x - mean)·scale + beta`
+/// `y[j] = then(j, (x[j] - mean[j])·scale[j] + beta[j])`
 #[inline(always)]
-fn affine(y: &mut [f32], x: &[f32], mean: &[f32], scale: &[f32], beta: &[f32]) {
+fn affine(y: &mut [f32], x: &[f32], channels: [&[f32]; 3], then: impl Fn(usize, f32) -> f32) {
     let n = y.len();
-    let (x, mean, scale, beta) = (&x[..n], &mean[..n], &scale[..n], &beta[..n]);
+    let [mean, scale, beta] = channels.map(|numbers| &numbers[..n]);
+    let x = &x[..n];
     for j in 0..n {
-        y[j] = (x[j] - mean[j]) * scale[j] + beta[j];
+        y[j] = then(j, (x[j] - mean[j]) * scale[j] + beta[j]);
     }
 }
 

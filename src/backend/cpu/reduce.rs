@@ -146,9 +146,11 @@ impl Runs {
                 let cut = ((row - first) * cols).min(whole.len());
                 (*left, *right) = whole.split_at_mut(cut);
             }
+            // A thread by itself goes from the last rows to the first: the sums that came before have
+            // left the last in its cache, and what reads the result begins with the first.
             rayon::join(
-                || self.split(runs.start..mid, dst, first, cols, f),
                 || self.split(mid..runs.end, right, row, cols, f),
+                || self.split(runs.start..mid, dst, first, cols, f),
             );
         } else {
             for rows in self.stretches(runs) {
