@@ -45,11 +45,18 @@ const CELL_ROWS: usize = 112;
 const CELLS: usize = 8;
 const TILE_ROWS: usize = 6;
 
-/// Terms and columns from which an A that is stored transposed is turned over, where the first-level cache is as small
-/// as vectors of so many numbers tell: a tile's few numbers of each term lie on a cache line of their own, and push
-/// out the panel of B.
-const TURNED: (usize, usize) = (256, 64);
+/// Terms and columns from which a panel of B fills the first-level cache, where that is as small as vectors of so
+/// many numbers tell. Then an A that is stored transposed is turned over: a tile's few numbers of each term lie on a
+/// cache line of their own, and push out the panel.
+const LONG: (usize, usize) = (256, 64);
 const NARROW: usize = 8;
+
+/// Rows from which rows of such a B are copied to where each starts on a cache line, unless they do: those of a panel
+/// lie on half as many then.
+const ALIGNED_ROWS: usize = 128;
+
+/// Rows of it that one thread copies at a time.
+const ALIGNED_TOGETHER: usize = 64;
 
 /// Rows of it that one thread turns over at a time: they share cache lines of A.
 const TURNED_TOGETHER: usize = 16;
@@ -196,7 +203,8 @@ impl<'a> Strided<'a> {
 /// A product without packing.
 fn small(table: &Table, c: TileMut<'_>, a: Strided, b: Strided, k: usize, finish: Finish) {
     let (m, n) = (c.rows(), c.cols());
-    if a.col != 1 && a.row == 1 && k >= TURNED.0 && n >= TURNED.1 && table.lanes() <= NARROW {
+    let long = k >= LONG.0 && n >= LONG.1 && table.lanes() <= NARROW;
+    if long && a.col != 1 && a.row == 1 {
         let row = apart(k);
         return scratch::numbers(m * row, |turned| {
             let shared = is_shared(m, n, k);
@@ -217,10 +225,25 @@ fn small(table: &Table, c: TileMut<'_>, a: Strided, b: Strided, k: usize, finish
             small(table, c, a, b, k, finish);
         });
     }
-    if b.col == 1 {
-        return straight(table, c, a, (b.data, b.row), k, finish);
-    }
     let row = apart(n);
+    if b.col == 1 {
+        if !long || m < ALIGNED_ROWS || b.row.is_multiple_of(16) {
+            return straight(table, c, a, (b.data, b.row), k, finish);
+        }
+        return scratch::numbers(k * row, |aligned| {
+            let shared = is_shared(m, n, k);
+            for_each_pieces(
+                [&mut *aligned],
+                ALIGNED_TOGETHER * row,
+                shared,
+                |at, [rows]| {
+                    let (from, count) = (&b.data[at / row * b.row..], rows.len() / row);
+                    table.copy((rows, row), (from, b.row), (count, n));
+                },
+            );
+            straight(table, c, a, (aligned, row), k, finish);
+        });
+    }
     scratch::numbers(k * row, |straightened| {
         table.transpose((straightened, row), (b.data, b.col), (n, k));
         straight(table, c, a, (straightened, row), k, finish);
