@@ -34,6 +34,9 @@ pub(super) fn is_shared(m: usize, n: usize, k: usize) -> bool {
 /// Operations from which packing is worth thinking about.
 const PACKED_FLOPS: usize = 1 << 26;
 
+/// Numbers in a cache line.
+const LINE: usize = 16;
+
 /// Rows at this distance (in numbers), a page, fall on the same few places of the caches and push
 /// each other out, unless they are packed.
 const PAGE: usize = 1 << 10;
@@ -51,8 +54,8 @@ const TILE_ROWS: usize = 6;
 const LONG: (usize, usize) = (256, 64);
 const NARROW: usize = 8;
 
-/// Rows from which rows of such a B are copied to where each starts on a cache line, unless they do: those of a panel
-/// lie on half as many then.
+/// Rows from which rows of such a B are copied [`apart`]: those of a panel then lie on half as many lines, or
+/// on lines that do not push each other out.
 const ALIGNED_ROWS: usize = 128;
 
 /// Rows of it that one thread copies at a time.
@@ -227,7 +230,7 @@ fn small(table: &Table, c: TileMut<'_>, a: Strided, b: Strided, k: usize, finish
     }
     let row = apart(n);
     if b.col == 1 {
-        if !long || m < ALIGNED_ROWS || b.row.is_multiple_of(16) {
+        if !long || m < ALIGNED_ROWS || is_apart(b.row) {
             return straight(table, c, a, (b.data, b.row), k, finish);
         }
         return scratch::numbers(k * row, |aligned| {
@@ -250,14 +253,16 @@ fn small(table: &Table, c: TileMut<'_>, a: Strided, b: Strided, k: usize, finish
     });
 }
 
-/// The distance of rows of so many numbers that start on a cache line, and not all on the same one.
+/// The distance of rows of so many numbers that start on a cache line: an odd number of lines, so that they share all
+/// places of a cache.
 fn apart(numbers: usize) -> usize {
-    let row = numbers.next_multiple_of(16);
-    if row.is_multiple_of(PAGE) {
-        row + 16
-    } else {
-        row
-    }
+    let lines = numbers.div_ceil(LINE);
+    (lines + usize::from(lines.is_multiple_of(2))) * LINE
+}
+
+/// Whether rows at this distance lie so.
+fn is_apart(row: usize) -> bool {
+    row.is_multiple_of(LINE) && !(row / LINE).is_multiple_of(2)
 }
 
 /// A product with B read where it lies.
@@ -345,31 +350,29 @@ fn block(
     write: Write,
 ) {
     let (m, n) = (c.rows(), c.cols());
-    let (mr, nr) = (blocking.mr, blocking.nv * table.lanes());
-    scratch::numbers(m.div_ceil(mr) * mr * kc, |packed_a| {
-        for (i, out) in packed_a.chunks_exact_mut(mr * kc).enumerate() {
-            let a = a.from(i * mr, 0);
-            let size = (mr.min(m - i * mr), kc);
-            pack(table, out, mr, (a.data, a.row, a.col), size);
+    let nr = blocking.nv * table.lanes();
+    let row = apart(kc);
+    scratch::numbers(m * row, |packed_a| {
+        if a.col == 1 {
+            table.copy((packed_a, row), (a.data, a.row), (m, kc));
+        } else {
+            table.transpose((packed_a, row), (a.data, a.col), (kc, m));
         }
         let packed_a = &*packed_a;
+        let widths = table.widths(m, nr);
         for (j, b) in (0..n).step_by(nr).zip(b.chunks_exact(nr * kc)) {
-            let (mut cols, rest) = c.split_cols(nr.min(n - j));
+            let (cols, rest) = c.split_cols(nr.min(n - j));
             c = rest;
-            for (i, a) in (0..m).step_by(mr).zip(packed_a.chunks_exact(mr * kc)) {
-                let (tile, rest) = cols.split_rows(mr.min(m - i));
-                cols = rest;
-                let terms = Terms {
-                    a,
-                    b,
-                    taps: &[Tap { a: 0, b: 0 }],
-                    k: kc,
-                    a_row: 1,
-                    a_step: mr,
-                    b_row: nr,
-                };
-                table.product(tile, &terms, write);
-            }
+            let terms = Terms {
+                a: packed_a,
+                b,
+                taps: &[Tap { a: 0, b: 0 }],
+                k: kc,
+                a_row: row,
+                a_step: 1,
+                b_row: nr,
+            };
+            table.product_cut(cols, &terms, write, &widths);
         }
     });
 }

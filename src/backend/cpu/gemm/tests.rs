@@ -88,7 +88,7 @@ fn packing_meets_every_edge_of_its_blocks() {
             return gemm_with(table, c, a, b, dims, write);
         };
         let blocking = Blocking {
-            mc: 2 * blocking.mr,
+            mc: 26,
             nc: 3 * blocking.nv * table.lanes(),
             kc: 5,
             ..blocking

@@ -217,11 +217,10 @@ const SPARSE: [sparse::Rows; 13] = sparse_rows!(1 2 3 4 5 6 7 8 9 10 11 12 13);
 /// The table of a CPU with AVX2 and FMA.
 pub(crate) static TABLE: Table = {
     let blocking = Blocking {
-        mr: 6,
         nv: 2,
         mc: 96,
         nc: 1024,
-        kc: 256,
+        kc: 352,
         cached: 1 << 17,
     };
     // SAFETY: `dispatch` hands this table out only where AVX2 and FMA were detected, and entry `i`

@@ -201,7 +201,6 @@ const SPARSE: [sparse::Rows; 8] = sparse_rows!(1 2 3 4 5 6 7 8);
 /// The table of a CPU with AVX-512F.
 pub(crate) static TABLE: Table = {
     let blocking = Blocking {
-        mr: 14,
         nv: 2,
         mc: 140,
         nc: 1024,

@@ -131,9 +131,7 @@ pub(super) struct Matrices {
 /// The cache blocking of a packed product.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Blocking {
-    /// Rows of the register tile.
-    pub mr: usize,
-    /// Vectors of the register tile.
+    /// Vectors of a panel of B.
     pub nv: usize,
     /// Rows of A packed at a time.
     pub mc: usize,
