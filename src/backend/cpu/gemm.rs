@@ -1,8 +1,8 @@
 //! The product of dense row-major matrices.
 //!
 //! Small products go straight to the register tiles: B is read where it lies (transposed into
-//! scratch first if it is stored that way), A through any strides. Large ones are packed: blocks of
-//! A and B are copied into the order in which the tiles read them, so that they stay in cache
+//! scratch first if it is stored that way), A through any strides. Large ones are packed: B is copied
+//! into panels as wide as a tile, blocks of A into rows of their own, so that they stay in cache
 //! whatever their strides (Goto and van de Geijn, "Anatomy of High-Performance Matrix
 //! Multiplication", 2008). Work is cut over the destination only, never over the terms of a sum, so
 //! the result does not depend on the number of threads.

@@ -224,7 +224,8 @@ pub(crate) static TABLE: Table = {
         cached: 1 << 17,
     };
     // SAFETY: `dispatch` hands this table out only where AVX2 and FMA were detected, and entry `i`
-    // of the list for `v` vectors is the tile of `i + 1` rows and `v` vectors of 8 lanes.
+    // of the list for `v` vectors is the tile of `i + 1` rows and `v` vectors of 8 lanes; so it is in the
+    // lists of `avx2_shared`, for their columns.
     unsafe {
         Table::new(
             Isa::Avx2,
