@@ -339,7 +339,7 @@ fn packed(
     }
 }
 
-/// One block of at most `mc` rows: packs A and runs the register tiles over the panels of B.
+/// One block of at most `mc` rows: copies A into rows [`apart`] and runs the register tiles over the panels of B.
 fn block(
     table: &Table,
     blocking: Blocking,
