@@ -18,6 +18,7 @@
 use std::arch::x86_64::*;
 use std::hint::black_box;
 
+use super::column::Column;
 use super::{Call, Shared, Tile};
 
 /// Numbers in a vector.
@@ -65,7 +66,7 @@ unsafe fn one<const MR: usize, const NV: usize, const SHARE: usize>(call: &Call<
         // The first `MR.div_ceil(SHARE)` are used.
         let mut shared = [_mm512_setzero_ps(); MR];
         for tap in call.taps {
-            let mut a = call.a.wrapping_add(tap.a);
+            let mut a = Column::new(call.a.wrapping_add(tap.a), call.a_row);
             let mut b = call.b.wrapping_add(tap.b);
             for _ in 0..call.k {
                 let mut row = [_mm512_setzero_ps(); NV];
@@ -83,7 +84,7 @@ unsafe fn one<const MR: usize, const NV: usize, const SHARE: usize>(call: &Call<
                     let here = SHARE.min(MR - rows * SHARE);
                     for (q, &from) in from.iter().enumerate().take(here) {
                         let i = rows * SHARE + q;
-                        let x = _mm512_set1_ps(*a.add(i * call.a_row));
+                        let x = _mm512_set1_ps(*a.at(i));
                         for (acc, &b) in acc[i].iter_mut().zip(&row) {
                             *acc = _mm512_fmadd_ps(x, b, *acc);
                         }
@@ -96,7 +97,7 @@ unsafe fn one<const MR: usize, const NV: usize, const SHARE: usize>(call: &Call<
                     *shared = _mm512_fmadd_ps(mixed, rest, *shared);
                 }
                 // With no term, or past the last, these may point outside the operands.
-                a = a.wrapping_add(call.a_step);
+                a.advance(call.a_step);
                 b = b.wrapping_add(call.b_row);
             }
         }

@@ -13,6 +13,7 @@
 //! constant bounds and disappear.
 #![allow(unsafe_code)]
 
+use super::column::Column;
 use super::{Call, Matrices};
 
 /// A vector register.
@@ -103,7 +104,7 @@ unsafe fn body<V: Vector, const MR: usize, const NV: usize, const CUT: bool>(cal
         }
         let mut acc = [[V::zero(); NV]; MR];
         for tap in call.taps {
-            let mut a = call.a.wrapping_add(tap.a);
+            let mut a = Column::new(call.a.wrapping_add(tap.a), call.a_row);
             let mut b = call.b.wrapping_add(tap.b);
             for _ in 0..call.k {
                 let mut row = [V::zero(); NV];
@@ -116,13 +117,13 @@ unsafe fn body<V: Vector, const MR: usize, const NV: usize, const CUT: bool>(cal
                     };
                 }
                 for (i, acc) in acc.iter_mut().enumerate() {
-                    let x = V::splat(*a.add(i * call.a_row));
+                    let x = V::splat(*a.at(i));
                     for (acc, &b) in acc.iter_mut().zip(&row) {
                         *acc = acc.add_product(x, b);
                     }
                 }
                 // With no term, or past the last, these may point outside the operands.
-                a = a.wrapping_add(call.a_step);
+                a.advance(call.a_step);
                 b = b.wrapping_add(call.b_row);
             }
         }

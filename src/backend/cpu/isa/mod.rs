@@ -30,6 +30,7 @@ mod avx512_shared;
 pub(super) mod bf16;
 #[cfg(any(target_arch = "x86_64", test))]
 mod blocks;
+mod column;
 pub(super) mod fallback;
 mod kernel;
 pub(super) mod portable;
