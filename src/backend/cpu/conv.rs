@@ -296,7 +296,8 @@ impl Pass<'_> {
             let src = &self.src[base..][..samples * self.from.sample()];
             let src_row = (self.from.w * samples * self.from.c).max(1);
             let dst_row = (self.to.w * samples).max(1);
-            let mut rows = CELL_SRC / src_row;
+            // As many rows as read so much.
+            let mut rows = CELL_SRC * self.rows.period() / (src_row * self.rows.advance());
             if self.panels.cols == self.panels.width {
                 rows = rows.min(CELL_FLOPS / (2 * self.work() * dst_row).max(1));
             }

@@ -202,10 +202,10 @@ const SPARSE: [sparse::Rows; 8] = sparse_rows!(1 2 3 4 5 6 7 8);
 pub(crate) static TABLE: Table = {
     let blocking = Blocking {
         nv: 2,
-        mc: 140,
+        mc: 196,
         nc: 1024,
-        kc: 1024,
-        cached: 1 << 18,
+        kc: 512,
+        cached: 1 << 17,
     };
     // SAFETY: `dispatch` hands this table out only where AVX-512F was detected, and entry `i` of
     // the list for `v` vectors is the tile of `i + 1` rows and `v` vectors of 16 lanes; so it is in
