@@ -265,7 +265,9 @@ impl Table {
             vectors -= nv;
         }
         if let Some(shared) = shared {
-            columns(shared.tiles, own, self.lanes);
+            let near = terms.a_row == 1;
+            let tiles = if near { shared.near } else { shared.tiles };
+            columns(tiles, own, self.lanes);
         }
     }
 

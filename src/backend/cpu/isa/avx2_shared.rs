@@ -132,10 +132,12 @@ pub(super) static TILES: [Shared; 2] = [
         cols: 20,
         rows: SHARE,
         tiles: &TWO_AND_A_HALF,
+        near: &TWO_AND_A_HALF,
     },
     Shared {
         cols: 12,
         rows: SHARE,
         tiles: &ONE_AND_A_HALF,
+        near: &ONE_AND_A_HALF,
     },
 ];

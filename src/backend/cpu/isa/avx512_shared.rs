@@ -12,6 +12,15 @@
 //!          x3    [    c3     ]    [    x0    |    x1    |    x2    |    x3    ]
 //! ```
 //!
+//! Putting the x of four rows into one vector takes three instructions, which on some CPUs take turns with the
+//! multiplications. Where the rows of A are neighbours, as in a gradient of a weight, one load repeats the four; then
+//! it is the numbers of B that are stretched:
+//!
+//! ```text
+//!                                 [ b16 b16 b16 b16 | b17 .. | b18 .. | b19 .. ]
+//!                                 [ x0  x1  x2  x3  | x0 ..  | x0 ..  | x0 ..  ]
+//! ```
+//!
 //! Each number is the same chain of fused multiply-adds as in the tiles of [`kernel`](super::kernel).
 #![allow(unsafe_code)]
 
@@ -33,17 +42,35 @@ const LANES: usize = 16;
 unsafe fn tile<const MR: usize, const NV: usize, const SHARE: usize>(call: &Call<'_>) {
     for i in 0..call.tiles {
         // SAFETY: the instruction set is enabled here; the addresses are the caller's.
-        unsafe { one::<MR, NV, SHARE>(&call.tile(i, MR)) };
+        unsafe { one::<MR, NV, SHARE, false>(&call.tile(i, MR)) };
     }
 }
 
-/// One [`tile`].
+/// [`tile`], where the rows of A are neighbours.
+///
+/// # Safety
+/// As for [`Tile`].
+#[target_feature(enable = "avx512f")]
+unsafe fn near<const MR: usize, const NV: usize, const SHARE: usize>(call: &Call<'_>) {
+    for i in 0..call.tiles {
+        let call = Call {
+            a_row: 1,
+            ..call.tile(i, MR)
+        };
+        // SAFETY: the instruction set is enabled here; the addresses are the caller's.
+        unsafe { one::<MR, NV, SHARE, true>(&call) };
+    }
+}
+
+/// One [`tile`], or one of [`near`].
 ///
 /// # Safety
 /// As for [`Tile`].
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn one<const MR: usize, const NV: usize, const SHARE: usize>(call: &Call<'_>) {
+unsafe fn one<const MR: usize, const NV: usize, const SHARE: usize, const NEAR: bool>(
+    call: &Call<'_>,
+) {
     const { assert!(SHARE == 2 || SHARE == 4) };
     // The lanes from those of row `q` on. The compiler, if it knew them, would mix by shuffles, which take
     // turns with the multiplications.
@@ -51,6 +78,11 @@ unsafe fn one<const MR: usize, const NV: usize, const SHARE: usize>(call: &Call<
     for (q, mask) in from.iter_mut().enumerate() {
         *mask = black_box(u16::MAX << (q * (LANES / SHARE)));
     }
+    // The same for `NEAR`, and where its lanes come from when a row of B is stretched, and when the rows' sums are
+    // put one after another.
+    let every: u16 = if SHARE == 4 { 0x1111 } else { 0x5555 };
+    let stretch = lanes(|lane| lane / SHARE);
+    let order = lanes(|lane| lane % (LANES / SHARE) * SHARE + lane / (LANES / SHARE));
     // SAFETY: the instruction set is enabled here; the addresses are the caller's: `part` numbers are read
     // and written past the `NV` vectors of each row, and no more.
     unsafe {
@@ -74,10 +106,19 @@ unsafe fn one<const MR: usize, const NV: usize, const SHARE: usize>(call: &Call<
                     *x = _mm512_loadu_ps(b.add(v * LANES));
                 }
                 let rest = b.add(NV * LANES);
-                let rest = if SHARE == 4 {
-                    _mm512_broadcast_f32x4(_mm_loadu_ps(rest))
-                } else {
-                    _mm512_castpd_ps(_mm512_broadcast_f64x4(_mm256_loadu_pd(rest.cast())))
+                let rest = match (NEAR, SHARE == 4) {
+                    (false, true) => _mm512_broadcast_f32x4(_mm_loadu_ps(rest)),
+                    (false, false) => {
+                        _mm512_castpd_ps(_mm512_broadcast_f64x4(_mm256_loadu_pd(rest.cast())))
+                    }
+                    (true, true) => {
+                        let rest = _mm512_castps128_ps512(_mm_loadu_ps(rest));
+                        _mm512_permutexvar_ps(stretch, rest)
+                    }
+                    (true, false) => {
+                        let rest = _mm512_castps256_ps512(_mm256_loadu_ps(rest));
+                        _mm512_permutexvar_ps(stretch, rest)
+                    }
                 };
                 for (rows, shared) in shared.iter_mut().enumerate().take(MR.div_ceil(SHARE)) {
                     let mut mixed = _mm512_setzero_ps();
@@ -88,10 +129,18 @@ unsafe fn one<const MR: usize, const NV: usize, const SHARE: usize>(call: &Call<
                         for (acc, &b) in acc[i].iter_mut().zip(&row) {
                             *acc = _mm512_fmadd_ps(x, b, *acc);
                         }
-                        mixed = if q == 0 {
-                            x
+                        mixed = match q {
+                            0 => x,
+                            _ if NEAR => _mm512_mask_mov_ps(mixed, every << q, x),
+                            _ => _mm512_mask_mov_ps(mixed, from, x),
+                        };
+                    }
+                    if NEAR && here == SHARE {
+                        let rows = a.at(rows * SHARE);
+                        mixed = if SHARE == 4 {
+                            _mm512_broadcast_f32x4(_mm_loadu_ps(rows))
                         } else {
-                            _mm512_mask_mov_ps(mixed, from, x)
+                            _mm512_castpd_ps(_mm512_set1_pd(rows.cast::<f64>().read_unaligned()))
                         };
                     }
                     *shared = _mm512_fmadd_ps(mixed, rest, *shared);
@@ -99,6 +148,11 @@ unsafe fn one<const MR: usize, const NV: usize, const SHARE: usize>(call: &Call<
                 // With no term, or past the last, these may point outside the operands.
                 a.advance(call.a_step);
                 b = b.wrapping_add(call.b_row);
+            }
+        }
+        if NEAR {
+            for sum in shared.iter_mut().take(MR.div_ceil(SHARE)) {
+                *sum = _mm512_permutexvar_ps(order, *sum);
             }
         }
         if let Some(scale) = call.scale {
@@ -118,6 +172,15 @@ unsafe fn one<const MR: usize, const NV: usize, const SHARE: usize>(call: &Call<
             finish::<MR, NV, SHARE, false>(call, &acc, &shared);
         }
     }
+}
+
+/// A vector of lanes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn lanes(of: impl Fn(usize) -> usize) -> __m512i {
+    let lanes: [i32; LANES] = std::array::from_fn(|lane| of(lane) as i32);
+    // SAFETY: sixteen numbers.
+    unsafe { _mm512_loadu_si512(lanes.as_ptr().cast()) }
 }
 
 /// Writes the sums of a [`tile`], or adds them if `ADD`.
@@ -207,21 +270,34 @@ const QUARTERS: [Tile; 20] = tiles!(1, 4: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16
 const HALVES: [Tile; 16] = tiles!(1, 2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);
 const TWO_AND_HALVES: [Tile; 10] = tiles!(2, 2: 1 2 3 4 5 6 7 8 9 10);
 
+/// The same of [`near`].
+mod of_neighbours {
+    use super::{Tile, near as tile};
+
+    pub(super) const QUARTERS: [Tile; 20] =
+        tiles!(1, 4: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20);
+    pub(super) const HALVES: [Tile; 16] = tiles!(1, 2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);
+    pub(super) const TWO_AND_HALVES: [Tile; 10] = tiles!(2, 2: 1 2 3 4 5 6 7 8 9 10);
+}
+
 /// The tiles of all widths, the widest first.
 pub(super) static TILES: [Shared; 3] = [
     Shared {
         cols: 40,
         rows: 2,
         tiles: &TWO_AND_HALVES,
+        near: &of_neighbours::TWO_AND_HALVES,
     },
     Shared {
         cols: 24,
         rows: 2,
         tiles: &HALVES,
+        near: &of_neighbours::HALVES,
     },
     Shared {
         cols: 20,
         rows: 4,
         tiles: &QUARTERS,
+        near: &of_neighbours::QUARTERS,
     },
 ];

@@ -100,6 +100,8 @@ pub(super) struct Shared {
     pub rows: usize,
     /// Entry `i` computes `i + 1` rows.
     pub tiles: &'static [Tile],
+    /// The same where the rows of A are neighbours ([`Call::a_row`] is 1).
+    pub near: &'static [Tile],
 }
 
 /// A whole product of so many rows and columns (the last two arguments), cut as the hardware wants it.
