@@ -491,33 +491,40 @@ mod tests {
                 shared: &[],
                 ..*table
             };
-            for n in [4, 20, 24, 36, 40, 52, 56, 72, 84] {
-                for m in (1..=24).chain([45]) {
-                    let (k, a_row, b_row, c_row) = (7, 11, n + 1, n + 3);
-                    let (a, b) = (check::noise(1, m * a_row + 40), check::noise(2, 20 * b_row));
-                    let taps = [
-                        Tap { a: 0, b: 3 },
-                        Tap {
-                            a: 23,
-                            b: 11 * b_row,
-                        },
-                    ];
-                    let terms = Terms {
-                        a: &a,
-                        b: &b,
-                        taps: &taps,
-                        k,
-                        a_row,
-                        a_step: 1,
-                        b_row,
-                    };
-                    for write in [Write::Set, Write::Add] {
-                        let before = check::noise(3, m * c_row);
-                        let (mut c, mut want) = (before.clone(), before);
-                        table.product(TileMut::new(&mut c, m, n, c_row), &terms, write);
-                        plain.product(TileMut::new(&mut want, m, n, c_row), &terms, write);
-                        assert_eq!(c, want, "{} {m} x {n} {write:?}", table.isa());
-                    }
+            let sizes = [4, 20, 24, 36, 40, 52, 56, 72, 84]
+                .into_iter()
+                .flat_map(|n| (1..=24).chain([45]).map(move |m| (m, n)));
+            // Terms that are neighbours, and rows that are.
+            let steps = [(11, 1), (1, 50)];
+            for ((m, n), (a_row, a_step)) in sizes.flat_map(|size| steps.map(|step| (size, step))) {
+                let (k, b_row, c_row) = (7, n + 1, n + 3);
+                let (a, b) = (check::noise(1, m * 11 + 400), check::noise(2, 20 * b_row));
+                let taps = [
+                    Tap { a: 0, b: 3 },
+                    Tap {
+                        a: 23,
+                        b: 11 * b_row,
+                    },
+                ];
+                let terms = Terms {
+                    a: &a,
+                    b: &b,
+                    taps: &taps,
+                    k,
+                    a_row,
+                    a_step,
+                    b_row,
+                };
+                for write in [Write::Set, Write::Add] {
+                    let before = check::noise(3, m * c_row);
+                    let (mut c, mut want) = (before.clone(), before);
+                    table.product(TileMut::new(&mut c, m, n, c_row), &terms, write);
+                    plain.product(TileMut::new(&mut want, m, n, c_row), &terms, write);
+                    let isa = table.isa();
+                    assert_eq!(
+                        c, want,
+                        "{isa} {m} x {n}, steps {a_row} {a_step}, {write:?}"
+                    );
                 }
             }
         }

@@ -20,8 +20,9 @@ const TERMS: std::ops::RangeInclusive<usize> = 128..=512;
 /// Vectors of CPUs whose first-level cache, of 32 kilobytes, holds no more than the least terms: those without AVX-512.
 const SMALL_LANES: usize = 8;
 
-/// Numbers of both images in a group of terms, if it may be so short: 64 kilobytes.
-const GROUP: usize = 1 << 14;
+/// Numbers of both images in a group of terms, if it may be so short: 32 kilobytes, which stay in a first-level cache
+/// while the places of the kernel go through them one after another.
+const GROUP: usize = 1 << 13;
 
 /// Numbers of a weight that stay in cache: half a megabyte. A larger one takes the longest groups.
 const CACHED: usize = 1 << 17;

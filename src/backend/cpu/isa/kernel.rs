@@ -89,6 +89,11 @@ impl Call<'_> {
     }
 }
 
+/// Terms between a row of B in hand and the one that is asked for, by tiles of so many sums: they leave the loads
+/// of a core room enough. What lies in the second-level cache does not come by itself across a page.
+const AHEAD: usize = 8;
+const MANY: usize = 18;
+
 /// [`tile`], with the last vector cut or not.
 #[inline(always)]
 unsafe fn body<V: Vector, const MR: usize, const NV: usize, const CUT: bool>(call: &Call<'_>) {
@@ -115,6 +120,11 @@ unsafe fn body<V: Vector, const MR: usize, const NV: usize, const CUT: bool>(cal
                     } else {
                         V::load(at)
                     };
+                }
+                if MR * NV >= MANY {
+                    for v in 0..NV {
+                        V::prefetch(b.wrapping_add(AHEAD * call.b_row + v * V::LANES));
+                    }
                 }
                 for (i, acc) in acc.iter_mut().enumerate() {
                     let x = V::splat(*a.at(i));
