@@ -82,7 +82,7 @@ impl Cpu {
     /// |---|---|---|
     /// | [`Full`](Precision::Full) | f32 | any |
     /// | [`High`](Precision::High) | two bfloat16 numbers each, three products | AMX |
-    /// | [`Bf16`](Precision::Bf16) | bfloat16 | AMX or AVX512-BF16 |
+    /// | [`Bf16`](Precision::Bf16) | bfloat16 | AMX, or AMD's AVX512-BF16 |
     ///
     /// On a CPU without the hardware a warning says, once, that it computes in f32.
     ///

@@ -65,12 +65,17 @@ impl Factors {
                     .into(),
             )),
             Precision::Bf16 => {
+                let found = kernels.is_some();
+                let kernels = kernels.filter(|kernels| kernels.fast());
                 if kernels.is_none() {
+                    let missing = if found {
+                        "AMX is missing here (or UNFORGET_ISA leaves it out), and this CPU is faster in \
+                         f32 than with AVX512-BF16"
+                    } else {
+                        "AVX512-BF16 and AMX are missing here (or UNFORGET_ISA leaves them out)"
+                    };
                     SAID[0].call_once(|| {
-                        log::warn!(
-                            "precision bf16: AVX512-BF16 and AMX are missing here (or UNFORGET_ISA \
-                             leaves them out), so it computes in f32"
-                        );
+                        log::warn!("precision bf16: {missing}, so it computes in f32");
                     });
                 }
                 Ok(kernels.map(|kernels| factors(kernels, false)))

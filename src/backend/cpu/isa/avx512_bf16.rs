@@ -17,6 +17,16 @@ pub(super) fn detected() -> bool {
         && is_x86_feature_detected!("avx512bf16")
 }
 
+/// Whether a product of words takes as long as one of numbers, so that it has twice the speed. It does on AMD's CPUs
+/// that have the instructions, from Zen 4 on; on Intel's, which leave such products to AMX, it takes four times as
+/// long (measured on family 6, model 207), so that f32 has twice its speed.
+#[allow(unused_unsafe)] // Newer compilers call this function safe.
+pub(super) fn fast() -> bool {
+    // SAFETY: every x86-64 CPU has CPUID.
+    let vendor = unsafe { __cpuid(0) };
+    [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes) == [*b"Auth", *b"enti", *b"cAMD"]
+}
+
 /// Sixteen sums, or sixteen words.
 #[derive(Clone, Copy)]
 struct Words(__m512);

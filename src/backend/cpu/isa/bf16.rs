@@ -119,6 +119,15 @@ impl PairKernels {
         self.unit > 1
     }
 
+    /// Whether they are faster than those of f32 on this CPU.
+    pub fn fast(&self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        let fast = super::avx512_bf16::fast();
+        #[cfg(not(target_arch = "x86_64"))]
+        let fast = false;
+        fast || self.isa > Isa::Avx512
+    }
+
     /// Words of neighbouring columns: `dst[i][p] = src[i][2p]·src[i][2p + 1]` for `p < depth`, and those of
     /// `low` at that distance.
     ///
