@@ -258,7 +258,7 @@ struct CommonOptions {
     #[arg(long, value_name = "DEVICE", value_parser = device)]
     device: Option<String>,
     /// How products and convolutions multiply: tf32 and bf16 on a GPU's tensor cores, high and bf16 on a
-    /// CPU with AMX (bf16 also with AVX512-BF16) [default: f32]
+    /// CPU with AMX (bf16 also with AMD's AVX512-BF16) [default: f32]
     #[arg(long, value_parser = PossibleValuesParser::new(PrecisionName::NAMES))]
     precision: Option<String>,
     /// Threads, 0 for one a core; never changes the result. Convolutions gain most; steps of an MLP

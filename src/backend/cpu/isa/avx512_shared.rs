@@ -98,7 +98,7 @@ unsafe fn one<const MR: usize, const NV: usize, const SHARE: usize, const NEAR: 
         // The first `MR.div_ceil(SHARE)` are used.
         let mut shared = [_mm512_setzero_ps(); MR];
         for tap in call.taps {
-            let mut a = Column::new(call.a.wrapping_add(tap.a), call.a_row);
+            let mut a = Column::new(call.a.wrapping_add(tap.a), call.a_row, true);
             let mut b = call.b.wrapping_add(tap.b);
             for _ in 0..call.k {
                 let mut row = [_mm512_setzero_ps(); NV];

@@ -9,21 +9,24 @@ const HEADS: usize = 4;
 
 /// A pointer to every fifth row. Left to itself the compiler moves one along each row: fourteen and more do not fit
 /// its registers, and to fetch, move and put back each of them in every term takes an AVX-512 tile of Intel's
-/// longer than its multiplications.
-#[derive(Clone, Copy)]
+/// longer than its multiplications. Tiles of fewer rows are left to it: theirs fit, and in sums of few terms the
+/// pointers take long to make.
 pub(super) struct Column {
     heads: [*const f32; HEADS],
     row: usize,
+    many: bool,
 }
 
 impl Column {
-    /// The first term of rows so far apart.
+    /// The first term of rows so far apart, with as many registers as the compiler likes or, where tiles have `many`
+    /// rows, few.
     #[inline(always)]
-    pub fn new(first: *const f32, row: usize) -> Self {
+    pub fn new(first: *const f32, row: usize, many: bool) -> Self {
         let head = |i: usize| first.wrapping_add(i * REACH * row);
         Column {
             heads: [head(0), head(1), head(2), head(3)],
             row,
+            many,
         }
     }
 
@@ -33,6 +36,7 @@ impl Column {
         // Not an array: the compiler would not take the loop over the rows apart.
         let [first, second, third, fourth] = self.heads;
         let (head, row) = match i {
+            _ if !self.many => (first, i),
             0..REACH => (first, i),
             REACH..10 => (second, i - REACH),
             10..15 => (third, i - 2 * REACH),
@@ -45,7 +49,10 @@ impl Column {
     #[inline(always)]
     pub fn advance(&mut self, step: usize) {
         for head in &mut self.heads {
-            *head = unknown(head.wrapping_add(step));
+            *head = head.wrapping_add(step);
+            if self.many {
+                *head = unknown(*head);
+            }
         }
     }
 }

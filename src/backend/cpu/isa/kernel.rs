@@ -89,7 +89,7 @@ impl Call<'_> {
     }
 }
 
-/// Terms between a row of B in hand and the one that is asked for, by tiles of so many sums: they leave the loads
+/// Terms between a row of B in hand and the one that is asked for, by tiles of so many vectors of sums: they leave the loads
 /// of a core room enough. What lies in the second-level cache does not come by itself across a page.
 const AHEAD: usize = 8;
 const MANY: usize = 18;
@@ -109,7 +109,7 @@ unsafe fn body<V: Vector, const MR: usize, const NV: usize, const CUT: bool>(cal
         }
         let mut acc = [[V::zero(); NV]; MR];
         for tap in call.taps {
-            let mut a = Column::new(call.a.wrapping_add(tap.a), call.a_row);
+            let mut a = Column::new(call.a.wrapping_add(tap.a), call.a_row, V::LANES == 16);
             let mut b = call.b.wrapping_add(tap.b);
             for _ in 0..call.k {
                 let mut row = [V::zero(); NV];
