@@ -7,6 +7,7 @@
 //! engine uses: `benches/rivals/compare_kernels.py` runs that in turn with PyTorch.
 
 use std::hint::black_box;
+use std::ops::{Deref, DerefMut};
 use std::time::Instant;
 
 use unforget::backend::cpu::probe::{Kernels, Rounded};
@@ -32,7 +33,30 @@ fn least(mut f: impl FnMut()) -> f64 {
     best
 }
 
-fn noise(len: usize) -> Vec<f32> {
+/// Numbers that start on a cache line, as a tensor of the engine and of its rivals does. The allocator alone would
+/// put large ones sixteen bytes behind a line, and have every vector of them straddle two.
+struct Numbers {
+    memory: Vec<f32>,
+    start: usize,
+    len: usize,
+}
+
+impl Deref for Numbers {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.memory[self.start..][..self.len]
+    }
+}
+
+impl DerefMut for Numbers {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.memory[self.start..][..self.len]
+    }
+}
+
+fn noise(len: usize) -> Numbers {
+    const LINE: usize = 64;
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
     let next = |_| {
         state ^= state << 13;
@@ -40,7 +64,12 @@ fn noise(len: usize) -> Vec<f32> {
         state ^= state << 17;
         (state >> 40) as f32 / 8_388_608.0 - 1.0
     };
-    (0..len).map(next).collect()
+    let memory: Vec<f32> = (0..len + LINE).map(next).collect();
+    Numbers {
+        start: memory.as_ptr().align_offset(LINE),
+        memory,
+        len,
+    }
 }
 
 struct Bench {
@@ -158,9 +187,9 @@ struct Product {
     name: String,
     dims: Gemm,
     flops: f64,
-    a: Vec<f32>,
-    b: Vec<f32>,
-    c: Vec<f32>,
+    a: Numbers,
+    b: Numbers,
+    c: Numbers,
 }
 
 impl Product {
@@ -188,9 +217,9 @@ struct Convolution {
     name: String,
     conv: Conv,
     flops: f64,
-    x: Vec<f32>,
-    y: Vec<f32>,
-    w: Vec<f32>,
+    x: Numbers,
+    y: Numbers,
+    w: Numbers,
 }
 
 impl Convolution {
