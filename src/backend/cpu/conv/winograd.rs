@@ -275,7 +275,8 @@ impl Pass<'_> {
     fn strip(&self, dst: &mut [f32], src: &[f32], samples: usize, y: usize) {
         let (read, written) = (samples * self.from.c, samples * self.to.c);
         let across = self.to.w.div_ceil(TILE);
-        let together = ROWS.div_ceil(samples).min(across);
+        let most = ROWS.div_ceil(samples);
+        let together = across.div_ceil(across.div_ceil(most));
         let (v_step, m_step) = (apart(together * read), apart(together * written));
         // Where there are hardly any strips for the threads, places are.
         let few = self.parallel && self.to.h.div_ceil(TILE) < ENOUGH_STRIPS;

@@ -21,8 +21,9 @@ const TERMS: usize = 192;
 /// threads need not wait for one another after every few tiles.
 const PART_NUMBERS: usize = 1 << 16;
 
-/// Parts of the tiles.
+/// Parts of the tiles, and the tiles of one where there are fewer.
 const PARTS: usize = 8;
+const PART_TILES: usize = 4;
 
 /// Numbers of each place of the kernel that one thread adds up from all parts and transforms back: 36 places
 /// of the transform are 72 KiB.
@@ -70,15 +71,15 @@ pub(in crate::backend::cpu::conv) fn weight_gradient(
     let parallel = super::super::parallel(conv);
     let tiles = Tiles::new(conv.output());
     let matrix = conv.input.c * conv.out_c;
-    let len = PLACES * matrix;
-    let parts = if parallel && len <= PART_NUMBERS {
-        PARTS.min(tiles.count())
+    let step = apart(matrix);
+    let parts = if parallel && PLACES * matrix <= PART_NUMBERS {
+        tiles.count().div_ceil(PART_TILES).min(PARTS)
     } else {
         1
     };
     let squares = squares(table, tiles, x, dy, conv);
-    scratch::numbers(parts * len, |all| {
-        let each = all.par_chunks_mut(len).enumerate();
+    scratch::numbers(parts * PLACES * step, |all| {
+        let each = all.par_chunks_mut(PLACES * step).enumerate();
         let each = each.with_min_len(if parallel { 1 } else { usize::MAX });
         each.for_each(|(part, du)| {
             let range = tiles.count() * part / parts..tiles.count() * (part + 1) / parts;
@@ -87,18 +88,23 @@ pub(in crate::backend::cpu::conv) fn weight_gradient(
         let all = &*all;
         let dw = TileMut::new(dw, 9, matrix, matrix);
         dw.for_each_cell(9, CELL, parallel, &|_, start, dw| {
+            let to = Places::all(3, 0, 3, 1);
             let cols = dw.cols();
-            scratch::numbers(PLACES * cols, |du| {
-                for (place, du) in du.chunks_exact_mut(cols).enumerate() {
+            let places = |step: usize| Places::all(REACH, 0, REACH * step, step);
+            if parts == 1 {
+                let du = (&all[start..], &places(step));
+                return table.winograd_rows(Transform::WeightGradient, (dw, &to), du, write);
+            }
+            scratch::numbers(PLACES * apart(cols), |du| {
+                for (place, du) in du.chunks_exact_mut(apart(cols)).enumerate() {
                     for part in 0..parts {
-                        let part_of = &all[part * len + place * matrix + start..][..cols];
+                        let part_of = &all[(part * PLACES + place) * step + start..][..cols];
                         let write = if part == 0 { Write::Set } else { Write::Add };
-                        elementwise::map(du, part_of, write, |x| x);
+                        elementwise::map(&mut du[..cols], part_of, write, |x| x);
                     }
                 }
-                let from = Places::all(REACH, 0, REACH * cols, cols);
-                let to = Places::all(3, 0, 3, 1);
-                table.winograd_rows(Transform::WeightGradient, (dw, &to), (du, &from), write);
+                let du = (&*du, &places(apart(cols)));
+                table.winograd_rows(Transform::WeightGradient, (dw, &to), du, write);
             });
         });
     });
@@ -133,7 +139,7 @@ fn sum(du: &mut [f32], [read, written]: &[Squares<'_>; 2], range: Range<usize>, 
             } else {
                 Write::Add
             };
-            let products = du.par_chunks_mut(inputs * outputs).enumerate();
+            let products = du.par_chunks_mut(apart(inputs * outputs)).enumerate();
             products.with_min_len(min_len).for_each(|(place, du)| {
                 scratch::taps(|taps| {
                     taps.extend((0..count).map(|i| Tap {
