@@ -100,7 +100,24 @@ unsafe fn one<const MR: usize, const NV: usize, const SHARE: usize, const NEAR: 
         for tap in call.taps {
             let mut a = Column::new(call.a.wrapping_add(tap.a), call.a_row, true);
             let mut b = call.b.wrapping_add(tap.b);
-            for _ in 0..call.k {
+            let mut left = call.k;
+            if SHARE == 4 && !NEAR && call.a_step == 1 {
+                while left >= SHARE {
+                    let quarters = quarters::<MR>(&a, &from);
+                    a.advance(0);
+                    term::<MR, NV, 0>(&mut acc, &mut shared, &a, b, &quarters);
+                    b = b.wrapping_add(call.b_row);
+                    term::<MR, NV, 1>(&mut acc, &mut shared, &a, b, &quarters);
+                    b = b.wrapping_add(call.b_row);
+                    term::<MR, NV, 2>(&mut acc, &mut shared, &a, b, &quarters);
+                    b = b.wrapping_add(call.b_row);
+                    term::<MR, NV, 3>(&mut acc, &mut shared, &a, b, &quarters);
+                    b = b.wrapping_add(call.b_row);
+                    a.advance(SHARE);
+                    left -= SHARE;
+                }
+            }
+            for _ in 0..left {
                 let mut row = [_mm512_setzero_ps(); NV];
                 for (v, x) in row.iter_mut().enumerate() {
                     *x = _mm512_loadu_ps(b.add(v * LANES));
@@ -170,6 +187,67 @@ unsafe fn one<const MR: usize, const NV: usize, const SHARE: usize, const NEAR: 
             finish::<MR, NV, SHARE, true>(call, &acc, &shared);
         } else {
             finish::<MR, NV, SHARE, false>(call, &acc, &shared);
+        }
+    }
+}
+
+/// Four terms of each four rows: a quarter of a vector for each row.
+///
+/// # Safety
+/// The CPU has AVX-512F, and the terms may be read.
+#[inline(always)]
+unsafe fn quarters<const MR: usize>(a: &Column, from: &[u16]) -> [__m512; MR] {
+    // SAFETY: the caller vouches for both.
+    unsafe {
+        let mut quarters = [_mm512_setzero_ps(); MR];
+        for (rows, quarters) in quarters.iter_mut().enumerate().take(MR.div_ceil(4)) {
+            for (q, &from) in from.iter().enumerate().take(4.min(MR - rows * 4)) {
+                let terms = _mm512_broadcast_f32x4(_mm_loadu_ps(a.at(rows * 4 + q)));
+                *quarters = match q {
+                    0 => terms,
+                    _ => _mm512_mask_mov_ps(*quarters, from, terms),
+                };
+            }
+        }
+        quarters
+    }
+}
+
+/// Adds term `T` of four.
+///
+/// # Safety
+/// The CPU has AVX-512F, and the numbers of A and B may be read.
+#[inline(always)]
+unsafe fn term<const MR: usize, const NV: usize, const T: usize>(
+    acc: &mut [[__m512; NV]; MR],
+    shared: &mut [__m512; MR],
+    a: &Column,
+    b: *const f32,
+    quarters: &[__m512; MR],
+) {
+    // SAFETY: the caller vouches for both.
+    unsafe {
+        let mut row = [_mm512_setzero_ps(); NV];
+        for (v, x) in row.iter_mut().enumerate() {
+            *x = _mm512_loadu_ps(b.add(v * LANES));
+        }
+        let rest = _mm512_broadcast_f32x4(_mm_loadu_ps(b.add(NV * LANES)));
+        for (rows, shared) in shared.iter_mut().enumerate().take(MR.div_ceil(4)) {
+            for q in 0..4.min(MR - rows * 4) {
+                let i = rows * 4 + q;
+                let x = _mm512_set1_ps(*a.at(i).add(T));
+                for (acc, &b) in acc[i].iter_mut().zip(&row) {
+                    *acc = _mm512_fmadd_ps(x, b, *acc);
+                }
+            }
+            let x = quarters[rows];
+            let x = match T {
+                0 => _mm512_permute_ps::<0x00>(x),
+                1 => _mm512_permute_ps::<0x55>(x),
+                2 => _mm512_permute_ps::<0xaa>(x),
+                _ => _mm512_permute_ps::<0xff>(x),
+            };
+            *shared = _mm512_fmadd_ps(x, rest, *shared);
         }
     }
 }
@@ -266,7 +344,7 @@ unsafe fn write_8<const ADD: bool>(at: *mut f32, sum: __m256) {
 }
 
 // Thirty-two registers: the sums, what rows share of them, a row of B, a broadcast and what is mixed of four.
-const QUARTERS: [Tile; 20] = tiles!(1, 4: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20);
+const QUARTERS: [Tile; 16] = tiles!(1, 4: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);
 const HALVES: [Tile; 16] = tiles!(1, 2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);
 const TWO_AND_HALVES: [Tile; 10] = tiles!(2, 2: 1 2 3 4 5 6 7 8 9 10);
 
