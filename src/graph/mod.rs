@@ -274,6 +274,17 @@ impl<B: Backend> Graph<B> {
         Some((self.arena.lend(block), write))
     }
 
+    /// Makes `block`, the gradient of a node that is about to be consumed, the gradient of `v`, if that is wanted and
+    /// has none yet; returns whether it did. Whoever calls this puts the numbers there.
+    pub(crate) fn take_over(&mut self, v: Var, block: Block) -> bool {
+        let node = self.peek(v);
+        let fits = node.needs_grad && node.grad.is_none();
+        if fits {
+            self.nodes[v.index as usize].grad = Some(block);
+        }
+        fits
+    }
+
     /// How the next gradient of a parameter is written, see [`Params::write`].
     pub(crate) fn write_of(&mut self, id: ParamId) -> Option<Write> {
         self.params.write(&self.backend, &mut self.arena, id)

@@ -271,12 +271,12 @@ impl<B: Backend> Params<B> {
         }
     }
 
-    /// Two parameters that lie side by side (`beta` was added as adjacent to `gamma`).
+    /// Two parameters that lie side by side (`beta` was added as adjacent to `gamma`), and the gradients of both.
     pub fn adjacent(
         &mut self,
         gamma: ParamId,
         beta: ParamId,
-    ) -> (View<'_, B::Buf>, ViewMut<'_, B::Buf>) {
+    ) -> ([View<'_, B::Buf>; 2], ViewMut<'_, B::Buf>) {
         let (first, second) = (self.param(gamma), self.param(beta));
         assert_eq!(
             first.offset + first.len,
@@ -284,12 +284,13 @@ impl<B: Backend> Params<B> {
             "scale and shift lie side by side"
         );
         let (offset, len) = (first.offset, first.len);
+        let value = |offset| View {
+            buf: &self.values,
+            offset,
+            len,
+        };
         (
-            View {
-                buf: &self.values,
-                offset,
-                len,
-            },
+            [value(offset), value(offset + len)],
             ViewMut {
                 buf: &mut self.grads,
                 offset,

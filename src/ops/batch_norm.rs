@@ -12,7 +12,7 @@
 //! operation: the activations go through memory once instead of three times, forward and backward.
 //! Where the output is not above 0, `dy` counts as 0; what is left of it is `dr`.
 
-use crate::backend::{Backend, BatchNorm, BatchNormBackward};
+use crate::backend::{Backend, BatchNorm, BatchNormBackward, Upstream};
 use crate::graph::{Block, Graph, Mode, Norm, Op, Var};
 
 /// What the forward pass leaves for the backward pass.
@@ -141,6 +141,8 @@ impl<B: Backend> Graph<B> {
         self.push(op, node.shape, node.order, value, &parents, own)
     }
 
+    /// Returns whether `dy` is still the gradient of the output. Where a parent has no gradient yet, `dy` becomes
+    /// it: that of the residual rather than that of `x`.
     pub(super) fn batch_norm_backward(
         &mut self,
         x: Var,
@@ -149,24 +151,40 @@ impl<B: Backend> Graph<B> {
         saved: Saved,
         train: bool,
         dy: Block,
-    ) {
+    ) -> bool {
         let node = self.node(x);
         let images = node.shape.images();
-        let mut dx = self.grad_of(x);
-        let mut dresidual = residual.and_then(|r| self.grad_of(r));
+        let becomes_residual = residual.is_some_and(|r| self.take_over(r, dy));
+        let becomes_input = !becomes_residual && self.take_over(x, dy);
+        let mut dx = match becomes_input {
+            true => None,
+            false => self.grad_of(x),
+        };
+        let mut dresidual = match becomes_residual {
+            true => None,
+            false => residual.and_then(|r| self.grad_of(r)),
+        };
+        let mut lent = (becomes_input || becomes_residual).then(|| self.arena.lend(dy));
         // Scale and shift share one write: they are only ever used together.
         let (first, second) = (self.write_of(norm.gamma), self.write_of(norm.beta));
         let write = first.or(second).unwrap_or(crate::backend::Write::Set);
-        let (gamma, dgamma_dbeta) = self.params.adjacent(norm.gamma, norm.beta);
+        let ([gamma, beta], dgamma_dbeta) = self.params.adjacent(norm.gamma, norm.beta);
+        let upstream = match &mut lent {
+            None => Upstream::Kept(self.arena.view(dy)),
+            Some(lent) if becomes_input => Upstream::BecomesInput(lent.view()),
+            Some(lent) => Upstream::BecomesResidual(lent.view()),
+        };
         let args = BatchNormBackward {
             dx: dx.as_mut().map(|(lent, write)| (lent.view(), *write)),
             dgamma_dbeta,
             x: self.arena.range(node.value, 0, images.len()),
-            dy: self.arena.view(dy),
+            dy: upstream,
             gamma,
+            beta,
             mean: self.arena.view(saved.mean),
             inv_std: self.arena.view(saved.inv_std),
             y: saved.y.map(|y| self.arena.view(y)),
+            residual: residual.is_some(),
             dresidual: (dresidual.as_mut()).map(|(lent, write)| (lent.view(), *write)),
         };
         if train {
@@ -182,9 +200,12 @@ impl<B: Backend> Graph<B> {
         } else {
             self.backend.batch_norm_eval_backward(args, images.c, write);
         }
-        for (lent, _) in [dx, dresidual].into_iter().flatten() {
+        let kept = lent.is_none();
+        let others = [dx, dresidual].into_iter().flatten().map(|(lent, _)| lent);
+        for lent in others.chain(lent) {
             self.arena.restore(lent);
         }
+        kept
     }
 }
 

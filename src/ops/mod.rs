@@ -41,6 +41,7 @@ impl<B: Backend> Graph<B> {
         for index in (0..=last).rev() {
             let node = self.nodes[index];
             let Some(dy) = node.grad else { continue };
+            let mut kept = true;
             match node.op {
                 Op::Input => continue,
                 Op::Weight(id) => self.weight_backward(id, dy),
@@ -72,7 +73,7 @@ impl<B: Backend> Graph<B> {
                         inv_std,
                         y: relu.then_some(node.value),
                     };
-                    self.batch_norm_backward(x, norm, residual, saved, train, dy);
+                    kept = self.batch_norm_backward(x, norm, residual, saved, train, dy);
                 }
                 Op::Relu(x) => self.relu_backward(x, node.value, dy),
                 Op::Tanh(x) => self.tanh_backward(x, node.value, dy),
@@ -101,7 +102,7 @@ impl<B: Backend> Graph<B> {
             // Consumed: a later gradient may use its memory. A second backward pass through the same
             // node starts afresh.
             self.nodes[index].grad = None;
-            if !self.params.pending_reads(dy) {
+            if kept && !self.params.pending_reads(dy) {
                 self.arena.give(dy);
             }
         }

@@ -1,7 +1,7 @@
 //! Batch normalisation.
 
 use super::{Case, LARGE_IMAGES, Lab, Visitor, WRITES};
-use crate::backend::{Backend, BatchNorm, BatchNormBackward, Write};
+use crate::backend::{Backend, BatchNorm, BatchNormBackward, Upstream, Write};
 use crate::shape::Images;
 
 pub(super) fn visit(visitor: &mut impl Visitor) {
@@ -138,41 +138,107 @@ impl Case for BatchNormCase {
             lab.record_scaled("inv_std", &inv_std, 1, stretch);
             lab.record_scaled("running", &running, 1, 1.0 + self.mean);
         }
-        for relu in [false, true] {
-            self.backward(lab, true, relu);
-            self.backward(lab, false, relu);
+        for relu in [Relu::None, Relu::OfSum, Relu::Plain] {
+            for train in [true, false] {
+                for place in [Place::Apart, Place::Input, Place::Residual] {
+                    self.backward(lab, train, relu, place);
+                }
+            }
         }
     }
 }
 
+/// How the forward pass ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Relu {
+    None,
+    /// In the ReLU of a sum with a residual: any output is possible.
+    OfSum,
+    /// In a ReLU alone: the output follows from the input.
+    Plain,
+}
+
+/// What takes the place of the gradient of the output.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Apart,
+    Input,
+    Residual,
+}
+
 impl BatchNormCase {
     /// The backward pass for given statistics, so that it is judged by itself.
-    fn backward<B: Backend>(&self, lab: &mut Lab<'_, B>, train: bool, relu: bool) {
+    fn backward<B: Backend>(&self, lab: &mut Lab<'_, B>, train: bool, relu: Relu, place: Place) {
         let (images, c) = (self.images, self.images.c);
+        let has_residual = relu == Relu::OfSum && self.write == Write::Add;
+        let possible = match place {
+            Place::Apart => true,
+            Place::Input => self.wants_dx == Some(Write::Set),
+            Place::Residual => has_residual,
+        };
+        if !possible {
+            return;
+        }
         let saved = if train { self.groups.len() * c } else { c };
-        let (x, dy) = (lab.input_images(images), lab.input_images(images));
-        let (gamma, mean) = (lab.input(c), lab.input(saved));
-        let inv_std: Vec<f64> = lab.noise(saved).iter().map(|x| x + 1.5).collect();
-        let inv_std = lab.given(&inv_std);
+        let numbers = lab.noise(images.len());
+        let x = lab.given_images(&numbers, images);
+        let mut dy = lab.input_images(images);
+        let [gammas, betas, means] = [c, c, saved].map(|len| lab.noise(len));
+        let (gamma, beta, mean) = (lab.given(&gammas), lab.given(&betas), lab.given(&means));
+        let inv_stds = lab.noise(saved).into_iter();
+        let inv_stds: Vec<f64> = inv_stds.map(|x| f64::from((x + 1.5) as f32)).collect();
+        let inv_std = lab.given(&inv_stds);
         let mut dx = lab.output_images(images, self.wants_dx.unwrap_or(Write::Add));
-        let y = lab.input_images(images);
-        let wanted = relu && self.write == Write::Add;
+        let y = if relu == Relu::Plain {
+            // In f32, where a backend that computes it again does so.
+            let ends: Vec<usize> = (self.groups.iter())
+                .scan(0, |end, size| {
+                    *end += size;
+                    Some(*end)
+                })
+                .collect();
+            let output = |(at, &x): (usize, &f64)| {
+                let (sample, j) = (at / images.sample(), at / images.pixels() % c);
+                let group = if train {
+                    ends.partition_point(|&end| end <= sample)
+                } else {
+                    0
+                };
+                let of = |of: &[f64], at: usize| of[at] as f32;
+                let (mean, inv_std) = (of(&means, group * c + j), of(&inv_stds, group * c + j));
+                f64::from((x as f32 - mean) * (inv_std * of(&gammas, j)) + of(&betas, j))
+            };
+            let outputs: Vec<f64> = numbers.iter().enumerate().map(output).collect();
+            lab.given_images(&outputs, images)
+        } else {
+            lab.input_images(images)
+        };
         let also = match self.wants_dx {
             Some(Write::Add) => Write::Set,
             _ => Write::Add,
         };
         let mut dresidual = lab.output_images(images, also);
         let mut dgamma_dbeta = lab.output(2 * c, self.write);
+        let dx_apart = place != Place::Input;
+        let dresidual_apart = has_residual && place != Place::Residual;
         let args = BatchNormBackward {
-            dx: self.wants_dx.map(|write| (dx.dst(), write)),
+            dx: (self.wants_dx)
+                .filter(|_| dx_apart)
+                .map(|write| (dx.dst(), write)),
             dgamma_dbeta: dgamma_dbeta.dst(),
             x: x.src(),
-            dy: dy.src(),
+            dy: match place {
+                Place::Apart => Upstream::Kept(dy.src()),
+                Place::Input => Upstream::BecomesInput(dy.dst()),
+                Place::Residual => Upstream::BecomesResidual(dy.dst()),
+            },
             gamma: gamma.src(),
+            beta: beta.src(),
             mean: mean.src(),
             inv_std: inv_std.src(),
-            y: relu.then(|| y.src()),
-            dresidual: wanted.then(|| (dresidual.dst(), also)),
+            y: (relu != Relu::None).then(|| y.src()),
+            residual: relu == Relu::OfSum,
+            dresidual: dresidual_apart.then(|| (dresidual.dst(), also)),
         };
         match train {
             true => lab
@@ -180,8 +246,13 @@ impl BatchNormCase {
                 .batch_norm_backward(args, images, &self.groups, self.write),
             false => lab.backend.batch_norm_eval_backward(args, c, self.write),
         }
+        let (dx, dresidual) = match place {
+            Place::Apart => (dx, dresidual),
+            Place::Input => (dy, dresidual),
+            Place::Residual => (dx, dy),
+        };
         lab.record_scaled("dx", &dx, 1, 10.0);
-        if wanted {
+        if has_residual {
             lab.record("dresidual", &dresidual, 1);
         }
         lab.record_scaled(

@@ -40,7 +40,7 @@ pub use dispatch::{ISA_VARIABLE, Isa, isa_from_env};
 
 use super::{
     Backend, BatchNorm, BatchNormBackward, DropoutMask, Dst, Factor, Gemm, LookUp, Precision,
-    RowLoss, SgdStep, Src, Write,
+    RowLoss, SgdStep, Src, Upstream, Write,
 };
 use crate::error::Result;
 use crate::pixels::{PixelRow, look_up};
@@ -123,11 +123,20 @@ fn backward_slices(args: BatchNormBackward<'_, Buffer>) -> norm_backward::Backwa
         dx: args.dx.map(|(dx, write)| (slice_mut(dx), write)),
         dgamma_dbeta: slice_mut(args.dgamma_dbeta),
         x: slice(args.x),
-        dy: slice(args.dy),
+        dy: match args.dy {
+            Upstream::Kept(dy) => Upstream::Kept(slice(dy)),
+            Upstream::BecomesInput(dy) => Upstream::BecomesInput(slice_mut(dy)),
+            Upstream::BecomesResidual(dy) => Upstream::BecomesResidual(slice_mut(dy)),
+        },
         gamma: slice(args.gamma),
+        beta: slice(args.beta),
         mean: slice(args.mean),
         inv_std: slice(args.inv_std),
-        y: args.y.map(slice),
+        relu: match args.y {
+            None => norm_backward::Relu::None,
+            Some(_) if !args.residual => norm_backward::Relu::OfInput,
+            Some(y) => norm_backward::Relu::Of(slice(y)),
+        },
         dresidual: args.dresidual.map(|(d, write)| (slice_mut(d), write)),
     }
 }

@@ -1,5 +1,6 @@
 //! The backward pass of batch normalisation: one pass for two sums over each group, one that writes.
-//! Where the forward pass ended in a ReLU, both look at its output to know what came through.
+//! Where the forward pass ended in a ReLU, both look at its output to know what came through, or compute its sign
+//! once more: what is read from memory is what takes the time.
 
 use super::dispatch::each_isa;
 use super::elementwise::{put, relu_backward};
@@ -7,7 +8,7 @@ use super::norm::{fold, group_runs, period, repeat};
 use super::parallel::min_leaves;
 use super::reduce::Runs;
 use super::scratch;
-use crate::backend::Write;
+use crate::backend::{Upstream, Write};
 use crate::shape::Images;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -17,12 +18,33 @@ pub(super) struct Backward<'a> {
     pub(super) dx: Option<(&'a mut [f32], Write)>,
     pub(super) dgamma_dbeta: &'a mut [f32],
     pub(super) x: &'a [f32],
-    pub(super) dy: &'a [f32],
+    pub(super) dy: Upstream<&'a [f32], &'a mut [f32]>,
     pub(super) gamma: &'a [f32],
+    pub(super) beta: &'a [f32],
     pub(super) mean: &'a [f32],
     pub(super) inv_std: &'a [f32],
-    pub(super) y: Option<&'a [f32]>,
+    pub(super) relu: Relu<'a>,
     pub(super) dresidual: Option<(&'a mut [f32], Write)>,
+}
+
+/// The ReLU that the forward pass ended in.
+#[derive(Clone, Copy)]
+pub(super) enum Relu<'a> {
+    /// There was none.
+    None,
+    /// Its output.
+    Of(&'a [f32]),
+    /// That of what was made of the input: nothing was added.
+    OfInput,
+}
+
+/// What belongs to the channels, a period of each.
+#[derive(Clone, Copy)]
+struct Channels<'a> {
+    mean: &'a [f32],
+    /// What the differences from the mean were multiplied by.
+    scale: &'a [f32],
+    beta: &'a [f32],
 }
 
 /// With `n` rows in the group and `h = (x - mean)·inv_std`:
@@ -52,17 +74,31 @@ fn backward_groups(
     let period = period(c);
     for (g, runs) in groups.filter(|(_, runs)| runs.rows() > 0) {
         let group = g * c..(g + 1) * c;
-        scratch::numbers(4 * period, |channels| {
-            let (mean, factors) = channels.split_at_mut(period);
+        scratch::numbers(5 * period, |channels| {
+            let (mean, rest) = channels.split_at_mut(period);
+            let (beta, rest) = rest.split_at_mut(period);
+            let (scale, factors) = rest.split_at_mut(period);
             repeat(mean, &args.mean[group.clone()]);
+            repeat(beta, args.beta);
+            repeat(scale, &args.inv_std[group.clone()]);
+            for row in scale.chunks_exact_mut(c.max(1)) {
+                row.iter_mut().zip(args.gamma).for_each(|(s, g)| *s *= g);
+            }
+            let channels = Channels { mean, scale, beta };
             let (dgamma, dbeta) = args.dgamma_dbeta.split_at_mut(c);
             let leaves = runs.leaves(c);
             scratch::numbers(leaves * 2 * c, |parts| {
-                let (x, dy, y, mean) = (args.x, args.dy, args.y, &*mean);
+                let (x, relu) = (args.x, args.relu);
+                let dy = match &args.dy {
+                    Upstream::Kept(dy) => *dy,
+                    Upstream::BecomesInput(dy) | Upstream::BecomesResidual(dy) => &**dy,
+                };
                 let tasks = parts.par_chunks_mut((2 * c).max(1)).enumerate();
                 tasks
                     .with_min_len(min_leaves(runs.rows() * c))
-                    .for_each(|(i, part)| leaf_sums(part, runs.leaf(i, c), [x, dy], y, mean, c));
+                    .for_each(|(i, part)| {
+                        leaf_sums(part, runs.leaf(i, c), [x, dy], relu, channels, c)
+                    });
                 for j in 0..c {
                     let total = |from: usize| -> f64 {
                         let leaves = parts.chunks_exact(2 * c);
@@ -72,9 +108,8 @@ fn backward_groups(
                     let (sum, dot) = (total(0), total(c) * f64::from(inv_std));
                     put(&mut dgamma[j], dot as f32, write);
                     put(&mut dbeta[j], sum as f32, write);
-                    factors[j] = args.gamma[j] * inv_std;
-                    factors[period + j] = share(sum, n) as f32;
-                    factors[2 * period + j] = (share(dot, n) * f64::from(inv_std)) as f32;
+                    factors[j] = share(sum, n) as f32;
+                    factors[period + j] = (share(dot, n) * f64::from(inv_std)) as f32;
                 }
             });
             write = Write::Add;
@@ -82,7 +117,7 @@ fn backward_groups(
                 let (channels, rest) = factor.split_at_mut(c);
                 repeat(rest, channels);
             }
-            apply(&mut args, &runs, c, mean, factors);
+            apply(&mut args, &runs, c, channels, factors);
         });
     }
     if write == Write::Set {
@@ -91,22 +126,47 @@ fn backward_groups(
     }
 }
 
-/// What the ReLU, if `y` is its output, lets through of `dy`, which belongs to `y` from `start` on;
-/// `memory` may be used for it.
+impl Relu<'_> {
+    /// For the rows of some places.
+    fn at(self, places: Range<usize>) -> Self {
+        match self {
+            Relu::Of(y) => Relu::Of(&y[places]),
+            other => other,
+        }
+    }
+}
+
+/// Puts what the ReLU lets through of `dy`, a period that begins at `start` of the rows in hand, into `passed`, and
+/// returns it.
 #[inline(always)]
 fn before_relu<'a>(
-    memory: &'a mut [f32],
-    dy: &'a [f32],
-    y: Option<&[f32]>,
+    passed: &'a mut [f32],
+    [x, dy]: [&[f32]; 2],
     start: usize,
+    relu: Relu<'_>,
+    channels: Channels<'_>,
 ) -> &'a [f32] {
-    let Some(y) = y else { return dy };
     let n = dy.len();
-    let (memory, y) = (&mut memory[..n], &y[start..start + n]);
-    for j in 0..n {
-        memory[j] = relu_backward(y[j], dy[j]);
+    let (passed, x) = (&mut passed[..n], &x[..n]);
+    match relu {
+        Relu::None => passed.copy_from_slice(dy),
+        Relu::Of(y) => {
+            let y = &y[start..start + n];
+            for j in 0..n {
+                passed[j] = relu_backward(y[j], dy[j]);
+            }
+        }
+        Relu::OfInput => {
+            let (mean, scale) = (&channels.mean[..n], &channels.scale[..n]);
+            let beta = &channels.beta[..n];
+            for j in 0..n {
+                // The bits of the forward pass, before its ReLU.
+                let y = (x[j] - mean[j]) * scale[j] + beta[j];
+                passed[j] = relu_backward(y, dy[j]);
+            }
+        }
     }
-    memory
+    passed
 }
 
 /// `[Σ dy, Σ dy·(x - mean)]` over a leaf.
@@ -114,19 +174,19 @@ fn leaf_sums(
     part: &mut [f32],
     rows: impl Iterator<Item = Range<usize>>,
     [x, dy]: [&[f32]; 2],
-    y: Option<&[f32]>,
-    mean: &[f32],
+    relu: Relu<'_>,
+    channels: Channels<'_>,
     c: usize,
 ) {
-    let period = mean.len();
+    let period = channels.mean.len();
     scratch::numbers(3 * period, |memory| {
         let (memory, sums) = memory.split_at_mut(period);
         sums.fill(0.0);
         let (sum, dot) = sums.split_at_mut(period);
         for rows in rows {
             let places = rows.start * c..rows.end * c;
-            let y = y.map(|y| &y[places.clone()]);
-            add_dots([sum, dot, memory], &x[places.clone()], &dy[places], y, mean);
+            let sources = [&x[places.clone()], &dy[places.clone()]];
+            add_dots([sum, dot, memory], sources, relu.at(places), channels);
         }
         let (to_sum, to_dot) = part.split_at_mut(c);
         fold(to_sum, sum);
@@ -136,13 +196,13 @@ fn leaf_sums(
 
 each_isa! {
 /// `sum += dy`, `dot += dy·(x - mean)`, period by period.
-fn add_dots(sums: [&mut [f32]; 3], x: &[f32], dy: &[f32], y: Option<&[f32]>, mean: &[f32]) {
-    let [sum, dot, memory] = sums;
-    let period = mean.len();
+fn add_dots(sums: [&mut [f32]; 3], sources: [&[f32]; 2], relu: Relu<'_>, channels: Channels<'_>) {
+    let ([sum, dot, memory], [x, dy]) = (sums, sources);
+    let period = channels.mean.len();
     for (i, (x, dy)) in x.chunks(period).zip(dy.chunks(period)).enumerate() {
-        let dy = before_relu(memory, dy, y, i * period);
+        let dy = before_relu(memory, [x, dy], i * period, relu, channels);
         let n = x.len();
-        let (dy, mean) = (&dy[..n], &mean[..n]);
+        let (dy, mean) = (&dy[..n], &channels.mean[..n]);
         let (sum, dot) = (&mut sum[..n], &mut dot[..n]);
         for j in 0..n {
             sum[j] += dy[j];
@@ -153,61 +213,91 @@ fn add_dots(sums: [&mut [f32]; 3], x: &[f32], dy: &[f32], y: Option<&[f32]>, mea
 }
 
 /// Writes the gradients of the input and of the residual.
-fn apply(args: &mut Backward<'_>, runs: &Runs, c: usize, mean: &[f32], factors: &[f32]) {
-    let period = mean.len();
-    let (x, dy, y) = (args.x, args.dy, args.y);
-    let parts = [&mut args.dx, &mut args.dresidual];
-    let writes = parts
-        .each_ref()
-        .map(|d| d.as_ref().map(|(_, write)| *write));
+fn apply(args: &mut Backward<'_>, runs: &Runs, c: usize, channels: Channels<'_>, factors: &[f32]) {
+    let (x, relu) = (args.x, args.relu);
+    let mut writes = [None; 2];
+    let mut parts: [&mut [f32]; 2] = [&mut [], &mut []];
+    for (i, to) in [&mut args.dx, &mut args.dresidual].into_iter().enumerate() {
+        if let Some((to, write)) = to {
+            (parts[i], writes[i]) = (to, Some(*write));
+        }
+    }
+    let (kept, becomes): (&[f32], usize) = match &mut args.dy {
+        Upstream::Kept(dy) => (dy, parts.len()),
+        Upstream::BecomesInput(dy) => {
+            (parts[0], writes[0]) = (dy, Some(Write::Set));
+            (&[], 0)
+        }
+        Upstream::BecomesResidual(dy) => {
+            (parts[1], writes[1]) = (dy, Some(Write::Set));
+            (&[], 1)
+        }
+    };
     if writes == [None; 2] {
         return;
     }
-    let parts = parts.map(|d| d.as_mut().map_or(&mut [] as &mut [f32], |(d, _)| d));
     runs.for_each_mut(parts, c, &|first, rows, [dx, dresidual]| {
         let places = first * c..(first + rows) * c;
-        let y = y.map(|y| &y[places.clone()]);
-        let sources = [&x[places.clone()], &dy[places], mean, factors];
-        scratch::numbers(period, |memory| {
-            write_rows([dx, dresidual, memory], writes, sources, y);
+        let dy = if kept.is_empty() {
+            kept
+        } else {
+            &kept[places.clone()]
+        };
+        let sources = [&x[places.clone()], dy, factors];
+        scratch::numbers(channels.mean.len(), |memory| {
+            let to = [dx, dresidual, memory];
+            write_rows(to, writes, sources, becomes, relu.at(places), channels);
         });
     });
 }
 
 each_isa! {
-/// Some rows of [`apply`], period by period.
+/// Some rows of [`apply`], period by period. `dy` is the source or, if it becomes one of the gradients, that one.
 fn write_rows(
     to: [&mut [f32]; 3],
     writes: [Option<Write>; 2],
-    sources: [&[f32]; 4],
-    y: Option<&[f32]>,
+    sources: [&[f32]; 3],
+    becomes: usize,
+    relu: Relu<'_>,
+    channels: Channels<'_>,
 ) {
-    let ([dx, dresidual, memory], [x, dy, mean, factors]) = (to, sources);
-    let period = mean.len();
-    for (i, (x, dy)) in x.chunks(period).zip(dy.chunks(period)).enumerate() {
-        let (start, end) = (i * period, i * period + x.len());
-        let dy = before_relu(memory, dy, y, start);
+    let ([dx, dresidual, memory], [x, dy, factors]) = (to, sources);
+    let period = channels.mean.len();
+    for (i, x) in x.chunks(period).enumerate() {
+        let places = i * period..i * period + x.len();
+        let dy = match becomes {
+            0 => &dx[places.clone()],
+            1 => &dresidual[places.clone()],
+            _ => &dy[places.clone()],
+        };
+        let dy = before_relu(memory, [x, dy], places.start, relu, channels);
         if let Some(write) = writes[0] {
-            gradient(&mut dx[start..end], x, dy, mean, factors, write);
+            gradient(&mut dx[places.clone()], x, dy, channels, factors, write);
         }
         if let Some(write) = writes[1] {
-            let dresidual = &mut dresidual[start..end];
+            let dresidual = &mut dresidual[places];
             dresidual.iter_mut().zip(dy).for_each(|(d, &g)| put(d, g, write));
         }
     }
 }
 }
 
-/// `dx = f0·(dy - f1 - (x - mean)·f2)`
+/// `dx = scale·(dy - f0 - (x - mean)·f1)`
 #[inline(always)]
-fn gradient(dx: &mut [f32], x: &[f32], dy: &[f32], mean: &[f32], factors: &[f32], write: Write) {
-    let (n, period) = (dx.len(), mean.len());
-    let (x, dy, mean) = (&x[..n], &dy[..n], &mean[..n]);
-    let (f0, rest) = factors.split_at(period);
-    let (f1, f2) = rest.split_at(period);
-    let (f0, f1, f2) = (&f0[..n], &f1[..n], &f2[..n]);
+fn gradient(
+    dx: &mut [f32],
+    x: &[f32],
+    dy: &[f32],
+    channels: Channels<'_>,
+    factors: &[f32],
+    write: Write,
+) {
+    let (n, period) = (dx.len(), channels.mean.len());
+    let (x, dy, mean) = (&x[..n], &dy[..n], &channels.mean[..n]);
+    let (f0, f1) = factors.split_at(period);
+    let (scale, f0, f1) = (&channels.scale[..n], &f0[..n], &f1[..n]);
     for j in 0..n {
-        let d = f0[j] * (dy[j] - f1[j] - (x[j] - mean[j]) * f2[j]);
+        let d = scale[j] * (dy[j] - f0[j] - (x[j] - mean[j]) * f1[j]);
         put(&mut dx[j], d, write);
     }
 }

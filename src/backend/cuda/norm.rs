@@ -4,7 +4,7 @@ use super::driver::Buffer;
 use super::kernels::Kernel;
 use super::sequence::Arg;
 use super::{Cuda, args, int};
-use crate::backend::{BatchNorm, BatchNormBackward, View, ViewMut, Write};
+use crate::backend::{BatchNorm, BatchNormBackward, Upstream, View, ViewMut, Write};
 use crate::shape::Images;
 
 /// Most groups of one launch: `MAX_GROUPS` in `kernels/norm.cu`. More take several.
@@ -183,7 +183,20 @@ impl Cuda {
         eval: bool,
         write: Write,
     ) {
-        let (x, dy, y, gamma) = (args.x, args.dy, args.y, args.gamma);
+        let (x, y, gamma) = (args.x, args.y, args.gamma);
+        // Each thread reads its numbers of `dy` before it writes to their places.
+        let (mut dx, mut dresidual) = (address(&args.dx), address(&args.dresidual));
+        let dy = match &args.dy {
+            Upstream::Kept(dy) => *dy,
+            Upstream::BecomesInput(dy) => {
+                dx = Some((from(dy, 0), Write::Set));
+                from(dy, 0)
+            }
+            Upstream::BecomesResidual(dy) => {
+                dresidual = Some((from(dy, 0), Write::Set));
+                from(dy, 0)
+            }
+        };
         let c = gamma.len;
         let (mean, inv_std) = (after(args.mean, first), after(args.inv_std, first));
         let (parts, borders) = (self.parts(groups, c), &groups.numbers);
@@ -193,7 +206,6 @@ impl Cuda {
             self.launch_parts(Kernel::NormBackwardSums, groups, c, args_of_sums);
             let merge = args![sums, &args.dgamma_dbeta, c_arg, borders, parts, write];
             self.each(Kernel::NormBackwardMerge, c, merge);
-            let (dx, dresidual) = (address(&args.dx), address(&args.dresidual));
             if dx.is_none() && dresidual.is_none() {
                 return;
             }

@@ -14,7 +14,7 @@ mod tests;
 use super::dropout::dropout_keeps;
 use super::{
     Backend, BatchNorm, BatchNormBackward, DropoutMask, Dst, Elem, Gemm, LookUp, RowLoss, SgdStep,
-    SpatialLayout, Src, View, ViewMut, Write,
+    SpatialLayout, Src, Upstream, View, ViewMut, Write,
 };
 use crate::error::{Error, Result};
 use crate::pixels::PixelRow;

@@ -1,6 +1,8 @@
 //! Batch normalisation, channel by channel.
 
-use super::{BatchNorm, BatchNormBackward, Elem, Write, put, slice, slice_mut};
+use super::{
+    BatchNorm, BatchNormBackward, Elem, Upstream, View, ViewMut, Write, put, slice, slice_mut,
+};
 use crate::shape::Images;
 use std::ops::Range;
 
@@ -28,6 +30,29 @@ fn before_relu<E: Elem>(dy: &[E], y: Option<&[E]>) -> Vec<E> {
     let passes = |at: usize| y.is_none_or(|y| y[at].to_f64() > 0.0);
     let gradient = |(at, &dy): (usize, &E)| if passes(at) { dy } else { E::default() };
     dy.iter().enumerate().map(gradient).collect()
+}
+
+/// A gradient to write, and how.
+type Gradient<'a, E> = Option<(ViewMut<'a, Vec<E>>, Write)>;
+
+/// What the ReLU lets through, and where the gradients of input and residual go.
+fn upstream<'a, E: Elem>(
+    dy: Upstream<View<'_, Vec<E>>, ViewMut<'a, Vec<E>>>,
+    y: Option<&[E]>,
+    dx: Gradient<'a, E>,
+    dresidual: Gradient<'a, E>,
+) -> (Vec<E>, Gradient<'a, E>, Gradient<'a, E>) {
+    match dy {
+        Upstream::Kept(dy) => (before_relu(slice(dy), y), dx, dresidual),
+        Upstream::BecomesInput(mut dy) => {
+            let passed = before_relu(slice_mut(dy.reborrow()), y);
+            (passed, Some((dy, Write::Set)), dresidual)
+        }
+        Upstream::BecomesResidual(mut dy) => {
+            let passed = before_relu(slice_mut(dy.reborrow()), y);
+            (passed, dx, Some((dy, Write::Set)))
+        }
+    }
 }
 
 /// `y = (x - mean)·inv_std·gamma + beta` with the statistics of each group.
@@ -79,13 +104,14 @@ pub(super) fn backward<E: Elem>(
     let c = images.c;
     let (x, gamma) = (slice(args.x), slice(args.gamma));
     let (means, inv_stds) = (slice(args.mean), slice(args.inv_std));
-    let dy = before_relu(slice(args.dy), args.y.map(slice));
-    if let Some((dresidual, write)) = args.dresidual {
+    let y = args.y.map(slice);
+    let (dy, dx, dresidual) = upstream(args.dy, y, args.dx, args.dresidual);
+    if let Some((dresidual, write)) = dresidual {
         for (d, g) in slice_mut(dresidual).iter_mut().zip(&dy) {
             put(d, g.to_f64(), write);
         }
     }
-    let mut dx = args.dx.map(|(dx, write)| (slice_mut(dx), write));
+    let mut dx = dx.map(|(dx, write)| (slice_mut(dx), write));
     let dparams = slice_mut(args.dgamma_dbeta);
     for j in 0..c {
         let (mut dgamma, mut dbeta) = (0.0, 0.0);
@@ -136,13 +162,14 @@ pub(super) fn eval<E: Elem>(args: BatchNorm<'_, Vec<E>>, c: usize, eps: f32) {
 pub(super) fn eval_backward<E: Elem>(args: BatchNormBackward<'_, Vec<E>>, c: usize, write: Write) {
     let (x, gamma) = (slice(args.x), slice(args.gamma));
     let (means, inv_stds) = (slice(args.mean), slice(args.inv_std));
-    let dy = before_relu(slice(args.dy), args.y.map(slice));
-    if let Some((dresidual, write)) = args.dresidual {
+    let y = args.y.map(slice);
+    let (dy, dx, dresidual) = upstream(args.dy, y, args.dx, args.dresidual);
+    if let Some((dresidual, write)) = dresidual {
         for (d, g) in slice_mut(dresidual).iter_mut().zip(&dy) {
             put(d, g.to_f64(), write);
         }
     }
-    let mut dx = args.dx.map(|(dx, write)| (slice_mut(dx), write));
+    let mut dx = dx.map(|(dx, write)| (slice_mut(dx), write));
     let dparams = slice_mut(args.dgamma_dbeta);
     for j in 0..c {
         let (mean, inv_std) = (means[j].to_f64(), inv_stds[j].to_f64());
