@@ -13,6 +13,9 @@ use super::tiles::TileMut;
 use super::widths::{MAX_VECTORS, Widths};
 use crate::backend::Write;
 
+/// Bytes of a cache line.
+const LINE_BYTES: usize = 64;
+
 /// Plans that a thread keeps: a step asks for the same few again and again.
 const PLANS_KEPT: usize = 16;
 
@@ -152,7 +155,7 @@ impl Table {
     #[track_caller]
     pub fn product(&self, c: TileMut<'_>, terms: &Terms<'_>, finish: impl Into<Finish>) {
         let widths = self.widths(c.rows(), c.cols());
-        self.run(c, terms, finish.into(), &widths);
+        self.run(c, terms, finish.into(), &widths, &[]);
     }
 
     /// How [`product`](Self::product) cuts a destination of `m` rows and `n` columns, for
@@ -179,11 +182,35 @@ impl Table {
     /// If an operand is too short.
     #[track_caller]
     pub fn product_cut(&self, c: TileMut<'_>, terms: &Terms<'_>, write: Write, widths: &Widths) {
-        self.run(c, terms, write.into(), widths);
+        self.run(c, terms, write.into(), widths, &[]);
+    }
+
+    /// [`product_cut`](Self::product_cut), which asks for the memory of `ahead` meanwhile: line by line, since a
+    /// core has few loads under way at a time.
+    ///
+    /// # Panics
+    /// If an operand is too short.
+    #[track_caller]
+    pub fn product_and_ask(
+        &self,
+        c: TileMut<'_>,
+        terms: &Terms<'_>,
+        write: Write,
+        widths: &Widths,
+        ahead: &[f32],
+    ) {
+        self.run(c, terms, write.into(), widths, ahead);
     }
 
     #[track_caller]
-    fn run(&self, mut c: TileMut<'_>, terms: &Terms<'_>, finish: Finish, widths: &Widths) {
+    fn run(
+        &self,
+        mut c: TileMut<'_>,
+        terms: &Terms<'_>,
+        finish: Finish,
+        widths: &Widths,
+        mut ahead: &[f32],
+    ) {
         let (m, n) = (c.rows(), c.cols());
         if m == 0 || n == 0 {
             return;
@@ -213,6 +240,8 @@ impl Table {
                 a_row: terms.a_row,
                 a_step: terms.a_step,
                 b_row: terms.b_row,
+                ahead: ahead.as_ptr(),
+                ahead_step: 0,
                 last: n,
                 add,
                 scale: None,
@@ -222,10 +251,15 @@ impl Table {
             return unsafe { whole(&call, m, n) };
         }
         // The columns from `j` on that one row of tiles computes.
-        let columns = |tiles: &[Tile], j: usize, last: usize| {
+        let mut columns = |tiles: &[Tile], j: usize, last: usize| {
             // Twenty rows are two tiles of ten, not one of fourteen and one of six.
             let count = m.div_ceil(tiles.len());
             let (low, taller) = (m / count, m % count);
+            // The first row of tiles asks for everything, as far as its terms reach.
+            let (asked, of_tile) = (std::mem::take(&mut ahead), terms.taps.len() * terms.k);
+            let each = size_of_val(asked).div_ceil((count * of_tile).max(1));
+            let ahead_step = each.min(LINE_BYTES);
+            let mut ahead = asked.as_ptr();
             let mut i = 0;
             for (count, rows) in [(taller, low + 1), (count - taller, low)] {
                 if count == 0 {
@@ -242,6 +276,8 @@ impl Table {
                     a_row: terms.a_row,
                     a_step: terms.a_step,
                     b_row: terms.b_row,
+                    ahead,
+                    ahead_step,
                     last,
                     add,
                     scale,
@@ -251,6 +287,7 @@ impl Table {
                 // inside what `check` found readable in `a` and `b`.
                 unsafe { tiles[rows - 1](&call) };
                 i += count * rows;
+                ahead = ahead.wrapping_byte_add(count * of_tile * ahead_step);
             }
         };
         let shared = self.shared(m, n);
@@ -518,7 +555,9 @@ mod tests {
                 for write in [Write::Set, Write::Add] {
                     let before = check::noise(3, m * c_row);
                     let (mut c, mut want) = (before.clone(), before);
-                    table.product(TileMut::new(&mut c, m, n, c_row), &terms, write);
+                    let (widths, ahead) = (table.widths(m, n), &a);
+                    let destination = TileMut::new(&mut c, m, n, c_row);
+                    table.product_and_ask(destination, &terms, write, &widths, ahead);
                     plain.product(TileMut::new(&mut want, m, n, c_row), &terms, write);
                     let isa = table.isa();
                     assert_eq!(

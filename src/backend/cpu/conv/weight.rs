@@ -222,6 +222,13 @@ impl Sum<'_> {
         let x = &self.x[start * x_sample..][..samples * x_sample];
         let dy = &self.dy[start * dy_sample..][..samples * dy_sample];
         let a_row = if self.upright { samples } else { 1 };
+        // As much as this group has lies behind it, and comes next; each row of the weight asks for a part.
+        let pixel = samples * self.planes * output.c;
+        let end = (group.rows.end - 1) * output.w + group.cols.end;
+        let count = group.rows.len() * group.cols.len();
+        let [start, end] = [end, end + count].map(|pixels| (pixels * pixel).min(dy.len()));
+        let next = &dy[start..end];
+        let all = dw.rows();
         let mut row = 0;
         while row < dw.rows() {
             let (place, channel) = ((first + row) / input.c, (first + row) % input.c);
@@ -238,7 +245,9 @@ impl Sum<'_> {
                     b_row: self.planes * output.c,
                 };
                 let dw = dw.rows_every(row, rows, 1);
-                self.table.product(dw, &terms, write);
+                let widths = self.table.widths(dw.rows(), dw.cols());
+                let ahead = &next[next.len() * row / all..next.len() * (row + rows) / all];
+                (self.table).product_and_ask(dw, &terms, write, &widths, ahead);
             }
             row += rows;
         }

@@ -47,6 +47,10 @@ const PLACES: usize = REACH * REACH;
 /// Numbers between two places, so that they do not fall on the same lines of the caches.
 const APART: usize = 16;
 
+/// Channels that are read from which the products take so long that it does not matter what the sums wait for when
+/// they are written.
+const MANY_CHANNELS: usize = 64;
+
 /// Rows of the products that are worth having in one go.
 const ROWS: usize = 48;
 
@@ -298,11 +302,12 @@ impl Pass<'_> {
                 }
                 let rows = tiles.len() * samples;
                 let widths = self.table.widths(rows, self.cols);
-                let v = &*v;
+                let (v, out) = (&*v, &*dst);
                 let products = m.par_chunks_mut(m_step).enumerate();
                 products.with_min_len(min_places).for_each(|(place, m)| {
+                    let ahead = self.ahead(place, out, &tiles, samples);
                     let m = TileMut::new(m, rows, self.to.c, self.to.c);
-                    self.product(m, &v[place * v_step..], place, &widths);
+                    self.product(m, &v[place * v_step..], place, &widths, ahead);
                 });
                 for (i, tile) in tiles.enumerate() {
                     let from = Places::all(REACH, i * written, REACH * m_step, m_step);
@@ -314,8 +319,37 @@ impl Pass<'_> {
         });
     }
 
+    /// The part of where the sums of `tiles` go, in the strip `dst`, that the products of `place` ask for.
+    fn ahead<'a>(
+        &self,
+        place: usize,
+        dst: &'a [f32],
+        tiles: &Range<usize>,
+        samples: usize,
+    ) -> &'a [f32] {
+        const PARTS: usize = PLACES / TILE;
+        let pixel = samples * self.to.c;
+        let row = self.to.w * pixel;
+        let (start, end) = (place / PARTS * row, (place / PARTS + 1) * row);
+        if self.from.c >= MANY_CHANNELS || end > dst.len() {
+            return &[];
+        }
+        let row = &dst[start..end];
+        let row = &row[tiles.start * TILE * pixel..(tiles.end * TILE * pixel).min(row.len())];
+        let each = row.len().div_ceil(PARTS);
+        let part = place % PARTS * each;
+        &row[part.min(row.len())..(part + each).min(row.len())]
+    }
+
     /// `m = v·u[place]`, panel by panel.
-    fn product(&self, mut m: TileMut<'_>, v: &[f32], place: usize, widths: &Widths) {
+    fn product(
+        &self,
+        mut m: TileMut<'_>,
+        v: &[f32],
+        place: usize,
+        widths: &Widths,
+        mut ahead: &[f32],
+    ) {
         let depth = self.from.c;
         let step = apart(depth * self.cols);
         for u in self.u.chunks_exact(PLACES * step) {
@@ -331,7 +365,9 @@ impl Pass<'_> {
                 a_step: 1,
                 b_row: self.cols,
             };
-            self.table.product_cut(panel, &terms, Write::Set, widths);
+            let ahead = std::mem::take(&mut ahead);
+            self.table
+                .product_and_ask(panel, &terms, Write::Set, widths, ahead);
         }
     }
 }

@@ -97,6 +97,7 @@ unsafe fn one<const MR: usize, const NV: usize, const SHARE: usize, const NEAR: 
         let mut acc = [[_mm512_setzero_ps(); NV]; MR];
         // The first `MR.div_ceil(SHARE)` are used.
         let mut shared = [_mm512_setzero_ps(); MR];
+        let mut ahead = call.ahead;
         for tap in call.taps {
             let mut a = Column::new(call.a.wrapping_add(tap.a), call.a_row, true);
             let mut b = call.b.wrapping_add(tap.b);
@@ -104,6 +105,12 @@ unsafe fn one<const MR: usize, const NV: usize, const SHARE: usize, const NEAR: 
             if SHARE == 4 && !NEAR && call.a_step == 1 {
                 while left >= SHARE {
                     let quarters = quarters::<MR>(&a, &from);
+                    if call.ahead_step > 0 {
+                        for _ in 0..SHARE {
+                            _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
+                            ahead = ahead.wrapping_byte_add(call.ahead_step);
+                        }
+                    }
                     a.advance(0);
                     term::<MR, NV, 0>(&mut acc, &mut shared, &a, b, &quarters);
                     b = b.wrapping_add(call.b_row);
@@ -118,6 +125,10 @@ unsafe fn one<const MR: usize, const NV: usize, const SHARE: usize, const NEAR: 
                 }
             }
             for _ in 0..left {
+                if call.ahead_step > 0 {
+                    _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
+                    ahead = ahead.wrapping_byte_add(call.ahead_step);
+                }
                 let mut row = [_mm512_setzero_ps(); NV];
                 for (v, x) in row.iter_mut().enumerate() {
                     *x = _mm512_loadu_ps(b.add(v * LANES));

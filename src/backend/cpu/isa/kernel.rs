@@ -45,6 +45,9 @@ pub(super) unsafe trait Vector: Copy {
     unsafe fn add_product(self, a: Self, b: Self) -> Self;
     /// Hints that a line will be wanted; any address is allowed.
     unsafe fn prefetch(at: *const f32);
+    /// Hints that a line will be wanted some thousand cycles later, which is done where registers are plenty.
+    #[inline(always)]
+    unsafe fn prefetch_far(_at: *const f32) {}
     /// `self + other`
     unsafe fn add(self, other: Self) -> Self;
     /// `self - other`
@@ -77,6 +80,12 @@ pub(super) unsafe fn tile<V: Vector, const MR: usize, const NV: usize>(call: &Ca
 }
 
 impl Call<'_> {
+    /// Terms of each sum.
+    #[inline(always)]
+    pub(super) fn terms(&self) -> usize {
+        self.taps.len() * self.k
+    }
+
     /// Tile `i` by itself, where each has so many rows.
     #[inline(always)]
     pub(super) fn tile(&self, i: usize, rows: usize) -> Self {
@@ -84,6 +93,7 @@ impl Call<'_> {
             tiles: 1,
             c: self.c.wrapping_add(i * rows * self.c_row),
             a: self.a.wrapping_add(i * rows * self.a_row),
+            ahead: (self.ahead).wrapping_byte_add(i * self.terms() * self.ahead_step),
             ..*self
         }
     }
@@ -108,6 +118,7 @@ unsafe fn body<V: Vector, const MR: usize, const NV: usize, const CUT: bool>(cal
             }
         }
         let mut acc = [[V::zero(); NV]; MR];
+        let mut ahead = call.ahead;
         for tap in call.taps {
             let mut a = Column::new(call.a.wrapping_add(tap.a), call.a_row, V::LANES == 16);
             let mut b = call.b.wrapping_add(tap.b);
@@ -120,6 +131,10 @@ unsafe fn body<V: Vector, const MR: usize, const NV: usize, const CUT: bool>(cal
                     } else {
                         V::load(at)
                     };
+                }
+                if V::LANES == 16 && call.ahead_step > 0 {
+                    V::prefetch_far(ahead);
+                    ahead = ahead.wrapping_byte_add(call.ahead_step);
                 }
                 if MR * NV >= MANY {
                     for v in 0..NV {

@@ -76,6 +76,9 @@ pub(super) struct Call<'a> {
     pub a_step: usize,
     /// Distance between terms of B.
     pub b_row: usize,
+    /// Memory that will be wanted soon after, any address, and how many bytes of it each term asks for.
+    pub ahead: *const f32,
+    pub ahead_step: usize,
     /// Columns in the last vector of the tile, at least 1.
     pub last: usize,
     /// Add to the destination instead of overwriting it.
