@@ -7,10 +7,9 @@
 //! engine uses: `benches/rivals/compare_kernels.py` runs that in turn with PyTorch.
 
 use std::hint::black_box;
-use std::ops::{Deref, DerefMut};
 use std::time::Instant;
 
-use unforget::backend::cpu::probe::{Kernels, Rounded};
+use unforget::backend::cpu::probe::{Aligned, Kernels, Rounded};
 use unforget::backend::{Gemm, Write};
 use unforget::shape::{Conv, Images};
 
@@ -33,30 +32,7 @@ fn least(mut f: impl FnMut()) -> f64 {
     best
 }
 
-/// Numbers that start on a cache line, as a tensor of the engine and of its rivals does. The allocator alone would
-/// put large ones sixteen bytes behind a line, and have every vector of them straddle two.
-struct Numbers {
-    memory: Vec<f32>,
-    start: usize,
-    len: usize,
-}
-
-impl Deref for Numbers {
-    type Target = [f32];
-
-    fn deref(&self) -> &[f32] {
-        &self.memory[self.start..][..self.len]
-    }
-}
-
-impl DerefMut for Numbers {
-    fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.memory[self.start..][..self.len]
-    }
-}
-
-fn noise(len: usize) -> Numbers {
-    const LINE: usize = 64;
+fn noise(len: usize) -> Aligned {
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
     let next = |_| {
         state ^= state << 13;
@@ -64,12 +40,7 @@ fn noise(len: usize) -> Numbers {
         state ^= state << 17;
         (state >> 40) as f32 / 8_388_608.0 - 1.0
     };
-    let memory: Vec<f32> = (0..len + LINE).map(next).collect();
-    Numbers {
-        start: memory.as_ptr().align_offset(LINE),
-        memory,
-        len,
-    }
+    Aligned::from_fn(len, next)
 }
 
 struct Bench {
@@ -187,9 +158,9 @@ struct Product {
     name: String,
     dims: Gemm,
     flops: f64,
-    a: Numbers,
-    b: Numbers,
-    c: Numbers,
+    a: Aligned,
+    b: Aligned,
+    c: Aligned,
 }
 
 impl Product {
@@ -217,9 +188,9 @@ struct Convolution {
     name: String,
     conv: Conv,
     flops: f64,
-    x: Numbers,
-    y: Numbers,
-    w: Numbers,
+    x: Aligned,
+    y: Aligned,
+    w: Aligned,
 }
 
 impl Convolution {

@@ -8,6 +8,7 @@ use super::{conv, gemm};
 use crate::backend::{Gemm, Precision, Write};
 use crate::error::Result;
 use crate::shape::Conv;
+use std::ops::{Deref, DerefMut};
 
 /// The kernels of one instruction set that this CPU has.
 #[derive(Clone, Copy)]
@@ -132,10 +133,11 @@ impl Rounded {
     /// returned multiplies.
     pub fn prepared(self, a: &[f32], b: &[f32], dims: Gemm) -> impl FnMut(&mut [f32]) + use<> {
         let plan = Prepared::new(self.0, dims);
-        let [mut words_a, mut words_b] = [plan.a_len(), plan.b_len()].map(Aligned::new);
-        plan.make_a(words_a.numbers(), a);
-        plan.make_b(words_b.numbers(), b);
-        move |c| plan.multiply(c, words_a.numbers(), words_b.numbers(), Write::Set)
+        let zeros = |len| Aligned::from_fn(len, |_| 0.0);
+        let [mut words_a, mut words_b] = [plan.a_len(), plan.b_len()].map(zeros);
+        plan.make_a(&mut words_a, a);
+        plan.make_b(&mut words_b, b);
+        move |c| plan.multiply(c, &words_a, &words_b, Write::Set)
     }
 
     /// `y = x * w`
@@ -154,17 +156,36 @@ impl Rounded {
     }
 }
 
-/// Numbers of which the first used lies on a cache line.
-struct Aligned(Vec<f32>, usize);
+/// Numbers that start on a cache line, as those of a tensor do. The allocator alone would put many of them sixteen
+/// bytes behind one, and have every widest vector straddle two.
+pub struct Aligned {
+    memory: Vec<f32>,
+    start: usize,
+}
 
 impl Aligned {
-    fn new(len: usize) -> Self {
-        let numbers = vec![0.0; len + 16];
-        let start = numbers.as_ptr().align_offset(64).min(16);
-        Aligned(numbers, start)
+    /// Numbers that `number` gives for their places.
+    pub fn from_fn(len: usize, mut number: impl FnMut(usize) -> f32) -> Self {
+        let mut memory = vec![0.0; len + 16];
+        let start = memory.as_ptr().align_offset(64).min(16);
+        memory.truncate(start + len);
+        for (i, to) in memory[start..].iter_mut().enumerate() {
+            *to = number(i);
+        }
+        Aligned { memory, start }
     }
+}
 
-    fn numbers(&mut self) -> &mut [f32] {
-        &mut self.0[self.1..]
+impl Deref for Aligned {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.memory[self.start..]
+    }
+}
+
+impl DerefMut for Aligned {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.memory[self.start..]
     }
 }

@@ -1,7 +1,7 @@
 //! The peak of the multipliers and the speed of a matrix product.
 
 use super::{Measurement, time};
-use crate::backend::cpu::probe::Products;
+use crate::backend::cpu::probe::{Aligned, Products};
 use crate::error::Result;
 use crate::tape::Precision;
 use std::time::Duration;
@@ -25,11 +25,11 @@ pub fn peak(precision: Precision, threads: usize) -> Result<f64> {
 
 /// The product of two square matrices, which are f32 whatever the precision.
 pub(super) fn measure(name: &str, precision: Precision, threads: usize) -> Result<Measurement> {
-    let numbers = |seed: usize| -> Vec<f32> {
+    let numbers = |seed: usize| {
         let number = |i: usize| (i * seed % 1009) as f32 / 1009.0 - 0.5;
-        (0..SIZE * SIZE).map(number).collect()
+        Aligned::from_fn(SIZE * SIZE, number)
     };
-    let (a, b, mut c) = (numbers(31), numbers(37), vec![0.0; SIZE * SIZE]);
+    let [a, b, mut c] = [31, 37, 0].map(numbers);
     let kernels = Products::of(precision)?;
     let timing = time(Duration::from_secs(2), || {
         kernels.product(std::hint::black_box(&mut c), &a, &b, SIZE);
