@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use unforget::backend::cuda::{Buffer, Cuda};
 use unforget::backend::{
-    Backend, BatchNorm, BatchNormBackward, Gemm, Precision, SgdStep, View, ViewMut, Write,
+    Backend, BatchNorm, BatchNormBackward, Gemm, Precision, SgdStep, Upstream, View, ViewMut, Write,
 };
 use unforget::pixels::{Cutout, PixelRow};
 use unforget::prelude::*;
@@ -234,11 +234,13 @@ impl Bench {
                 dx: Some((dst(&mut y, n), Write::Set)),
                 dgamma_dbeta: dst(&mut running, 2 * c),
                 x: src(&x, n),
-                dy: src(&dy, n),
+                dy: Upstream::Kept(src(&dy, n)),
                 gamma: src(&gamma, c),
+                beta: src(&gamma, c),
                 mean: src(&mean, 2 * c),
                 inv_std: src(&inv_std, 2 * c),
                 y: None,
+                residual: false,
                 dresidual: None,
             };
             self.gpu
