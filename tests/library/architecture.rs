@@ -62,6 +62,10 @@ const EXCEPTIONS: &[(&str, &str)] = &[
         "experiment/bench/product.rs",
         "backend::cpu::probe::Products",
     ),
+    (
+        "experiment/bench/product.rs",
+        "backend::cpu::probe::Aligned",
+    ),
 ];
 
 /// The program, which may use everything.

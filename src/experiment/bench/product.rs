@@ -1,7 +1,8 @@
 //! The peak of the multipliers and the speed of a matrix product.
 
 use super::{Measurement, time};
-use crate::backend::cpu::probe::{Aligned, Products};
+use crate::backend::cpu::probe::Aligned;
+use crate::backend::cpu::probe::Products;
 use crate::error::Result;
 use crate::tape::Precision;
 use std::time::Duration;

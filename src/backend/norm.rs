@@ -1,0 +1,63 @@
+//! The arguments of batch normalisation.
+
+use super::{View, ViewMut, Write};
+
+/// The arguments of batch normalisation in training mode.
+pub struct BatchNorm<'a, Buf> {
+    /// Output, `rows x c`.
+    pub y: ViewMut<'a, Buf>,
+    /// Saved for the backward pass: the mean of each group, `groups x c`.
+    pub mean: ViewMut<'a, Buf>,
+    /// Saved for the backward pass: `1 / sqrt(variance + eps)`, `groups x c`.
+    pub inv_std: ViewMut<'a, Buf>,
+    /// Running mean and then running (unbiased) variance, `2 x c`; updated group after group.
+    pub running: ViewMut<'a, Buf>,
+    /// Input, `rows x c`.
+    pub x: View<'a, Buf>,
+    /// Scale, `c`.
+    pub gamma: View<'a, Buf>,
+    /// Shift, `c`.
+    pub beta: View<'a, Buf>,
+    /// Added to the result, `rows x c`.
+    pub residual: Option<View<'a, Buf>>,
+    /// The result goes through a ReLU at the end, after the residual was added.
+    pub relu: bool,
+}
+
+/// The gradient of the output of a batch normalisation, to read, or to read and to overwrite: what replaces it then
+/// needs no memory of its own.
+pub enum Upstream<R, W> {
+    /// It stays.
+    Kept(R),
+    /// It becomes the gradient of the input; no other is wanted.
+    BecomesInput(W),
+    /// It becomes the gradient of the residual; no other is wanted.
+    BecomesResidual(W),
+}
+
+/// The arguments of the backward pass of batch normalisation.
+pub struct BatchNormBackward<'a, Buf> {
+    /// Gradient of the input, if wanted apart from `dy`, and how to write it.
+    pub dx: Option<(ViewMut<'a, Buf>, Write)>,
+    /// Gradient of the scale and then of the shift, `2 x c`.
+    pub dgamma_dbeta: ViewMut<'a, Buf>,
+    /// Input of the forward pass.
+    pub x: View<'a, Buf>,
+    /// Gradient of the output.
+    pub dy: Upstream<View<'a, Buf>, ViewMut<'a, Buf>>,
+    /// Scale, `c`.
+    pub gamma: View<'a, Buf>,
+    /// Shift, `c`.
+    pub beta: View<'a, Buf>,
+    /// Mean of each group as saved, `groups x c`.
+    pub mean: View<'a, Buf>,
+    /// `1 / sqrt(variance + eps)` of each group as saved, `groups x c`.
+    pub inv_std: View<'a, Buf>,
+    /// Output of the forward pass if that had a ReLU: where it is not above 0, `dy` counts as 0.
+    pub y: Option<View<'a, Buf>>,
+    /// Whether a residual was added before the ReLU. If not, what is above 0 can be told from `x` as well.
+    pub residual: bool,
+    /// Gradient of the residual, if there was one and it is wanted apart from `dy`: `dy` with what the ReLU
+    /// leaves of it.
+    pub dresidual: Option<(ViewMut<'a, Buf>, Write)>,
+}
