@@ -29,9 +29,9 @@ pub struct BatchNorm<'a, Buf> {
 pub enum Upstream<R, W> {
     /// It stays.
     Kept(R),
-    /// It becomes the gradient of the input; no other is wanted.
+    /// It becomes the gradient of the input, and `dx` is `None`.
     BecomesInput(W),
-    /// It becomes the gradient of the residual; no other is wanted.
+    /// It becomes the gradient of the residual, and `dresidual` is `None`.
     BecomesResidual(W),
 }
 

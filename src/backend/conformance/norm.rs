@@ -190,7 +190,7 @@ impl BatchNormCase {
         let inv_std = lab.given(&inv_stds);
         let mut dx = lab.output_images(images, self.wants_dx.unwrap_or(Write::Add));
         let y = if relu == Relu::Plain {
-            // In f32, where a backend that computes it again does so.
+            // In f32, as a backend computes it that does not read `y`.
             let ends: Vec<usize> = (self.groups.iter())
                 .scan(0, |end, size| {
                     *end += size;

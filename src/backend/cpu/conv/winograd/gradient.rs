@@ -110,7 +110,7 @@ pub(in crate::backend::cpu::conv) fn weight_gradient(
     });
 }
 
-/// `du[place] = ` the sum over a range of tiles, of which there is at least one.
+/// `du[place] = ` the sum over a range of tiles, of which there is at least one; places lie [`apart`].
 fn sum(du: &mut [f32], [read, written]: &[Squares<'_>; 2], range: Range<usize>, parallel: bool) {
     let (table, tiles) = (read.table, read.tiles);
     let (inputs, outputs) = (read.images.c, written.images.c);
