@@ -33,14 +33,23 @@ pub(super) struct Forward<'a> {
 }
 
 /// Fewest numbers in a period.
-const PERIOD: usize = 256;
+const PERIOD: usize = 512;
+
+/// Numbers that a loop takes at once, a power of two: four of the widest vectors.
+const STEP: usize = 64;
+
+/// Numbers of which what belongs to the channels stays in the nearest cache.
+const MAX_PERIOD: usize = 1024;
 
 /// Channels merged at a time.
 const MERGED: usize = 16;
 
-/// Numbers in a period of rows of `c` channels.
+/// Numbers in a period of rows of `c` channels: whole vectors that start on cache lines, unless that takes too many.
 pub(super) fn period(c: usize) -> usize {
-    c * PERIOD.div_ceil(c.max(1)).max(1)
+    let c = c.max(1);
+    let aligned = c * (STEP >> c.trailing_zeros().min(STEP.ilog2()));
+    let unit = if aligned <= MAX_PERIOD { aligned } else { c };
+    unit * PERIOD.div_ceil(unit)
 }
 
 /// Repeats the numbers of the channels until `dst`, a period, is full.
@@ -145,12 +154,11 @@ each_isa! {
 /// `rest += x - shift`, `squares += (x - shift)²`, period by period.
 fn add_distances(rest: &mut [f32], squares: &mut [f32], shift: &[f32], x: &[f32]) {
     for x in x.chunks(shift.len()) {
-        let n = x.len();
-        let (shift, rest, squares) = (&shift[..n], &mut rest[..n], &mut squares[..n]);
-        for j in 0..n {
-            let d = x[j] - shift[j];
-            rest[j] += d;
-            squares[j] += d * d;
+        let sums = rest.iter_mut().zip(&mut *squares);
+        for (((rest, squares), shift), x) in sums.zip(shift).zip(x) {
+            let d = x - shift;
+            *rest += d;
+            *squares += d * d;
         }
     }
 }
@@ -206,23 +214,35 @@ fn finish(y: &mut [f32], x: &[f32], residual: Option<&[f32]>, relu: bool, channe
     for (i, (y, x)) in y.chunks_mut(period).zip(x.chunks(period)).enumerate() {
         let residual = residual.map(|r| &r[i * period..][..y.len()]);
         match (residual, relu) {
-            (None, false) => affine(y, x, channels, |_, y| y),
-            (None, true) => affine(y, x, channels, |_, y| elementwise::relu(y)),
-            (Some(r), false) => affine(y, x, channels, |j, y| y + r[j]),
-            (Some(r), true) => affine(y, x, channels, |j, y| elementwise::relu(y + r[j])),
+            (None, false) => affine(y, x, channels, |y| y),
+            (None, true) => affine(y, x, channels, elementwise::relu),
+            (Some(r), false) => affine_and(y, x, r, channels, |y| y),
+            (Some(r), true) => affine_and(y, x, r, channels, elementwise::relu),
         }
     }
 }
 }
 
-/// `y[j] = then(j, (x[j] - mean[j])·scale[j] + beta[j])`
+/// `y = then((x - mean)·scale + beta)`
 #[inline(always)]
-fn affine(y: &mut [f32], x: &[f32], channels: [&[f32]; 3], then: impl Fn(usize, f32) -> f32) {
-    let n = y.len();
-    let [mean, scale, beta] = channels.map(|numbers| &numbers[..n]);
-    let x = &x[..n];
-    for j in 0..n {
-        y[j] = then(j, (x[j] - mean[j]) * scale[j] + beta[j]);
+fn affine(y: &mut [f32], x: &[f32], [mean, scale, beta]: [&[f32]; 3], then: impl Fn(f32) -> f32) {
+    for ((((y, x), mean), scale), beta) in y.iter_mut().zip(x).zip(mean).zip(scale).zip(beta) {
+        *y = then((x - mean) * scale + beta);
+    }
+}
+
+/// `y = then((x - mean)·scale + beta + residual)`
+#[inline(always)]
+fn affine_and(
+    y: &mut [f32],
+    x: &[f32],
+    residual: &[f32],
+    [mean, scale, beta]: [&[f32]; 3],
+    then: impl Fn(f32) -> f32,
+) {
+    let sources = x.iter().zip(residual).zip(mean).zip(scale).zip(beta);
+    for (y, ((((x, residual), mean), scale), beta)) in y.iter_mut().zip(sources) {
+        *y = then((x - mean) * scale + beta + residual);
     }
 }
 

@@ -146,23 +146,20 @@ fn before_relu<'a>(
     relu: Relu<'_>,
     channels: Channels<'_>,
 ) -> &'a [f32] {
-    let n = dy.len();
-    let (passed, x) = (&mut passed[..n], &x[..n]);
+    let passed = &mut passed[..dy.len()];
     match relu {
         Relu::None => passed.copy_from_slice(dy),
         Relu::Of(y) => {
-            let y = &y[start..start + n];
-            for j in 0..n {
-                passed[j] = relu_backward(y[j], dy[j]);
+            for ((passed, dy), y) in passed.iter_mut().zip(dy).zip(&y[start..]) {
+                *passed = relu_backward(*y, *dy);
             }
         }
         Relu::OfInput => {
-            let (mean, scale) = (&channels.mean[..n], &channels.scale[..n]);
-            let beta = &channels.beta[..n];
-            for j in 0..n {
+            let channels = channels.mean.iter().zip(channels.scale).zip(channels.beta);
+            let sources = x.iter().zip(dy).zip(channels);
+            for (passed, ((x, dy), ((mean, scale), beta))) in passed.iter_mut().zip(sources) {
                 // The bits of the forward pass, before its ReLU.
-                let y = (x[j] - mean[j]) * scale[j] + beta[j];
-                passed[j] = relu_backward(y, dy[j]);
+                *passed = relu_backward((x - mean) * scale + beta, *dy);
             }
         }
     }
@@ -179,14 +176,13 @@ fn leaf_sums(
     c: usize,
 ) {
     let period = channels.mean.len();
-    scratch::numbers(3 * period, |memory| {
-        let (memory, sums) = memory.split_at_mut(period);
+    scratch::numbers(2 * period, |sums| {
         sums.fill(0.0);
         let (sum, dot) = sums.split_at_mut(period);
         for rows in rows {
             let places = rows.start * c..rows.end * c;
             let sources = [&x[places.clone()], &dy[places.clone()]];
-            add_dots([sum, dot, memory], sources, relu.at(places), channels);
+            add_dots([sum, dot], sources, relu.at(places), channels);
         }
         let (to_sum, to_dot) = part.split_at_mut(c);
         fold(to_sum, sum);
@@ -195,18 +191,36 @@ fn leaf_sums(
 }
 
 each_isa! {
-/// `sum += dy`, `dot += dy·(x - mean)`, period by period.
-fn add_dots(sums: [&mut [f32]; 3], sources: [&[f32]; 2], relu: Relu<'_>, channels: Channels<'_>) {
-    let ([sum, dot, memory], [x, dy]) = (sums, sources);
+/// `sum += dy`, `dot += dy·(x - mean)` with what the ReLU lets through of `dy`, period by period.
+fn add_dots(sums: [&mut [f32]; 2], sources: [&[f32]; 2], relu: Relu<'_>, channels: Channels<'_>) {
+    let ([sum, dot], [x, dy]) = (sums, sources);
     let period = channels.mean.len();
     for (i, (x, dy)) in x.chunks(period).zip(dy.chunks(period)).enumerate() {
-        let dy = before_relu(memory, [x, dy], i * period, relu, channels);
-        let n = x.len();
-        let (dy, mean) = (&dy[..n], &channels.mean[..n]);
-        let (sum, dot) = (&mut sum[..n], &mut dot[..n]);
-        for j in 0..n {
-            sum[j] += dy[j];
-            dot[j] += dy[j] * (x[j] - mean[j]);
+        let sums = sum.iter_mut().zip(&mut *dot);
+        let sources = x.iter().zip(dy).zip(channels.mean);
+        let add = |(sum, dot): (&mut f32, &mut f32), dy: f32, distance: f32| {
+            *sum += dy;
+            *dot += dy * distance;
+        };
+        match relu {
+            Relu::None => {
+                for (sums, ((x, dy), mean)) in sums.zip(sources) {
+                    add(sums, *dy, x - mean);
+                }
+            }
+            Relu::Of(y) => {
+                for ((sums, ((x, dy), mean)), y) in sums.zip(sources).zip(&y[i * period..]) {
+                    add(sums, relu_backward(*y, *dy), x - mean);
+                }
+            }
+            Relu::OfInput => {
+                let rest = channels.scale.iter().zip(channels.beta);
+                for ((sums, ((x, dy), mean)), (scale, beta)) in sums.zip(sources).zip(rest) {
+                    let distance = x - mean;
+                    // The bits of the forward pass, before its ReLU.
+                    add(sums, relu_backward(distance * scale + beta, *dy), distance);
+                }
+            }
         }
     }
 }
@@ -292,12 +306,10 @@ fn gradient(
     factors: &[f32],
     write: Write,
 ) {
-    let (n, period) = (dx.len(), channels.mean.len());
-    let (x, dy, mean) = (&x[..n], &dy[..n], &channels.mean[..n]);
-    let (f0, f1) = factors.split_at(period);
-    let (scale, f0, f1) = (&channels.scale[..n], &f0[..n], &f1[..n]);
-    for j in 0..n {
-        let d = scale[j] * (dy[j] - f0[j] - (x[j] - mean[j]) * f1[j]);
-        put(&mut dx[j], d, write);
+    let (f0, f1) = factors.split_at(channels.mean.len());
+    let channels = channels.mean.iter().zip(channels.scale);
+    let sources = x.iter().zip(dy).zip(channels).zip(f0.iter().zip(f1));
+    for (dx, (((x, dy), (mean, scale)), (f0, f1))) in dx.iter_mut().zip(sources) {
+        put(dx, scale * (dy - f0 - (x - mean) * f1), write);
     }
 }
