@@ -36,7 +36,7 @@ mod conformance;
 
 pub use layout::SpatialLayout;
 pub use look_up::{Factor, LookUp};
-pub use norm::{BatchNorm, BatchNormBackward, Upstream};
+pub use norm::{BatchNorm, BatchNormBackward, DataGradient, Upstream};
 pub use outcome::argmax;
 
 use crate::error::Result;
@@ -407,6 +407,21 @@ pub trait Backend: Send {
         groups: &[usize],
         write: Write,
     );
+    /// [`conv2d_backward_data`](Self::conv2d_backward_data) into the gradient of the output of a batch normalisation,
+    /// which is not [kept](Upstream::Kept), and then [`batch_norm_backward`](Self::batch_norm_backward): a device may
+    /// add up what the second needs while the first has it at hand.
+    fn batch_norm_backward_after(
+        &self,
+        first: DataGradient<'_, Self::Buf>,
+        args: BatchNormBackward<'_, Self::Buf>,
+        images: Images,
+        groups: &[usize],
+        write: Write,
+    ) where
+        Self: Sized,
+    {
+        norm::one_after_the_other(self, first, args, images, groups, write);
+    }
     /// Batch normalisation with running statistics (`2 x c`, as in [`BatchNorm::running`]):
     /// `y = (x - mean) / sqrt(var + eps) · gamma + beta`. Saves `mean` and `inv_std` (`c` each).
     /// [`BatchNorm::running`] is not changed.

@@ -1,6 +1,7 @@
 //! The arguments of batch normalisation.
 
-use super::{View, ViewMut, Write};
+use super::{Backend, View, ViewMut, Write};
+use crate::shape::{Conv, Images};
 
 /// The arguments of batch normalisation in training mode.
 pub struct BatchNorm<'a, Buf> {
@@ -60,4 +61,36 @@ pub struct BatchNormBackward<'a, Buf> {
     /// Gradient of the residual, if there was one and it is wanted apart from `dy`: `dy` with what the ReLU
     /// leaves of it.
     pub dresidual: Option<(ViewMut<'a, Buf>, Write)>,
+}
+
+/// The arguments of the data gradient of a convolution whose input a batch normalisation put out.
+pub struct DataGradient<'a, Buf> {
+    /// Gradient of the output of the convolution.
+    pub dy: View<'a, Buf>,
+    /// Its weight.
+    pub w: View<'a, Buf>,
+    /// The convolution.
+    pub conv: Conv,
+    /// How its gradient is written.
+    pub write: Write,
+}
+
+/// [`Backend::batch_norm_backward_after`] in two passes.
+///
+/// # Panics
+/// If the gradient of the output is [kept](Upstream::Kept).
+pub(super) fn one_after_the_other<B: Backend>(
+    backend: &B,
+    first: DataGradient<'_, B::Buf>,
+    mut args: BatchNormBackward<'_, B::Buf>,
+    images: Images,
+    groups: &[usize],
+    write: Write,
+) {
+    let dx = match &mut args.dy {
+        Upstream::BecomesInput(dy) | Upstream::BecomesResidual(dy) => dy.reborrow(),
+        Upstream::Kept(_) => unreachable!("what is computed here can be written"),
+    };
+    backend.conv2d_backward_data(dx, first.dy, first.w, first.conv, first.write);
+    backend.batch_norm_backward(args, images, groups, write);
 }

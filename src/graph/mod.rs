@@ -6,6 +6,7 @@
 
 mod arena;
 mod bytes;
+mod deferred;
 mod macs;
 mod masks;
 mod node;
@@ -14,6 +15,7 @@ mod params;
 
 pub(crate) use arena::{Arena, Block, Lent};
 pub(crate) use bytes::multiply;
+use deferred::Deferred;
 pub use macs::MultiplyAdds;
 pub use masks::MaskId;
 pub(crate) use masks::Masks;
@@ -59,6 +61,7 @@ pub struct Graph<B: Backend> {
     /// The run's generator, as PyTorch's global one: initial weights, shuffles and keys come from it.
     pub(crate) generator: TorchGenerator,
     outcomes: Outcomes<B>,
+    deferred: Vec<Deferred>,
     pub(crate) dropouts: u32,
     /// Training steps begun, which keys the random numbers of dropout.
     pub(crate) train_steps: u64,
@@ -83,6 +86,7 @@ impl<B: Backend> Graph<B> {
             mode: Mode::Eval,
             generator: TorchGenerator::manual_seed(0),
             outcomes: Outcomes::default(),
+            deferred: Vec::new(),
             dropouts: 0,
             train_steps: 0,
             step: 0,
@@ -173,8 +177,13 @@ impl<B: Backend> Graph<B> {
     /// Records a node.
     pub(crate) fn record(&mut self, node: Node) -> Var {
         self.nodes.push(node);
+        self.var(self.nodes.len() - 1)
+    }
+
+    /// The value of node `index`.
+    pub(crate) fn var(&self, index: usize) -> Var {
         Var {
-            index: self.nodes.len() as u32 - 1,
+            index: index as u32,
             step: self.step,
         }
     }
@@ -263,6 +272,7 @@ impl<B: Backend> Graph<B> {
         if !node.needs_grad {
             return None;
         }
+        self.settle(v);
         let (block, write) = match node.grad {
             Some(block) => (block, Write::Add),
             None => {
@@ -411,6 +421,7 @@ impl<B: Backend> Graph<B> {
     /// Forgets the values of the step; what was recorded with the old shapes must not be used.
     fn end_step(&mut self) {
         self.nodes.clear();
+        self.deferred.clear();
         self.arena.rewind();
         self.step = self.step.wrapping_add(1);
     }

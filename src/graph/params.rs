@@ -271,26 +271,33 @@ impl<B: Backend> Params<B> {
         }
     }
 
-    /// Two parameters that lie side by side (`beta` was added as adjacent to `gamma`), and the gradients of both.
+    /// Two parameters that lie side by side (`beta` was added as adjacent to `gamma`) and any other, and the gradients
+    /// of the two.
     pub fn adjacent(
         &mut self,
         gamma: ParamId,
         beta: ParamId,
-    ) -> ([View<'_, B::Buf>; 2], ViewMut<'_, B::Buf>) {
+        other: ParamId,
+    ) -> ([View<'_, B::Buf>; 3], ViewMut<'_, B::Buf>) {
         let (first, second) = (self.param(gamma), self.param(beta));
         assert_eq!(
             first.offset + first.len,
             second.offset,
             "scale and shift lie side by side"
         );
+        let other = self.param(other);
         let (offset, len) = (first.offset, first.len);
-        let value = |offset| View {
+        let value = |offset, len| View {
             buf: &self.values,
             offset,
             len,
         };
         (
-            [value(offset), value(offset + len)],
+            [
+                value(offset, len),
+                value(offset + len, len),
+                value(other.offset, other.len),
+            ],
             ViewMut {
                 buf: &mut self.grads,
                 offset,

@@ -12,7 +12,7 @@
 //! operation: the activations go through memory once instead of three times, forward and backward.
 //! Where the output is not above 0, `dy` counts as 0; what is left of it is `dr`.
 
-use crate::backend::{Backend, BatchNorm, BatchNormBackward, Upstream};
+use crate::backend::{Backend, BatchNorm, BatchNormBackward, DataGradient, Upstream};
 use crate::graph::{Block, Graph, Mode, Norm, Op, Var};
 
 /// What the forward pass leaves for the backward pass.
@@ -145,6 +145,7 @@ impl<B: Backend> Graph<B> {
     /// it: that of the residual rather than that of `x`.
     pub(super) fn batch_norm_backward(
         &mut self,
+        of: Var,
         x: Var,
         norm: Norm,
         residual: Option<Var>,
@@ -164,11 +165,20 @@ impl<B: Backend> Graph<B> {
             true => None,
             false => residual.and_then(|r| self.grad_of(r)),
         };
+        // What the convolution behind this has left to be computed.
+        let before = match becomes_input || becomes_residual {
+            true => self.take_deferred(of),
+            false => {
+                self.settle(of);
+                None
+            }
+        };
         let mut lent = (becomes_input || becomes_residual).then(|| self.arena.lend(dy));
         // Scale and shift share one write: they are only ever used together.
         let (first, second) = (self.write_of(norm.gamma), self.write_of(norm.beta));
         let write = first.or(second).unwrap_or(crate::backend::Write::Set);
-        let ([gamma, beta], dgamma_dbeta) = self.params.adjacent(norm.gamma, norm.beta);
+        let weight = before.map_or(norm.gamma, |before| before.weight);
+        let ([gamma, beta, w], dgamma_dbeta) = self.params.adjacent(norm.gamma, norm.beta, weight);
         let upstream = match &mut lent {
             None => Upstream::Kept(self.arena.view(dy)),
             Some(lent) if becomes_input => Upstream::BecomesInput(lent.view()),
@@ -195,10 +205,26 @@ impl<B: Backend> Graph<B> {
             } else {
                 &whole
             };
-            self.backend
-                .batch_norm_backward(args, images, groups, write);
+            match before {
+                Some(before) => {
+                    let first = DataGradient {
+                        dy: self.arena.view(before.dy),
+                        w,
+                        conv: before.conv,
+                        write: before.write,
+                    };
+                    self.backend
+                        .batch_norm_backward_after(first, args, images, groups, write);
+                }
+                None => self
+                    .backend
+                    .batch_norm_backward(args, images, groups, write),
+            }
         } else {
             self.backend.batch_norm_eval_backward(args, images.c, write);
+        }
+        if let Some(before) = before {
+            self.give_gradient(before.dy);
         }
         let kept = lent.is_none();
         let others = [dx, dresidual].into_iter().flatten().map(|(lent, _)| lent);

@@ -70,6 +70,7 @@ impl<B: Backend> Graph<B> {
         self.push(op, output.shape(), Order::Spatial, value, &[x], own)
     }
 
+    /// Returns whether `dy` has been consumed: the data gradient may wait.
     pub(super) fn conv2d_backward(
         &mut self,
         x: Var,
@@ -77,7 +78,7 @@ impl<B: Backend> Graph<B> {
         bias: Option<ParamId>,
         conv: Conv,
         dy: Block,
-    ) {
+    ) -> bool {
         let images = self.node(x).value;
         if let Some(write) = self.write_of(weight) {
             let source = self.arena.range(images, 0, conv.input.len());
@@ -90,12 +91,16 @@ impl<B: Backend> Graph<B> {
             self.backend
                 .sum_rows(self.params.grad(bias), gradient, conv.out_c, write);
         }
+        if self.defer(x, dy, weight, conv) {
+            return false;
+        }
         if let Some((mut dx, write)) = self.grad_of(x) {
             let (gradient, w) = (self.arena.view(dy), self.params.value(weight));
             self.backend
                 .conv2d_backward_data(dx.view(), gradient, w, conv, write);
             self.arena.restore(dx);
         }
+        true
     }
 }
 

@@ -57,7 +57,7 @@ impl<B: Backend> Graph<B> {
                     bias,
                     conv,
                 } => {
-                    self.conv2d_backward(x, weight, bias, conv, dy);
+                    kept = self.conv2d_backward(x, weight, bias, conv, dy);
                 }
                 Op::BatchNorm {
                     x,
@@ -73,7 +73,8 @@ impl<B: Backend> Graph<B> {
                         inv_std,
                         y: relu.then_some(node.value),
                     };
-                    kept = self.batch_norm_backward(x, norm, residual, saved, train, dy);
+                    let of = self.var(index);
+                    kept = self.batch_norm_backward(of, x, norm, residual, saved, train, dy);
                 }
                 Op::Relu(x) => self.relu_backward(x, node.value, dy),
                 Op::Tanh(x) => self.tanh_backward(x, node.value, dy),
@@ -102,8 +103,8 @@ impl<B: Backend> Graph<B> {
             // Consumed: a later gradient may use its memory. A second backward pass through the same
             // node starts afresh.
             self.nodes[index].grad = None;
-            if kept && !self.params.pending_reads(dy) {
-                self.arena.give(dy);
+            if kept {
+                self.give_gradient(dy);
             }
         }
     }

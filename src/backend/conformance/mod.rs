@@ -10,6 +10,7 @@ mod lab;
 mod linear;
 mod loss;
 mod norm;
+mod norm_after;
 mod pixels;
 mod random;
 mod rows;
@@ -58,6 +59,7 @@ fn visit_all(visitor: &mut impl Visitor) {
     images::visit(visitor);
     windows::visit(visitor);
     norm::visit(visitor);
+    norm_after::visit(visitor);
     pixels::visit(visitor);
     loss::visit(visitor);
     rows::visit(visitor);

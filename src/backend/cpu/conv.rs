@@ -22,6 +22,7 @@ mod weight;
 mod winograd;
 
 use super::BATCH_BLOCK;
+use super::after::After;
 use super::bf16::{Factors, push};
 use super::dispatch::select;
 use super::isa::Tap;
@@ -78,6 +79,28 @@ pub(crate) fn conv2d_backward_data(
     }
 }
 
+/// Whether [`conv2d_backward_data_then`] can be had.
+pub(crate) fn by_rows(factors: Option<Factors>, conv: Conv) -> bool {
+    factors.is_none() && winograd::pays(conv) && !winograd::large::suits(conv, conv.input)
+}
+
+/// [`conv2d_backward_data`], rows of pixels at a time, where that is how it [goes](by_rows).
+///
+/// # Panics
+/// If a slice is not as long as `conv` says.
+#[track_caller]
+pub(crate) fn conv2d_backward_data_then(
+    dx: &mut [f32],
+    dy: &[f32],
+    w: &[f32],
+    conv: Conv,
+    write: Write,
+    after: After<'_>,
+) {
+    check(dx, w, dy, conv);
+    winograd::convolve(select(), dx, dy, w, conv, true, write, Some(after));
+}
+
 /// `dw = ` (or `+=`) the gradient of the weight.
 ///
 /// # Panics
@@ -105,7 +128,7 @@ pub(super) fn forward(table: &Table, y: &mut [f32], x: &[f32], w: &[f32], conv: 
         return;
     }
     if winograd::pays(conv) {
-        return winograd::convolve(table, y, x, w, conv, false, Write::Set);
+        return winograd::convolve(table, y, x, w, conv, false, Write::Set, None);
     }
     let panels = Panels::new(table, conv, false);
     let mut run = |w: &[f32]| {
@@ -152,7 +175,7 @@ pub(super) fn backward_data(
         return;
     }
     if winograd::pays(conv) {
-        return winograd::convolve(table, dx, dy, w, conv, true, write);
+        return winograd::convolve(table, dx, dy, w, conv, true, write, None);
     }
     let panels = Panels::new(table, conv, true);
     scratch::numbers(panels.len(), |packed| {

@@ -5,6 +5,7 @@
 //! over from outside costs more). No primitive allocates, and none gives different bits for a
 //! different number of threads.
 
+mod after;
 pub(crate) mod awake;
 pub(crate) mod bf16;
 pub mod buffer;
@@ -38,13 +39,15 @@ mod widths;
 
 pub use dispatch::{ISA_VARIABLE, Isa, isa_from_env};
 
+use super::norm::one_after_the_other;
 use super::{
-    Backend, BatchNorm, BatchNormBackward, DropoutMask, Dst, Factor, Gemm, LookUp, Precision,
-    RowLoss, SgdStep, Src, Upstream, Write,
+    Backend, BatchNorm, BatchNormBackward, DataGradient, DropoutMask, Dst, Factor, Gemm, LookUp,
+    Precision, RowLoss, SgdStep, Src, Upstream, Write,
 };
 use crate::error::Result;
 use crate::pixels::{PixelRow, look_up};
 use crate::shape::{Conv, Images, Pool};
+use after::After;
 use bf16::Factors;
 use buffer::{Buffer, bytes_mut, slice, slice_mut};
 use dispatch::select;
@@ -329,6 +332,31 @@ impl Backend for Cpu {
         write: Write,
     ) {
         norm_backward::backward(backward_slices(args), images, groups, write);
+    }
+
+    fn batch_norm_backward_after(
+        &self,
+        first: DataGradient<'_, Buffer>,
+        args: BatchNormBackward<'_, Buffer>,
+        images: Images,
+        groups: &[usize],
+        write: Write,
+    ) {
+        let by_rows = conv::by_rows(self.factors, first.conv);
+        if !by_rows || !norm_backward::of_whole_blocks(images, groups) {
+            return one_after_the_other(self, first, args, images, groups, write);
+        }
+        let (dy, w, beside) = (slice(first.dy), slice(first.w), slice(args.x));
+        norm_backward::backward_after(
+            backward_slices(args),
+            images,
+            groups,
+            write,
+            |dx, rows_done| {
+                let after = After { rows_done, beside };
+                conv::conv2d_backward_data_then(dx, dy, w, first.conv, first.write, after);
+            },
+        );
     }
 
     fn batch_norm_eval(&self, args: BatchNorm<'_, Buffer>, c: usize, eps: f32) {

@@ -2,16 +2,19 @@
 //! Where the forward pass ended in a ReLU, both look at its output to know what came through, or compute its sign
 //! once more: what is read from memory is what takes the time.
 
+use super::BATCH_BLOCK;
+use super::after::RowsDone;
 use super::dispatch::each_isa;
 use super::elementwise::{put, relu_backward};
 use super::norm::{fold, group_runs, period, repeat};
 use super::parallel::min_leaves;
 use super::reduce::Runs;
 use super::scratch;
-use crate::backend::{Upstream, Write};
+use crate::backend::{SpatialLayout, Upstream, Write};
 use crate::shape::Images;
 use rayon::prelude::*;
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 /// [`BatchNormBackward`](crate::backend::BatchNormBackward) as slices.
 pub(super) struct Backward<'a> {
@@ -51,7 +54,7 @@ struct Channels<'a> {
 /// `dx = gamma·inv_std·(dy - Σdy/n - h·Σ(dy·h)/n)`, `dgamma = Σ dy·h`, `dbeta = Σ dy`.
 pub(super) fn backward(args: Backward<'_>, images: Images, groups: &[usize], write: Write) {
     let runs = group_runs(images, groups);
-    backward_groups(args, images.c, runs, write, |sum, n| sum / n);
+    backward_groups(args, images.c, runs, write, |sum, n| sum / n, None);
 }
 
 /// `dx = gamma·inv_std·dy`, `dgamma = Σ dy·(x - mean)·inv_std`, `dbeta = Σ dy`: as [`backward`], but
@@ -59,46 +62,121 @@ pub(super) fn backward(args: Backward<'_>, images: Images, groups: &[usize], wri
 pub(super) fn eval_backward(args: Backward<'_>, c: usize, write: Write) {
     let rows = args.x.len() / c.max(1);
     let runs = std::iter::once((0, Runs::contiguous(rows)));
-    backward_groups(args, c, runs, write, |_, _| 0.0);
+    backward_groups(args, c, runs, write, |_, _| 0.0, None);
+}
+
+/// [`backward`] once `make` has computed the gradient of the output, rows of pixels of a block at a time: from a
+/// multiple of four to another or to the last. It says so for each, while they are in the cache, and they are added
+/// up there. Only for groups of [whole blocks](of_whole_blocks).
+pub(super) fn backward_after(
+    mut args: Backward<'_>,
+    images: Images,
+    groups: &[usize],
+    write: Write,
+    make: impl FnOnce(&mut [f32], &RowsDone<'_>),
+) {
+    let (c, period) = (images.c, period(images.c));
+    let leaves = group_runs(images, groups).map(|(_, runs)| runs.leaves(c));
+    scratch::numbers(leaves.sum::<usize>() * 2 * c, |parts| {
+        scratch::numbers(groups.len() * 3 * period, |memory| {
+            for (g, memory) in memory.chunks_exact_mut(3 * period).enumerate() {
+                args.repeat(memory, g * c..(g + 1) * c);
+            }
+            let (x, relu, memory) = (args.x, args.relu, &*memory);
+            let shared = Mutex::new(&mut *parts);
+            let dy = match &mut args.dy {
+                Upstream::BecomesInput(dy) | Upstream::BecomesResidual(dy) => dy,
+                Upstream::Kept(_) => unreachable!("what is computed here can be written"),
+            };
+            make(dy, &|block, rows, dy| {
+                let (g, runs, block, before) = group_of(images, groups, block);
+                let channels = Channels::of(&memory[g * 3 * period..][..3 * period]);
+                let leaves = runs.leaves_of(block, rows, c);
+                let first = runs
+                    .leaf(leaves.start, c)
+                    .next()
+                    .map_or(0, |rows| rows.start);
+                scratch::numbers(2 * c, |part| {
+                    for i in leaves {
+                        let sources = [(x, 0), (dy, first)];
+                        leaf_sums(part, runs.leaf(i, c), sources, relu, channels, c);
+                        let mut parts = shared.lock().unwrap_or_else(PoisonError::into_inner);
+                        parts[(before + i) * 2 * c..][..2 * c].copy_from_slice(part);
+                    }
+                });
+            });
+        });
+        let runs = group_runs(images, groups);
+        backward_groups(args, c, runs, write, |sum, n| sum / n, Some(&*parts));
+    });
+}
+
+/// Whether no block of samples belongs to two groups.
+pub(super) fn of_whole_blocks(images: Images, groups: &[usize]) -> bool {
+    let block = SpatialLayout::new(images, BATCH_BLOCK).block;
+    let mut end = 0;
+    groups.iter().all(|samples| {
+        end += samples;
+        end == images.n || end.is_multiple_of(block)
+    })
+}
+
+/// The group of a block: its number and its rows, which of its blocks it is, and the leaves of the groups before.
+fn group_of(images: Images, groups: &[usize], mut block: usize) -> (usize, Runs, usize, usize) {
+    let mut leaves = 0;
+    for (g, runs) in group_runs(images, groups) {
+        if block < runs.blocks() {
+            return (g, runs, block, leaves);
+        }
+        block -= runs.blocks();
+        leaves += runs.leaves(images.c);
+    }
+    unreachable!("the groups hold all samples");
+}
+
+impl Backward<'_> {
+    /// Fills three periods with what belongs to the channels of a group: see [`Channels::of`].
+    fn repeat(&self, memory: &mut [f32], group: Range<usize>) {
+        let (mean, rest) = memory.split_at_mut(memory.len() / 3);
+        let (scale, beta) = rest.split_at_mut(mean.len());
+        repeat(mean, &self.mean[group.clone()]);
+        repeat(beta, self.beta);
+        repeat(scale, &self.inv_std[group]);
+        for row in scale.chunks_exact_mut(self.gamma.len().max(1)) {
+            row.iter_mut().zip(self.gamma).for_each(|(s, g)| *s *= g);
+        }
+    }
+}
+
+impl<'a> Channels<'a> {
+    /// The three periods of [`Backward::repeat`].
+    fn of(memory: &'a [f32]) -> Self {
+        let (mean, rest) = memory.split_at(memory.len() / 3);
+        let (scale, beta) = rest.split_at(mean.len());
+        Channels { mean, scale, beta }
+    }
 }
 
 /// The backward pass over groups of rows; `share(sum, rows)` is what each row of a group takes of a
-/// sum over the group.
+/// sum over the group. `parts` are the sums of all leaves of all groups, if they are known.
 fn backward_groups(
     mut args: Backward<'_>,
     c: usize,
     groups: impl Iterator<Item = (usize, Runs)>,
     mut write: Write,
     share: impl Fn(f64, f64) -> f64,
+    mut parts: Option<&[f32]>,
 ) {
     let period = period(c);
     for (g, runs) in groups.filter(|(_, runs)| runs.rows() > 0) {
         let group = g * c..(g + 1) * c;
-        scratch::numbers(5 * period, |channels| {
-            let (mean, rest) = channels.split_at_mut(period);
-            let (beta, rest) = rest.split_at_mut(period);
-            let (scale, factors) = rest.split_at_mut(period);
-            repeat(mean, &args.mean[group.clone()]);
-            repeat(beta, args.beta);
-            repeat(scale, &args.inv_std[group.clone()]);
-            for row in scale.chunks_exact_mut(c.max(1)) {
-                row.iter_mut().zip(args.gamma).for_each(|(s, g)| *s *= g);
-            }
-            let channels = Channels { mean, scale, beta };
-            let (dgamma, dbeta) = args.dgamma_dbeta.split_at_mut(c);
+        scratch::numbers(5 * period, |memory| {
+            let (memory, factors) = memory.split_at_mut(3 * period);
+            args.repeat(memory, group.clone());
+            let channels = Channels::of(memory);
             let leaves = runs.leaves(c);
-            scratch::numbers(leaves * 2 * c, |parts| {
-                let (x, relu) = (args.x, args.relu);
-                let dy = match &args.dy {
-                    Upstream::Kept(dy) => *dy,
-                    Upstream::BecomesInput(dy) | Upstream::BecomesResidual(dy) => &**dy,
-                };
-                let tasks = parts.par_chunks_mut((2 * c).max(1)).enumerate();
-                tasks
-                    .with_min_len(min_leaves(runs.rows() * c))
-                    .for_each(|(i, part)| {
-                        leaf_sums(part, runs.leaf(i, c), [x, dy], relu, channels, c)
-                    });
+            let mut total = |parts: &[f32]| {
+                let (dgamma, dbeta) = args.dgamma_dbeta.split_at_mut(c);
                 for j in 0..c {
                     let total = |from: usize| -> f64 {
                         let leaves = parts.chunks_exact(2 * c);
@@ -111,7 +189,28 @@ fn backward_groups(
                     factors[j] = share(sum, n) as f32;
                     factors[period + j] = (share(dot, n) * f64::from(inv_std)) as f32;
                 }
-            });
+            };
+            if let Some(all) = &mut parts {
+                let (of_group, rest) = all.split_at(leaves * 2 * c);
+                *all = rest;
+                total(of_group);
+            } else {
+                scratch::numbers(leaves * 2 * c, |parts| {
+                    let (x, relu) = (args.x, args.relu);
+                    let dy = match &args.dy {
+                        Upstream::Kept(dy) => *dy,
+                        Upstream::BecomesInput(dy) | Upstream::BecomesResidual(dy) => &**dy,
+                    };
+                    let tasks = parts.par_chunks_mut((2 * c).max(1)).enumerate();
+                    tasks
+                        .with_min_len(min_leaves(runs.rows() * c))
+                        .for_each(|(i, part)| {
+                            let sources = [(x, 0), (dy, 0)];
+                            leaf_sums(part, runs.leaf(i, c), sources, relu, channels, c)
+                        });
+                    total(parts);
+                });
+            }
             write = Write::Add;
             for factor in factors.chunks_exact_mut(period) {
                 let (channels, rest) = factor.split_at_mut(c);
@@ -166,11 +265,11 @@ fn before_relu<'a>(
     passed
 }
 
-/// `[Σ dy, Σ dy·(x - mean)]` over a leaf.
+/// `[Σ dy, Σ dy·(x - mean)]` over a leaf. Of `x` and `dy` there are the numbers from a row on.
 fn leaf_sums(
     part: &mut [f32],
     rows: impl Iterator<Item = Range<usize>>,
-    [x, dy]: [&[f32]; 2],
+    sources: [(&[f32], usize); 2],
     relu: Relu<'_>,
     channels: Channels<'_>,
     c: usize,
@@ -180,9 +279,10 @@ fn leaf_sums(
         sums.fill(0.0);
         let (sum, dot) = sums.split_at_mut(period);
         for rows in rows {
-            let places = rows.start * c..rows.end * c;
-            let sources = [&x[places.clone()], &dy[places.clone()]];
-            add_dots([sum, dot], sources, relu.at(places), channels);
+            let numbers = sources
+                .map(|(numbers, first)| &numbers[(rows.start - first) * c..(rows.end - first) * c]);
+            let relu = relu.at(rows.start * c..rows.end * c);
+            add_dots([sum, dot], numbers, relu, channels);
         }
         let (to_sum, to_dot) = part.split_at_mut(c);
         fold(to_sum, sum);
@@ -311,5 +411,91 @@ fn gradient(
     let sources = x.iter().zip(dy).zip(channels).zip(f0.iter().zip(f1));
     for (dx, (((x, dy), (mean, scale)), (f0, f1))) in dx.iter_mut().zip(sources) {
         put(dx, scale * (dy - f0 - (x - mean) * f1), write);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::after::After;
+    use super::super::{check::noise, conv};
+    use super::*;
+    use crate::shape::Conv;
+
+    /// All gradients of a batch normalisation behind which a convolution is, added up at once or afterwards.
+    fn gradients(conv: Conv, groups: &[usize], at_once: bool, residual: bool) -> Vec<u32> {
+        let (images, c, write) = (conv.input, conv.input.c, Write::Add);
+        let [x, y, mut dy, mut dx] = [1, 2, 3, 4].map(|seed| noise(seed, images.len()));
+        let (upstream, w) = (noise(5, conv.output().len()), noise(6, conv.weight_len()));
+        let mut sums = noise(7, 2 * c);
+        let saved = groups.len() * c;
+        let args = Backward {
+            dx: residual.then_some((&mut dx[..], Write::Set)),
+            dgamma_dbeta: &mut sums,
+            x: &x,
+            dy: match residual {
+                true => Upstream::BecomesResidual(&mut dy),
+                false => Upstream::BecomesInput(&mut dy),
+            },
+            gamma: &noise(8, c),
+            beta: &noise(9, c),
+            mean: &noise(10, saved),
+            inv_std: &noise(11, saved),
+            relu: match residual {
+                true => Relu::Of(&y),
+                false => Relu::OfInput,
+            },
+            dresidual: None,
+        };
+        if at_once {
+            assert!(
+                conv::by_rows(None, conv) && of_whole_blocks(images, groups),
+                "{conv:?} and {groups:?} do not go together"
+            );
+            backward_after(args, images, groups, write, |dx, rows_done| {
+                let after = After {
+                    rows_done,
+                    beside: &x,
+                };
+                conv::conv2d_backward_data_then(dx, &upstream, &w, conv, write, after);
+            });
+        } else {
+            let mut args = args;
+            let (Upstream::BecomesInput(to) | Upstream::BecomesResidual(to)) = &mut args.dy else {
+                unreachable!()
+            };
+            conv::conv2d_backward_data(None, to, &upstream, &w, conv, write);
+            backward(args, images, groups, write);
+        }
+        let all = [dy, dx, sums].concat();
+        all.into_iter().map(f32::to_bits).collect()
+    }
+
+    #[test]
+    fn what_is_added_up_while_it_is_computed_has_the_same_bits() {
+        for (groups, c, h, w) in [
+            (&[20][..], 20, 8, 8),
+            (&[32, 32], 16, 7, 12),
+            (&[34], 24, 8, 16),
+            (&[17, 17], 40, 12, 4),
+            (&[64, 32], 16, 8, 4),
+        ] {
+            let input = crate::shape::Images {
+                n: groups.iter().sum(),
+                c,
+                h,
+                w,
+            };
+            let conv = Conv {
+                input,
+                out_c: 24,
+                kernel: [3; 2],
+                stride: [1; 2],
+                padding: [1; 2],
+            };
+            for residual in [false, true] {
+                let of = |at_once| gradients(conv, groups, at_once, residual);
+                assert!(of(true) == of(false), "{groups:?}, {conv:?}, {residual}");
+            }
+        }
     }
 }

@@ -66,6 +66,11 @@ impl Runs {
         (end.div_ceil(self.layout.block) - first / self.layout.block) * self.layout.images.pixels()
     }
 
+    /// How many blocks the rows reach into.
+    pub(super) fn blocks(&self) -> usize {
+        self.count() / self.layout.images.pixels().max(1)
+    }
+
     /// Run `i`.
     #[inline]
     pub(super) fn get(&self, i: usize) -> Range<usize> {
@@ -102,19 +107,51 @@ impl Runs {
         })
     }
 
-    /// The leaves of a sum over rows of `cols` numbers: each some runs, about [`LEAF`] numbers.
+    /// The leaves of a sum over rows of `cols` numbers: each about [`LEAF`] numbers, one, two or four rows of pixels
+    /// of a block, so that what computes four at a time computes whole leaves; or, where images are single pixels,
+    /// some blocks.
     pub(super) fn leaves(&self, cols: usize) -> usize {
-        self.count().div_ceil(self.leaf_runs(cols))
+        let each = self.leaf_runs(cols);
+        match self.layout.images.pixels() {
+            0 | 1 => self.count().div_ceil(each),
+            pixels => self.count() / pixels * pixels.div_ceil(each),
+        }
     }
 
     fn leaf_runs(&self, cols: usize) -> usize {
-        (LEAF / (self.layout.block * cols).max(1)).max(1)
+        let (images, run) = (self.layout.images, (self.layout.block * cols).max(1));
+        if images.pixels() < 2 {
+            return (LEAF / run).max(1);
+        }
+        images.w
+            * match LEAF / (images.w * run) {
+                0 | 1 => 1,
+                2 | 3 => 2,
+                _ => 4,
+            }
     }
 
     /// The rows of leaf `i`.
     pub(super) fn leaf(&self, i: usize, cols: usize) -> impl Iterator<Item = Range<usize>> {
-        let runs = self.leaf_runs(cols);
-        self.stretches(i * runs..((i + 1) * runs).min(self.count()))
+        let each = self.leaf_runs(cols);
+        let (first, end) = match self.layout.images.pixels() {
+            0 | 1 => (i * each, self.count()),
+            pixels => {
+                let of_block = pixels.div_ceil(each);
+                let block = i / of_block * pixels;
+                (block + i % of_block * each, block + pixels)
+            }
+        };
+        self.stretches(first..(first + each).min(end))
+    }
+
+    /// The leaves of some rows of pixels of the `block`th block: from a multiple of four on, to another or to the
+    /// last.
+    pub(super) fn leaves_of(&self, block: usize, rows: Range<usize>, cols: usize) -> Range<usize> {
+        let (images, each) = (self.layout.images, self.leaf_runs(cols));
+        let before = block * images.pixels().div_ceil(each);
+        let at = |row: usize| before + (row * images.w).div_ceil(each);
+        at(rows.start)..at(rows.end)
     }
 
     /// Calls `f(first row, the numbers of each tensor from there on)` for stretches of rows. Each of

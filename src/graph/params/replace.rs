@@ -209,7 +209,7 @@ mod tests {
         assert_eq!(read(&g, norm.gamma), [1.0; 5]);
         assert_eq!(read(&g, last), [10.0, 20.0, 30.0, 40.0]);
         // Scale and shift still lie side by side, which their shared gradient needs.
-        g.params.adjacent(norm.gamma, norm.beta);
+        g.params.adjacent(norm.gamma, norm.beta, norm.gamma);
     }
 
     #[test]

@@ -125,10 +125,10 @@ const WINOGRAD_ERROR: f64 = 5e-6;
 /// The three passes by Winograd's transforms, whether they pay or not.
 const TRANSFORMED: Passes = Passes {
     forward: |table, y, x, w, conv| {
-        winograd::convolve(table, y, x, w, conv, false, Write::Set);
+        winograd::convolve(table, y, x, w, conv, false, Write::Set, None);
     },
     data: |table, dx, dy, w, conv, write| {
-        winograd::convolve(table, dx, dy, w, conv, true, write);
+        winograd::convolve(table, dx, dy, w, conv, true, write, None);
     },
     weight: winograd::weight_gradient,
 };

@@ -17,6 +17,7 @@
 //! the result (relative, root of mean square), where a direct sum has some ten-millionths.
 
 use crate::backend::cpu::BATCH_BLOCK;
+use crate::backend::cpu::after::After;
 use crate::backend::cpu::isa::Tap;
 use crate::backend::cpu::isa::winograd::{Places, Transform};
 use crate::backend::cpu::scratch;
@@ -141,8 +142,13 @@ fn square(
     }
 }
 
-/// `y = x * w`, or the gradient of the input from `dy` and `w` if `transposed`.
+/// `y = x * w`, or the gradient of the input from `dy` and `w` if `transposed`. `after` is told of rows of pixels
+/// where they are computed by themselves, which is wherever the weight does not go [piece by piece](large).
 #[track_caller]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "a convolution, and who looks at it"
+)]
 pub(super) fn convolve(
     table: &Table,
     dst: &mut [f32],
@@ -151,10 +157,12 @@ pub(super) fn convolve(
     conv: Conv,
     transposed: bool,
     write: Write,
+    after: Option<After<'_>>,
 ) {
     let (x, y, parallel) = (conv.input, conv.output(), super::parallel(conv));
     let (from, to) = if transposed { (y, x) } else { (x, y) };
     if large::suits(conv, to) {
+        assert!(after.is_none(), "{conv:?} is not computed row by row");
         return large::convolve(table, dst, src, w, conv, transposed, write);
     }
     let padding = conv.padding.map(|p| if transposed { 2 - p } else { p });
@@ -187,6 +195,7 @@ pub(super) fn convolve(
             padding,
             write,
             parallel,
+            after,
         };
         let block = SpatialLayout::new(to, BATCH_BLOCK).block;
         pass.blocks(dst, block, 0..to.n.div_ceil(block));
@@ -247,6 +256,7 @@ struct Pass<'a> {
     padding: [usize; 2],
     write: Write,
     parallel: bool,
+    after: Option<After<'a>>,
 }
 
 impl Pass<'_> {
@@ -272,11 +282,22 @@ impl Pass<'_> {
         let strip = TILE * self.to.w * samples * self.to.c;
         let strips = dst.par_chunks_mut(strip).enumerate();
         let strips = strips.with_min_len(if self.parallel { 1 } else { usize::MAX });
-        strips.for_each(|(i, dst)| self.strip(dst, src, samples, i * TILE));
+        let first = start(range.start) * self.to.sample();
+        strips.for_each(|(i, dst)| {
+            let beside = match self.after {
+                Some(after) => &after.beside[first + i * strip..][..dst.len()],
+                None => &[],
+            };
+            self.strip(dst, src, samples, i * TILE, beside);
+            if let Some(after) = self.after {
+                let rows = i * TILE..((i + 1) * TILE).min(self.to.h);
+                (after.rows_done)(range.start, rows, dst);
+            }
+        });
     }
 
     /// The rows of pixels from `y` on, `TILE` of them if there are so many.
-    fn strip(&self, dst: &mut [f32], src: &[f32], samples: usize, y: usize) {
+    fn strip(&self, dst: &mut [f32], src: &[f32], samples: usize, y: usize, beside: &[f32]) {
         let (read, written) = (samples * self.from.c, samples * self.to.c);
         let across = self.to.w.div_ceil(TILE);
         let most = ROWS.div_ceil(samples);
@@ -305,7 +326,7 @@ impl Pass<'_> {
                 let (v, out) = (&*v, &*dst);
                 let products = m.par_chunks_mut(m_step).enumerate();
                 products.with_min_len(min_places).for_each(|(place, m)| {
-                    let ahead = self.ahead(place, out, &tiles, samples);
+                    let ahead = self.ahead(place, [out, beside], &tiles, samples);
                     let m = TileMut::new(m, rows, self.to.c, self.to.c);
                     self.product(m, &v[place * v_step..], place, &widths, ahead);
                 });
@@ -319,25 +340,32 @@ impl Pass<'_> {
         });
     }
 
-    /// The part of where the sums of `tiles` go, in the strip `dst`, that the products of `place` ask for.
+    /// What the products of `place` ask for: a part of where the sums of `tiles` go, in the first of the strips, or of
+    /// what is looked at beside them.
     fn ahead<'a>(
         &self,
         place: usize,
-        dst: &'a [f32],
+        strips: [&'a [f32]; 2],
         tiles: &Range<usize>,
         samples: usize,
     ) -> &'a [f32] {
-        const PARTS: usize = PLACES / TILE;
+        const PLACES_OF_ROW: usize = PLACES / TILE;
+        let parts = if strips[1].is_empty() {
+            PLACES_OF_ROW
+        } else {
+            PLACES_OF_ROW / 2
+        };
+        let (row, part) = (place / PLACES_OF_ROW, place % PLACES_OF_ROW);
+        let strip = strips[(part / parts).min(1)];
         let pixel = samples * self.to.c;
-        let row = self.to.w * pixel;
-        let (start, end) = (place / PARTS * row, (place / PARTS + 1) * row);
-        if self.from.c >= MANY_CHANNELS || end > dst.len() {
+        let (start, end) = (row * self.to.w * pixel, (row + 1) * self.to.w * pixel);
+        if self.from.c >= MANY_CHANNELS || end > strip.len() || part >= 2 * parts {
             return &[];
         }
-        let row = &dst[start..end];
+        let row = &strip[start..end];
         let row = &row[tiles.start * TILE * pixel..(tiles.end * TILE * pixel).min(row.len())];
-        let each = row.len().div_ceil(PARTS);
-        let part = place % PARTS * each;
+        let each = row.len().div_ceil(parts);
+        let part = part % parts * each;
         &row[part.min(row.len())..(part + each).min(row.len())]
     }
 

@@ -1,0 +1,109 @@
+//! The data gradient of a convolution, and the backward pass of the batch normalisation before it.
+
+use super::{Case, Lab, Visitor, WRITES};
+use crate::backend::{Backend, BatchNormBackward, DataGradient, Upstream, Write};
+use crate::shape::{Conv, Images};
+
+pub(super) fn visit(visitor: &mut impl Visitor) {
+    for (input, out_c, kernel, stride) in [
+        // Sides of whole fours, of less and of more; few channels, many, and so many that the weight goes in pieces.
+        ([20, 8, 8], 20, 3, 1),
+        ([17, 6, 9], 33, 3, 1),
+        ([64, 5, 4], 16, 3, 1),
+        ([96, 4, 4], 96, 3, 1),
+        // Computed otherwise.
+        ([6, 5, 7], 10, 3, 2),
+        ([5, 4, 4], 7, 1, 1),
+    ] {
+        for groups in [&[20][..], &[32, 32, 32], &[33], &[10, 10], &[37, 3]] {
+            for (first, becomes_residual) in
+                [(Write::Set, false), (Write::Add, true), (Write::Add, false)]
+            {
+                let [c, h, w] = input;
+                visitor.visit(AfterCase {
+                    conv: Conv {
+                        input: Images {
+                            n: groups.iter().sum(),
+                            c,
+                            h,
+                            w,
+                        },
+                        out_c,
+                        kernel: [kernel; 2],
+                        stride: [stride; 2],
+                        padding: [kernel / 2; 2],
+                    },
+                    groups: groups.to_vec(),
+                    first,
+                    becomes_residual,
+                });
+            }
+        }
+    }
+}
+
+/// How much larger than the terms of a sum is what Winograd's transforms add up.
+const WINOGRAD: f64 = 16.0;
+
+#[derive(Debug)]
+struct AfterCase {
+    conv: Conv,
+    groups: Vec<usize>,
+    /// How the data gradient is written.
+    first: Write,
+    /// Whether there was a residual, whose gradient takes its place.
+    becomes_residual: bool,
+}
+
+impl Case for AfterCase {
+    fn run<B: Backend>(&self, lab: &mut Lab<'_, B>) {
+        let (conv, images) = (self.conv, self.conv.input);
+        let (c, saved) = (images.c, self.groups.len() * images.c);
+        for write in WRITES {
+            let upstream = lab.input_images(conv.output());
+            let w = lab.input(conv.weight_len());
+            let x = lab.input_images(images);
+            let mut dy = lab.output_images(images, self.first);
+            let [gamma, beta, mean] = [c, c, saved].map(|len| lab.input(len));
+            let inv_std: Vec<f64> = lab.noise(saved).iter().map(|x| x + 1.5).collect();
+            let inv_std = lab.given(&inv_std);
+            let y = lab.input_images(images);
+            let mut dx = lab.output_images(images, Write::Set);
+            let mut dgamma_dbeta = lab.output(2 * c, write);
+            let becomes = match self.becomes_residual {
+                true => Upstream::BecomesResidual(dy.dst()),
+                false => Upstream::BecomesInput(dy.dst()),
+            };
+            let args = BatchNormBackward {
+                dx: self.becomes_residual.then(|| (dx.dst(), Write::Set)),
+                dgamma_dbeta: dgamma_dbeta.dst(),
+                x: x.src(),
+                dy: becomes,
+                gamma: gamma.src(),
+                beta: beta.src(),
+                mean: mean.src(),
+                inv_std: inv_std.src(),
+                y: self.becomes_residual.then(|| y.src()),
+                residual: self.becomes_residual,
+                dresidual: None,
+            };
+            let first = DataGradient {
+                dy: upstream.src(),
+                w: w.src(),
+                conv,
+                write: self.first,
+            };
+            lab.backend
+                .batch_norm_backward_after(first, args, images, &self.groups, write);
+            let terms = 9 * conv.out_c;
+            if self.becomes_residual {
+                lab.record_scaled("dx", &dx, terms, 5.0 * WINOGRAD);
+                lab.record_scaled("dresidual", &dy, terms, WINOGRAD);
+            } else {
+                lab.record_scaled("dx", &dy, terms, 5.0 * WINOGRAD);
+            }
+            let rows = images.n * images.pixels();
+            lab.record_scaled("dgamma, dbeta", &dgamma_dbeta, rows * terms, 2.0 * WINOGRAD);
+        }
+    }
+}
