@@ -176,22 +176,13 @@ impl Table {
         })
     }
 
-    /// [`product`](Self::product) of many destinations of one size, whose cut is known.
+    /// [`product`](Self::product) of many destinations of one size, whose cut is known. It asks for the memory of
+    /// `ahead` meanwhile, which may be empty: line by line, since a core has few loads under way at a time.
     ///
     /// # Panics
     /// If an operand is too short.
     #[track_caller]
-    pub fn product_cut(&self, c: TileMut<'_>, terms: &Terms<'_>, write: Write, widths: &Widths) {
-        self.run(c, terms, write.into(), widths, &[]);
-    }
-
-    /// [`product_cut`](Self::product_cut), which asks for the memory of `ahead` meanwhile: line by line, since a
-    /// core has few loads under way at a time.
-    ///
-    /// # Panics
-    /// If an operand is too short.
-    #[track_caller]
-    pub fn product_and_ask(
+    pub fn product_cut(
         &self,
         c: TileMut<'_>,
         terms: &Terms<'_>,

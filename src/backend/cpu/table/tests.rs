@@ -76,7 +76,7 @@ fn rows_that_share_a_vector_have_the_bits_of_rows_that_do_not() {
                 let (mut c, mut want) = (before.clone(), before);
                 let (widths, ahead) = (table.widths(m, n), &a);
                 let destination = TileMut::new(&mut c, m, n, c_row);
-                table.product_and_ask(destination, &terms, write, &widths, ahead);
+                table.product_cut(destination, &terms, write, &widths, ahead);
                 plain.product(TileMut::new(&mut want, m, n, c_row), &terms, write);
                 let isa = table.isa();
                 assert_eq!(
