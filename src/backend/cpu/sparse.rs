@@ -3,7 +3,9 @@
 //! With the background `c`, `A·B = (A - c)·B + c·(1ᵀB)`, where `1ᵀB` is the sum of the rows of B: the first
 //! product has only the terms in which A differs from `c`. If `c` is 0 these are the terms of the whole
 //! product, added up in the same order: the same bits in a fifth of the time for handwritten digits, in the
-//! forward pass (rows of pixels) and for the gradient of the weight (pixels of all rows) alike.
+//! forward pass (rows of pixels) and for the gradient of the weight (pixels of all rows) alike. Only where the whole
+//! product lets terms share a vector (`isa/avx512_by_terms.rs`: forward, the last four or eight of columns that do not fill
+//! vectors) are its sums added in another order.
 //!
 //! A term that is left out is zero unless B is infinite or NaN there.
 

@@ -34,7 +34,7 @@ pub(crate) struct Table {
     lanes: usize,
     /// `tiles[v - 1][r - 1]` computes `r` rows of `v` vectors.
     tiles: [&'static [Tile]; MAX_VECTORS],
-    /// Tiles for the last columns, where those do not fill their vectors; the widest first.
+    /// Tiles for the last columns, where those do not fill their vectors; the widest first of those that fit a width.
     shared: &'static [Shared],
     copy: Move,
     transpose: Move,
@@ -91,7 +91,8 @@ impl Table {
     /// The same table with tiles for widths that do not fill whole vectors.
     ///
     /// # Safety
-    /// As for [`new`](Self::new): entry `i` of each list computes `i + 1` rows of `cols` numbers.
+    /// As for [`new`](Self::new): entry `i` of each list computes `i + 1` rows of `cols` numbers, and wants no more of
+    /// the terms than the list is for.
     #[cfg(target_arch = "x86_64")]
     pub(super) const unsafe fn with_shared(self, shared: &'static [Shared]) -> Self {
         Table { shared, ..self }
@@ -148,7 +149,9 @@ impl Table {
     }
 
     /// Computes the sum that `terms` describes into `c`, tile by tile. Each number of `c` is one
-    /// chain of additions in the order of taps and terms, however the tiles fall.
+    /// chain of fused multiply-adds in the order of taps and terms, however the tiles fall. Where terms share a vector,
+    /// each of the last four or eight columns has four or two such chains, which are added at the end; whether they do hangs
+    /// on the columns past whole vectors and on the terms, never on the rows.
     ///
     /// # Panics
     /// If an operand is too short.
@@ -275,14 +278,15 @@ impl Table {
                 };
                 // SAFETY: this CPU has the instructions of its table. Rows `i .. i + count·rows` and the
                 // columns of the tiles from `j` on lie inside `c`, which is exclusively ours, and
-                // inside what `check` found readable in `a` and `b`.
+                // inside what `check` found readable in `a` and `b`. Tiles that want more of the terms are only
+                // given those they are for, see `shared`.
                 unsafe { tiles[rows - 1](&call) };
                 i += count * rows;
                 ahead = ahead.wrapping_byte_add(count * of_tile * ahead_step);
             }
         };
-        let shared = self.shared(m, n);
-        let own = n - shared.map_or(0, |shared| shared.cols);
+        let shared = self.shared(m, n, terms);
+        let own = n - shared.map_or(0, |(cols, _)| cols);
         let mut vectors = own.div_ceil(self.lanes);
         let mut j = 0;
         while vectors > 0 {
@@ -292,18 +296,24 @@ impl Table {
             j += cols;
             vectors -= nv;
         }
-        if let Some(shared) = shared {
-            let near = terms.a_row == 1;
-            let tiles = if near { shared.near } else { shared.tiles };
+        if let Some((_, tiles)) = shared {
             columns(tiles, own, self.lanes);
         }
     }
 
-    /// The tiles for the last columns of `m` rows of `n`, if rows should share a vector there.
-    fn shared(&self, m: usize, n: usize) -> Option<&'static Shared> {
-        let fits =
-            |s: &&Shared| m >= s.rows && n >= s.cols && (n - s.cols).is_multiple_of(self.lanes);
-        self.shared.iter().find(fits)
+    /// The tiles for the last columns of `m` rows of `n` and how many those are, if rows or terms should share a vector
+    /// there.
+    fn shared(&self, m: usize, n: usize, terms: &Terms<'_>) -> Option<(usize, &'static [Tile])> {
+        let fits = |s: &&Shared| n >= s.cols && (n - s.cols).is_multiple_of(self.lanes);
+        let shared = self.shared.iter().find(fits)?;
+        let neighbours = terms.a_step == 1 && terms.k.is_multiple_of(shared.share);
+        let tiles = match () {
+            () if neighbours && !shared.by_terms.is_empty() => shared.by_terms,
+            () if m < shared.share => &[],
+            () if terms.a_row == 1 => shared.near,
+            () => shared.tiles,
+        };
+        (!tiles.is_empty()).then_some((shared.cols, tiles))
     }
 
     /// `dst[i][j] = src[i][j]` for `rows x cols` numbers; rows of the two are `dst_row` and `src_row`
