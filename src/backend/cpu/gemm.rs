@@ -372,7 +372,7 @@ fn block(
                 a_step: 1,
                 b_row: nr,
             };
-            table.product_cut(cols, &terms, write, &widths);
+            table.product_cut(cols, &terms, write, &widths, &[]);
         }
     });
 }

@@ -34,7 +34,7 @@ pub(crate) struct Table {
     lanes: usize,
     /// `tiles[v - 1][r - 1]` computes `r` rows of `v` vectors.
     tiles: [&'static [Tile]; MAX_VECTORS],
-    /// Tiles for the last columns, where those do not fill their vectors; the widest first.
+    /// Tiles for the last columns, where those do not fill their vectors; the widest first of those that fit a width.
     shared: &'static [Shared],
     copy: Move,
     transpose: Move,
@@ -91,7 +91,8 @@ impl Table {
     /// The same table with tiles for widths that do not fill whole vectors.
     ///
     /// # Safety
-    /// As for [`new`](Self::new): entry `i` of each list computes `i + 1` rows of `cols` numbers.
+    /// As for [`new`](Self::new): entry `i` of each list computes `i + 1` rows of `cols` numbers, and wants no more of
+    /// the terms than the list is for.
     #[cfg(target_arch = "x86_64")]
     pub(super) const unsafe fn with_shared(self, shared: &'static [Shared]) -> Self {
         Table { shared, ..self }
@@ -148,7 +149,9 @@ impl Table {
     }
 
     /// Computes the sum that `terms` describes into `c`, tile by tile. Each number of `c` is one
-    /// chain of additions in the order of taps and terms, however the tiles fall.
+    /// chain of fused multiply-adds in the order of taps and terms, however the tiles fall. Where terms share a vector,
+    /// each of the last four or eight columns has four or two such chains, which are added at the end; whether they do hangs
+    /// on the columns past whole vectors and on the terms, never on the rows.
     ///
     /// # Panics
     /// If an operand is too short.
@@ -176,22 +179,13 @@ impl Table {
         })
     }
 
-    /// [`product`](Self::product) of many destinations of one size, whose cut is known.
+    /// [`product`](Self::product) of many destinations of one size, whose cut is known. It asks for the memory of
+    /// `ahead` meanwhile, which may be empty: line by line, since a core has few loads under way at a time.
     ///
     /// # Panics
     /// If an operand is too short.
     #[track_caller]
-    pub fn product_cut(&self, c: TileMut<'_>, terms: &Terms<'_>, write: Write, widths: &Widths) {
-        self.run(c, terms, write.into(), widths, &[]);
-    }
-
-    /// [`product_cut`](Self::product_cut), which asks for the memory of `ahead` meanwhile: line by line, since a
-    /// core has few loads under way at a time.
-    ///
-    /// # Panics
-    /// If an operand is too short.
-    #[track_caller]
-    pub fn product_and_ask(
+    pub fn product_cut(
         &self,
         c: TileMut<'_>,
         terms: &Terms<'_>,
@@ -284,14 +278,15 @@ impl Table {
                 };
                 // SAFETY: this CPU has the instructions of its table. Rows `i .. i + count·rows` and the
                 // columns of the tiles from `j` on lie inside `c`, which is exclusively ours, and
-                // inside what `check` found readable in `a` and `b`.
+                // inside what `check` found readable in `a` and `b`. Tiles that want more of the terms are only
+                // given those they are for, see `shared`.
                 unsafe { tiles[rows - 1](&call) };
                 i += count * rows;
                 ahead = ahead.wrapping_byte_add(count * of_tile * ahead_step);
             }
         };
-        let shared = self.shared(m, n);
-        let own = n - shared.map_or(0, |shared| shared.cols);
+        let shared = self.shared(m, n, terms);
+        let own = n - shared.map_or(0, |(cols, _)| cols);
         let mut vectors = own.div_ceil(self.lanes);
         let mut j = 0;
         while vectors > 0 {
@@ -301,18 +296,24 @@ impl Table {
             j += cols;
             vectors -= nv;
         }
-        if let Some(shared) = shared {
-            let near = terms.a_row == 1;
-            let tiles = if near { shared.near } else { shared.tiles };
+        if let Some((_, tiles)) = shared {
             columns(tiles, own, self.lanes);
         }
     }
 
-    /// The tiles for the last columns of `m` rows of `n`, if rows should share a vector there.
-    fn shared(&self, m: usize, n: usize) -> Option<&'static Shared> {
-        let fits =
-            |s: &&Shared| m >= s.rows && n >= s.cols && (n - s.cols).is_multiple_of(self.lanes);
-        self.shared.iter().find(fits)
+    /// The tiles for the last columns of `m` rows of `n` and how many those are, if rows or terms should share a vector
+    /// there.
+    fn shared(&self, m: usize, n: usize, terms: &Terms<'_>) -> Option<(usize, &'static [Tile])> {
+        let fits = |s: &&Shared| n >= s.cols && (n - s.cols).is_multiple_of(self.lanes);
+        let shared = self.shared.iter().find(fits)?;
+        let neighbours = terms.a_step == 1 && terms.k.is_multiple_of(shared.share);
+        let tiles = match () {
+            () if neighbours && !shared.by_terms.is_empty() => shared.by_terms,
+            () if m < shared.share => &[],
+            () if terms.a_row == 1 => shared.near,
+            () => shared.tiles,
+        };
+        (!tiles.is_empty()).then_some((shared.cols, tiles))
     }
 
     /// `dst[i][j] = src[i][j]` for `rows x cols` numbers; rows of the two are `dst_row` and `src_row`
@@ -480,108 +481,4 @@ fn holds(data: &[f32], row: usize, rows: usize, cols: usize) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::backend::cpu::check;
-    use crate::backend::cpu::dispatch::select;
-    use crate::backend::cpu::isa::Tap;
-
-    #[test]
-    fn copies_and_transpositions_of_every_size_stay_inside() {
-        for table in check::tables() {
-            for (rows, cols) in [
-                (0, 3),
-                (1, 1),
-                (3, 17),
-                (16, 16),
-                (17, 33),
-                (40, 15),
-                (5, 2),
-                (33, 6),
-            ] {
-                let (src_row, dst_row) = (cols + 2, rows.max(cols) + 3);
-                let src = check::noise(1, rows * src_row);
-                let mut copied = vec![9.0; rows * dst_row];
-                let mut transposed = vec![9.0; cols * dst_row];
-                table.copy((&mut copied, dst_row), (&src, src_row), (rows, cols));
-                table.transpose((&mut transposed, dst_row), (&src, src_row), (rows, cols));
-                for i in 0..rows {
-                    for j in 0..dst_row {
-                        let want = if j < cols { src[i * src_row + j] } else { 9.0 };
-                        assert_eq!(copied[i * dst_row + j], want, "{} {i} {j}", table.isa());
-                    }
-                }
-                for j in 0..cols {
-                    for i in 0..dst_row {
-                        let want = if i < rows { src[i * src_row + j] } else { 9.0 };
-                        assert_eq!(transposed[j * dst_row + i], want, "{} {i} {j}", table.isa());
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn rows_that_share_a_vector_have_the_bits_of_rows_that_do_not() {
-        for table in check::tables() {
-            let plain = Table {
-                shared: &[],
-                ..*table
-            };
-            let sizes = [4, 20, 24, 36, 40, 52, 56, 72, 84]
-                .into_iter()
-                .flat_map(|n| (1..=24).chain([45]).map(move |m| (m, n)));
-            // Terms that are neighbours, and rows that are.
-            let steps = [(11, 1), (1, 50)];
-            for ((m, n), (a_row, a_step)) in sizes.flat_map(|size| steps.map(|step| (size, step))) {
-                let (k, b_row, c_row) = (7, n + 1, n + 3);
-                let (a, b) = (check::noise(1, m * 11 + 400), check::noise(2, 20 * b_row));
-                let taps = [
-                    Tap { a: 0, b: 3 },
-                    Tap {
-                        a: 23,
-                        b: 11 * b_row,
-                    },
-                ];
-                let terms = Terms {
-                    a: &a,
-                    b: &b,
-                    taps: &taps,
-                    k,
-                    a_row,
-                    a_step,
-                    b_row,
-                };
-                for write in [Write::Set, Write::Add] {
-                    let before = check::noise(3, m * c_row);
-                    let (mut c, mut want) = (before.clone(), before);
-                    let (widths, ahead) = (table.widths(m, n), &a);
-                    let destination = TileMut::new(&mut c, m, n, c_row);
-                    table.product_and_ask(destination, &terms, write, &widths, ahead);
-                    plain.product(TileMut::new(&mut want, m, n, c_row), &terms, write);
-                    let isa = table.isa();
-                    assert_eq!(
-                        c, want,
-                        "{isa} {m} x {n}, steps {a_row} {a_step}, {write:?}"
-                    );
-                }
-            }
-        }
-    }
-
-    #[test]
-    #[should_panic(expected = "reads past")]
-    fn a_product_must_stay_inside_its_operands() {
-        let (mut c, a, b) = ([0.0; 6], [0.0; 4], [0.0; 6]);
-        let terms = Terms {
-            a: &a,
-            b: &b,
-            taps: &[Tap { a: 0, b: 0 }, Tap { a: 0, b: 1 }],
-            k: 2,
-            a_row: 2,
-            a_step: 1,
-            b_row: 3,
-        };
-        select().product(TileMut::new(&mut c, 2, 3, 3), &terms, Write::Set);
-    }
-}
+mod tests;

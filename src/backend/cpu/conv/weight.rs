@@ -247,7 +247,7 @@ impl Sum<'_> {
                 let dw = dw.rows_every(row, rows, 1);
                 let widths = self.table.widths(dw.rows(), dw.cols());
                 let ahead = &next[next.len() * row / all..next.len() * (row + rows) / all];
-                (self.table).product_and_ask(dw, &terms, write, &widths, ahead);
+                (self.table).product_cut(dw, &terms, write, &widths, ahead);
             }
             row += rows;
         }

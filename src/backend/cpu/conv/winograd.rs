@@ -327,8 +327,7 @@ impl Pass<'_> {
                 let products = m.par_chunks_mut(m_step).enumerate();
                 products.with_min_len(min_places).for_each(|(place, m)| {
                     let ahead = self.ahead(place, [out, beside], &tiles, samples);
-                    let m = TileMut::new(m, rows, self.to.c, self.to.c);
-                    self.product(m, &v[place * v_step..], place, &widths, ahead);
+                    self.product((m, rows), &v[place * v_step..], place, &widths, ahead);
                 });
                 for (i, tile) in tiles.enumerate() {
                     let from = Places::all(REACH, i * written, REACH * m_step, m_step);
@@ -369,21 +368,22 @@ impl Pass<'_> {
         &row[part.min(row.len())..(part + each).min(row.len())]
     }
 
-    /// `m = v·u[place]`, panel by panel.
+    /// `m = v·u[place]` of so many rows, panel by panel. Each tile is made from `m` itself: to split it off from one that
+    /// has only just been written to memory takes longer than to make it.
     fn product(
         &self,
-        mut m: TileMut<'_>,
+        (m, rows): (&mut [f32], usize),
         v: &[f32],
         place: usize,
         widths: &Widths,
         mut ahead: &[f32],
     ) {
-        let depth = self.from.c;
+        let (depth, outputs) = (self.from.c, self.to.c);
         let step = apart(depth * self.cols);
-        for u in self.u.chunks_exact(PLACES * step) {
-            let width = self.cols.min(m.cols());
-            let (panel, rest) = m.split_cols(width);
-            m = rest;
+        let panels = self.u.chunks_exact(PLACES * step);
+        for (first, u) in (0..outputs).step_by(self.cols).zip(panels) {
+            let width = self.cols.min(outputs - first);
+            let panel = TileMut::new(&mut m[first..], rows, width, outputs);
             let terms = Terms {
                 a: v,
                 b: &u[place * step..],
@@ -395,7 +395,7 @@ impl Pass<'_> {
             };
             let ahead = std::mem::take(&mut ahead);
             self.table
-                .product_and_ask(panel, &terms, Write::Set, widths, ahead);
+                .product_cut(panel, &terms, Write::Set, widths, ahead);
         }
     }
 }

@@ -130,14 +130,16 @@ const TWO_AND_A_HALF: [Tile; 4] = tiles!(2: 1 2 3 4);
 pub(super) static TILES: [Shared; 2] = [
     Shared {
         cols: 20,
-        rows: SHARE,
+        share: SHARE,
         tiles: &TWO_AND_A_HALF,
         near: &TWO_AND_A_HALF,
+        by_terms: &[],
     },
     Shared {
         cols: 12,
-        rows: SHARE,
+        share: SHARE,
         tiles: &ONE_AND_A_HALF,
         near: &ONE_AND_A_HALF,
+        by_terms: &[],
     },
 ];

@@ -214,7 +214,7 @@ pub(crate) static TABLE: Table = {
     };
     // SAFETY: `dispatch` hands this table out only where AVX-512F was detected, and entry `i` of
     // the list for `v` vectors is the tile of `i + 1` rows and `v` vectors of 16 lanes; so it is in
-    // the lists of `avx512_shared`, for their columns.
+    // the lists of `avx512_shared`, for their columns, and those by terms want of these what `Shared` says.
     unsafe {
         Table::new(
             Isa::Avx512,

@@ -13,8 +13,9 @@
 //! ```
 //!
 //! Putting the x of four rows into one vector takes three instructions, which on some CPUs take turns with the
-//! multiplications. Where the rows of A are neighbours, as in a gradient of a weight, one load repeats the four; then
-//! it is the numbers of B that are stretched:
+//! multiplications. So these tiles are for terms that [`avx512_by_terms`] cannot take. Where the rows of A are
+//! neighbours, as in a gradient of a weight, one load repeats the four; then it is the numbers of B that are
+//! stretched:
 //!
 //! ```text
 //!                                 [ b16 b16 b16 b16 | b17 .. | b18 .. | b19 .. ]
@@ -27,11 +28,9 @@
 use std::arch::x86_64::*;
 use std::hint::black_box;
 
+use super::avx512_sums::{LANES, ask, finish, lanes, repeated, vectors};
 use super::column::Column;
-use super::{Call, Shared, Tile};
-
-/// Numbers in a vector.
-const LANES: usize = 16;
+use super::{Call, Shared, Tile, avx512_by_terms};
 
 /// Tiles of `MR` rows of `NV` vectors and `LANES / SHARE` numbers more, which `SHARE` rows have in one
 /// vector: 2 or 4. What [`Call::last`] says is not looked at.
@@ -83,17 +82,10 @@ unsafe fn one<const MR: usize, const NV: usize, const SHARE: usize, const NEAR: 
     let every: u16 = if SHARE == 4 { 0x1111 } else { 0x5555 };
     let stretch = lanes(|lane| lane / SHARE);
     let order = lanes(|lane| lane % (LANES / SHARE) * SHARE + lane / (LANES / SHARE));
-    // SAFETY: the instruction set is enabled here; the addresses are the caller's: `part` numbers are read
+    // SAFETY: the instruction set is enabled here; the addresses are the caller's: `LANES / SHARE` numbers are read
     // and written past the `NV` vectors of each row, and no more.
     unsafe {
-        if call.add {
-            for i in 0..MR {
-                for v in 0..=NV {
-                    let at = call.c.wrapping_add(i * call.c_row + v * LANES);
-                    _mm_prefetch::<_MM_HINT_T0>(at.cast());
-                }
-            }
-        }
+        ask::<MR, NV>(call);
         let mut acc = [[_mm512_setzero_ps(); NV]; MR];
         // The first `MR.div_ceil(SHARE)` are used.
         let mut shared = [_mm512_setzero_ps(); MR];
@@ -101,38 +93,12 @@ unsafe fn one<const MR: usize, const NV: usize, const SHARE: usize, const NEAR: 
         for tap in call.taps {
             let mut a = Column::new(call.a.wrapping_add(tap.a), call.a_row, true);
             let mut b = call.b.wrapping_add(tap.b);
-            let mut left = call.k;
-            if SHARE == 4 && !NEAR && call.a_step == 1 {
-                while left >= SHARE {
-                    let quarters = quarters::<MR>(&a, &from);
-                    if call.ahead_step > 0 {
-                        for _ in 0..SHARE {
-                            _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
-                            ahead = ahead.wrapping_byte_add(call.ahead_step);
-                        }
-                    }
-                    a.advance(0);
-                    term::<MR, NV, 0>(&mut acc, &mut shared, &a, b, &quarters);
-                    b = b.wrapping_add(call.b_row);
-                    term::<MR, NV, 1>(&mut acc, &mut shared, &a, b, &quarters);
-                    b = b.wrapping_add(call.b_row);
-                    term::<MR, NV, 2>(&mut acc, &mut shared, &a, b, &quarters);
-                    b = b.wrapping_add(call.b_row);
-                    term::<MR, NV, 3>(&mut acc, &mut shared, &a, b, &quarters);
-                    b = b.wrapping_add(call.b_row);
-                    a.advance(SHARE);
-                    left -= SHARE;
-                }
-            }
-            for _ in 0..left {
+            for _ in 0..call.k {
                 if call.ahead_step > 0 {
                     _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
                     ahead = ahead.wrapping_byte_add(call.ahead_step);
                 }
-                let mut row = [_mm512_setzero_ps(); NV];
-                for (v, x) in row.iter_mut().enumerate() {
-                    *x = _mm512_loadu_ps(b.add(v * LANES));
-                }
+                let row = vectors::<NV>(b);
                 let rest = b.add(NV * LANES);
                 let rest = match (NEAR, SHARE == 4) {
                     (false, true) => _mm512_broadcast_f32x4(_mm_loadu_ps(rest)),
@@ -164,12 +130,7 @@ unsafe fn one<const MR: usize, const NV: usize, const SHARE: usize, const NEAR: 
                         };
                     }
                     if NEAR && here == SHARE {
-                        let rows = a.at(rows * SHARE);
-                        mixed = if SHARE == 4 {
-                            _mm512_broadcast_f32x4(_mm_loadu_ps(rows))
-                        } else {
-                            _mm512_castpd_ps(_mm512_set1_pd(rows.cast::<f64>().read_unaligned()))
-                        };
+                        mixed = repeated::<SHARE>(a.at(rows * SHARE));
                     }
                     *shared = _mm512_fmadd_ps(mixed, rest, *shared);
                 }
@@ -183,179 +144,13 @@ unsafe fn one<const MR: usize, const NV: usize, const SHARE: usize, const NEAR: 
                 *sum = _mm512_permutexvar_ps(order, *sum);
             }
         }
-        if let Some(scale) = call.scale {
-            let scale = _mm512_set1_ps(scale);
-            for acc in &mut acc {
-                for sum in acc {
-                    *sum = _mm512_mul_ps(scale, *sum);
-                }
-            }
-            for sum in &mut shared {
-                *sum = _mm512_mul_ps(scale, *sum);
-            }
-        }
-        if call.add {
-            finish::<MR, NV, SHARE, true>(call, &acc, &shared);
-        } else {
-            finish::<MR, NV, SHARE, false>(call, &acc, &shared);
-        }
+        finish::<MR, NV, SHARE>(call, acc, shared);
     }
 }
 
-/// Four terms of each four rows: a quarter of a vector for each row.
-///
-/// # Safety
-/// The CPU has AVX-512F, and the terms may be read.
-#[inline(always)]
-unsafe fn quarters<const MR: usize>(a: &Column, from: &[u16]) -> [__m512; MR] {
-    // SAFETY: the caller vouches for both.
-    unsafe {
-        let mut quarters = [_mm512_setzero_ps(); MR];
-        for (rows, quarters) in quarters.iter_mut().enumerate().take(MR.div_ceil(4)) {
-            for (q, &from) in from.iter().enumerate().take(4.min(MR - rows * 4)) {
-                let terms = _mm512_broadcast_f32x4(_mm_loadu_ps(a.at(rows * 4 + q)));
-                *quarters = match q {
-                    0 => terms,
-                    _ => _mm512_mask_mov_ps(*quarters, from, terms),
-                };
-            }
-        }
-        quarters
-    }
-}
-
-/// Adds term `T` of four.
-///
-/// # Safety
-/// The CPU has AVX-512F, and the numbers of A and B may be read.
-#[inline(always)]
-unsafe fn term<const MR: usize, const NV: usize, const T: usize>(
-    acc: &mut [[__m512; NV]; MR],
-    shared: &mut [__m512; MR],
-    a: &Column,
-    b: *const f32,
-    quarters: &[__m512; MR],
-) {
-    // SAFETY: the caller vouches for both.
-    unsafe {
-        let mut row = [_mm512_setzero_ps(); NV];
-        for (v, x) in row.iter_mut().enumerate() {
-            *x = _mm512_loadu_ps(b.add(v * LANES));
-        }
-        let rest = _mm512_broadcast_f32x4(_mm_loadu_ps(b.add(NV * LANES)));
-        for (rows, shared) in shared.iter_mut().enumerate().take(MR.div_ceil(4)) {
-            for q in 0..4.min(MR - rows * 4) {
-                let i = rows * 4 + q;
-                let x = _mm512_set1_ps(*a.at(i).add(T));
-                for (acc, &b) in acc[i].iter_mut().zip(&row) {
-                    *acc = _mm512_fmadd_ps(x, b, *acc);
-                }
-            }
-            let x = quarters[rows];
-            let x = match T {
-                0 => _mm512_permute_ps::<0x00>(x),
-                1 => _mm512_permute_ps::<0x55>(x),
-                2 => _mm512_permute_ps::<0xaa>(x),
-                _ => _mm512_permute_ps::<0xff>(x),
-            };
-            *shared = _mm512_fmadd_ps(x, rest, *shared);
-        }
-    }
-}
-
-/// A vector of lanes.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn lanes(of: impl Fn(usize) -> usize) -> __m512i {
-    let lanes: [i32; LANES] = std::array::from_fn(|lane| of(lane) as i32);
-    // SAFETY: sixteen numbers.
-    unsafe { _mm512_loadu_si512(lanes.as_ptr().cast()) }
-}
-
-/// Writes the sums of a [`tile`], or adds them if `ADD`.
-///
-/// # Safety
-/// As for [`tile`].
-#[inline(always)]
-unsafe fn finish<const MR: usize, const NV: usize, const SHARE: usize, const ADD: bool>(
-    call: &Call<'_>,
-    acc: &[[__m512; NV]; MR],
-    shared: &[__m512; MR],
-) {
-    // SAFETY: the instruction set and the addresses are the caller's.
-    unsafe {
-        for (i, acc) in acc.iter().enumerate() {
-            for (v, &sum) in acc.iter().enumerate() {
-                let at = call.c.add(i * call.c_row + v * LANES);
-                let sum = if ADD {
-                    _mm512_add_ps(_mm512_loadu_ps(at), sum)
-                } else {
-                    sum
-                };
-                _mm512_storeu_ps(at, sum);
-            }
-        }
-        for (rows, &sums) in shared.iter().enumerate().take(MR.div_ceil(SHARE)) {
-            let at = |q: usize| (call.c).add((rows * SHARE + q) * call.c_row + NV * LANES);
-            let left = MR - rows * SHARE;
-            if SHARE == 4 {
-                write_4::<ADD>(at(0), _mm512_castps512_ps128(sums));
-                if left > 1 {
-                    write_4::<ADD>(at(1), _mm512_extractf32x4_ps::<1>(sums));
-                }
-                if left > 2 {
-                    write_4::<ADD>(at(2), _mm512_extractf32x4_ps::<2>(sums));
-                }
-                if left > 3 {
-                    write_4::<ADD>(at(3), _mm512_extractf32x4_ps::<3>(sums));
-                }
-            } else {
-                write_8::<ADD>(at(0), _mm512_castps512_ps256(sums));
-                if left > 1 {
-                    let high = _mm512_extractf64x4_pd::<1>(_mm512_castps_pd(sums));
-                    write_8::<ADD>(at(1), _mm256_castpd_ps(high));
-                }
-            }
-        }
-    }
-}
-
-/// Writes or adds four numbers.
-///
-/// # Safety
-/// The CPU has AVX-512F, and they may be read and written.
-#[inline(always)]
-unsafe fn write_4<const ADD: bool>(at: *mut f32, sum: __m128) {
-    // SAFETY: the caller vouches for both.
-    unsafe {
-        let sum = if ADD {
-            _mm_add_ps(_mm_loadu_ps(at), sum)
-        } else {
-            sum
-        };
-        _mm_storeu_ps(at, sum);
-    }
-}
-
-/// Writes or adds eight numbers.
-///
-/// # Safety
-/// The CPU has AVX-512F, and they may be read and written.
-#[inline(always)]
-unsafe fn write_8<const ADD: bool>(at: *mut f32, sum: __m256) {
-    // SAFETY: the caller vouches for both.
-    unsafe {
-        let sum = if ADD {
-            _mm256_add_ps(_mm256_loadu_ps(at), sum)
-        } else {
-            sum
-        };
-        _mm256_storeu_ps(at, sum);
-    }
-}
-
-// Thirty-two registers: the sums, what rows share of them, a row of B, a broadcast and what is mixed of four.
-const QUARTERS: [Tile; 16] = tiles!(1, 4: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);
+// Thirty-two registers: the sums, what rows share of them, a row of B, what is repeated or stretched of it, a broadcast
+// and what is mixed of some.
+const QUARTERS: [Tile; 20] = tiles!(1, 4: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20);
 const HALVES: [Tile; 16] = tiles!(1, 2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);
 const TWO_AND_HALVES: [Tile; 10] = tiles!(2, 2: 1 2 3 4 5 6 7 8 9 10);
 
@@ -369,24 +164,42 @@ mod of_neighbours {
     pub(super) const TWO_AND_HALVES: [Tile; 10] = tiles!(2, 2: 1 2 3 4 5 6 7 8 9 10);
 }
 
-/// The tiles of all widths, the widest first.
-pub(super) static TILES: [Shared; 3] = [
+/// The tiles of all widths, the widest first. Those without a whole vector are there for terms alone: columns are
+/// also cut at whole vectors by who shares the work, and the last ones have to be rounded the same way then.
+pub(super) static TILES: [Shared; 5] = [
     Shared {
         cols: 40,
-        rows: 2,
+        share: 2,
         tiles: &TWO_AND_HALVES,
         near: &of_neighbours::TWO_AND_HALVES,
+        by_terms: &avx512_by_terms::TWO_AND_HALVES,
     },
     Shared {
         cols: 24,
-        rows: 2,
+        share: 2,
         tiles: &HALVES,
         near: &of_neighbours::HALVES,
+        by_terms: &avx512_by_terms::HALVES,
     },
     Shared {
         cols: 20,
-        rows: 4,
+        share: 4,
         tiles: &QUARTERS,
         near: &of_neighbours::QUARTERS,
+        by_terms: &avx512_by_terms::QUARTERS,
+    },
+    Shared {
+        cols: 8,
+        share: 2,
+        tiles: &[],
+        near: &[],
+        by_terms: &avx512_by_terms::ONLY_HALVES,
+    },
+    Shared {
+        cols: 4,
+        share: 4,
+        tiles: &[],
+        near: &[],
+        by_terms: &avx512_by_terms::ONLY_QUARTERS,
     },
 ];

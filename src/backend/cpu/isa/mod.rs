@@ -4,7 +4,7 @@
 //! [`Table`](super::table::Table), which checks lengths first.
 
 /// The tiles of `$nv` vectors, for each number of rows in the list; with `$share` those in which so many
-/// rows share a further vector.
+/// rows or terms share a further vector.
 macro_rules! tiles {
     ($nv:literal: $($mr:literal)*) => { [$(tile::<$mr, $nv>),*] };
     ($nv:literal, $share:literal: $($mr:literal)*) => { [$(tile::<$mr, $nv, $share>),*] };
@@ -26,7 +26,11 @@ pub(super) mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512_bf16;
 #[cfg(target_arch = "x86_64")]
+mod avx512_by_terms;
+#[cfg(target_arch = "x86_64")]
 mod avx512_shared;
+#[cfg(target_arch = "x86_64")]
+mod avx512_sums;
 pub(super) mod bf16;
 #[cfg(any(target_arch = "x86_64", test))]
 mod blocks;
@@ -95,16 +99,21 @@ pub(super) struct Call<'a> {
 /// and `b[tap.b + p·b_row + j]` may be read and `c[i·c_row + j]` may be read and written.
 pub(super) type Tile = unsafe fn(&Call<'_>);
 
-/// Tiles in whose last vector some rows lie side by side, for widths that do not fill whole vectors.
+/// Tiles in whose last vector some rows or terms lie side by side, for widths that do not fill whole vectors. Entry `i`
+/// of each list computes `i + 1` rows; an empty one has none for its case.
 pub(super) struct Shared {
     /// Columns of each tile: whole vectors and the part of one that is left to a row.
     pub cols: usize,
-    /// Rows that share a vector.
-    pub rows: usize,
-    /// Entry `i` computes `i + 1` rows.
+    /// Rows, or terms, that share a vector.
+    pub share: usize,
+    /// Rows share a vector.
     pub tiles: &'static [Tile],
     /// The same where the rows of A are neighbours ([`Call::a_row`] is 1).
     pub near: &'static [Tile],
+    /// Terms share a vector, where they are neighbours in A ([`Call::a_step`] is 1) and [`Call::k`] a multiple of `share`.
+    /// The last columns are rounded otherwise than in all other tiles, so it must not hang on the rows whether these are
+    /// chosen.
+    pub by_terms: &'static [Tile],
 }
 
 /// A whole product of so many rows and columns (the last two arguments), cut as the hardware wants it.

@@ -156,7 +156,7 @@ fn sum(du: &mut [f32], [read, written]: &[Squares<'_>; 2], range: Range<usize>, 
                         b_row: outputs,
                     };
                     let du = TileMut::new(du, inputs, outputs, outputs);
-                    table.product_cut(du, &terms, write, &widths);
+                    table.product_cut(du, &terms, write, &widths, &[]);
                 });
             });
             first += count;

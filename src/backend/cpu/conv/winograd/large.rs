@@ -122,7 +122,7 @@ pub(super) fn convolve(
                                 a_step: 1,
                                 b_row: cols,
                             };
-                            table.product_cut(m, &terms, write, &widths);
+                            table.product_cut(m, &terms, write, &widths, &[]);
                         }
                     }
                 }
