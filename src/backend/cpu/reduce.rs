@@ -97,14 +97,20 @@ impl Runs {
 
     /// Some of the runs, those that follow on one another taken together.
     fn stretches(&self, runs: Range<usize>) -> impl Iterator<Item = Range<usize>> {
-        let mut rest = runs.map(|i| self.get(i)).peekable();
-        std::iter::from_fn(move || {
+        // Where all samples are meant, that is all of them.
+        let all = self.samples == (0..self.layout.images.n) && !runs.is_empty();
+        let whole = all.then(|| self.get(runs.start).start..self.get(runs.end - 1).end);
+        let mut rest = (if all { 0..0 } else { runs })
+            .map(|i| self.get(i))
+            .peekable();
+        let rest = std::iter::from_fn(move || {
             let mut rows = rest.next()?;
             while let Some(next) = rest.next_if(|next| next.start == rows.end) {
                 rows.end = next.end;
             }
             Some(rows)
-        })
+        });
+        whole.into_iter().chain(rest)
     }
 
     /// The leaves of a sum over rows of `cols` numbers: each about [`LEAF`] numbers, one, two or four rows of pixels

@@ -214,20 +214,23 @@ fn weight(
     depth: Range<usize>,
 ) {
     let (inputs, outputs) = (conv.input.c, conv.out_c);
-    let rows = depth.len();
-    let set = |u: TileMut<'_>, w: (&[f32], &Places), len: usize| {
-        let (u, _) = u.split_cols(len);
-        let to = Places::all(REACH, 0, REACH, 1);
-        table.winograd_rows(Transform::Weight, (u, &to), w, Write::Set);
-    };
-    let matrix = inputs * outputs;
+    let (rows, matrix) = (depth.len(), inputs * outputs);
     let width = cols.min(if transposed { inputs } else { outputs } - start);
-    if !transposed && cols == outputs {
-        let from = Places::all(3, depth.start * outputs, 3 * matrix, matrix);
-        return set(u, (w, &from), rows * cols);
+    let to = Places::all(REACH, 0, REACH, 1);
+    if !transposed && width == cols {
+        let first = depth.start * outputs + start;
+        let w = (w, &Places::all(3, first, 3 * matrix, matrix));
+        // Whole rows of the weight follow on one another.
+        let lines = if cols == outputs {
+            (1, 0)
+        } else {
+            (rows, outputs)
+        };
+        return table.winograd_rows(Transform::Weight, (u, &to), w, lines, Write::Set);
     }
-    scratch::numbers(9 * rows * cols, |piece| {
-        for (place, out) in piece.chunks_exact_mut(rows * cols).enumerate() {
+    let len = rows * cols;
+    scratch::numbers(9 * len, |piece| {
+        for (place, out) in piece.chunks_exact_mut(len).enumerate() {
             if transposed {
                 let w = &w[(8 - place) * matrix + start * outputs + depth.start..];
                 table.transpose((out, cols), (w, outputs), (width, rows));
@@ -236,9 +239,10 @@ fn weight(
                 table.copy((out, cols), (w, outputs), (rows, width));
             }
         }
-        let len = rows * cols;
         let from = Places::all(3, 0, 3 * len, len);
-        set(u, (piece, &from), len - (cols - width));
+        let (u, _) = u.split_cols(len - (cols - width));
+        let (u, piece) = ((u, &to), (&*piece, &from));
+        table.winograd_rows(Transform::Weight, u, piece, (1, 0), Write::Set);
     });
 }
 

@@ -88,8 +88,12 @@ pub(crate) struct Job<'a> {
     /// The matrix that is written.
     pub dst: *mut f32,
     pub to: &'a Places,
-    /// Numbers in each place.
+    /// Numbers in a line.
     pub len: usize,
+    /// Lines in each place, and how far apart they are in what is read and in what is written.
+    pub lines: usize,
+    pub from_line: usize,
+    pub to_line: usize,
     /// Add to the destination instead of overwriting it.
     pub add: bool,
 }
@@ -97,7 +101,7 @@ pub(crate) struct Job<'a> {
 /// Does a transform for every number of the places.
 ///
 /// # Safety
-/// The CPU has the instruction set of the table, the `len` numbers of each place of `from` that
+/// The CPU has the instruction set of the table, the `len` numbers of each line of each place of `from` that
 /// exists may be read, those of `to` read and written, and the two do not overlap.
 pub(crate) type Run = unsafe fn(Transform, &Job<'_>);
 
@@ -260,8 +264,10 @@ unsafe fn separable<
     }
     let mut from = [[ZEROS.as_ptr(); IN]; IN];
     let mut to = [[nowhere.as_mut_ptr().cast::<f32>(); OUT]; OUT];
-    for start in (0..job.len).step_by(STRETCH) {
-        let mut row = job.from.first + start;
+    let stretches = (0..job.len).step_by(STRETCH);
+    for (line, start) in (0..job.lines).flat_map(|line| stretches.clone().map(move |at| (line, at)))
+    {
+        let mut row = job.from.first + line * job.from_line + start;
         for from in &mut from[job.from.rows.clone()] {
             let mut at = row;
             for place in &mut from[job.from.cols.clone()] {
@@ -270,7 +276,7 @@ unsafe fn separable<
             }
             row = row.wrapping_add(job.from.row);
         }
-        let mut row = job.to.first + start;
+        let mut row = job.to.first + line * job.to_line + start;
         for to in &mut to[job.to.rows.clone()] {
             let mut at = row;
             for place in &mut to[job.to.cols.clone()] {

@@ -93,7 +93,13 @@ pub(in crate::backend::cpu::conv) fn weight_gradient(
             let places = |step: usize| Places::all(REACH, 0, REACH * step, step);
             if parts == 1 {
                 let du = (&all[start..], &places(step));
-                return table.winograd_rows(Transform::WeightGradient, (dw, &to), du, write);
+                return table.winograd_rows(
+                    Transform::WeightGradient,
+                    (dw, &to),
+                    du,
+                    (1, 0),
+                    write,
+                );
             }
             scratch::numbers(PLACES * apart(cols), |du| {
                 for (place, du) in du.chunks_exact_mut(apart(cols)).enumerate() {
@@ -104,7 +110,7 @@ pub(in crate::backend::cpu::conv) fn weight_gradient(
                     }
                 }
                 let du = (&*du, &places(apart(cols)));
-                table.winograd_rows(Transform::WeightGradient, (dw, &to), du, write);
+                table.winograd_rows(Transform::WeightGradient, (dw, &to), du, (1, 0), write);
             });
         });
     });

@@ -140,7 +140,7 @@ pub(super) fn convolve(
                     let pixels = Images { n: 1, c: 1, ..to };
                     let place = square(tiles.at(i), [0; 2], TILE, pixels, 1);
                     let (dst, m) = ((dst.reborrow(), &place), (m, &from));
-                    table.winograd_rows(Transform::Output, dst, m, write);
+                    table.winograd_rows(Transform::Output, dst, m, (1, 0), write);
                 }
             });
         });
@@ -173,8 +173,7 @@ pub(super) fn weight_gradient(
             for depth in pieces(input.c) {
                 let matrix = depth.len() * cols;
                 let step = apart(matrix);
-                scratch::numbers(PLACES * step + 9 * matrix, |memory| {
-                    let (du, piece) = memory.split_at_mut(PLACES * step);
+                scratch::numbers(PLACES * step, |du| {
                     for (place, du) in du.chunks_exact_mut(step).enumerate() {
                         let mut write = Write::Set;
                         let mut first = 0;
@@ -206,23 +205,10 @@ pub(super) fn weight_gradient(
                         });
                     }
                     let from = Places::all(REACH, 0, REACH * step, step);
-                    let to = Places::all(3, 0, 3 * matrix, matrix);
-                    let ends = ((&mut *piece, &to), (&*du, &from));
-                    table.winograd(
-                        Transform::WeightGradient,
-                        ends.0,
-                        ends.1,
-                        matrix,
-                        Write::Set,
-                    );
-                    for (i, row) in piece.chunks_exact(cols).enumerate() {
-                        let (place, channel) = (i / depth.len(), depth.start + i % depth.len());
-                        let dw = dw.row(place * input.c + channel);
-                        match write {
-                            Write::Set => dw.copy_from_slice(row),
-                            Write::Add => dw.iter_mut().zip(row).for_each(|(d, x)| *d += x),
-                        }
-                    }
+                    let to = Places::all(3, depth.start, 3 * input.c, input.c);
+                    let (dw, du) = ((dw.reborrow(), &to), (&*du, &from));
+                    let lines = depth.len();
+                    table.winograd_lines(Transform::WeightGradient, dw, du, lines, write);
                 });
             }
         });

@@ -104,7 +104,8 @@ impl Squares<'_> {
             let len = (samples * self.images.c).saturating_sub(at);
             let cols = out.cols().min(len);
             let (out, _) = out.split_cols(cols);
-            (self.table).winograd_rows(transform, (out, &to), (src, &from), Write::Set);
+            let (out, src) = ((out, &to), (src, &from));
+            (self.table).winograd_rows(transform, out, src, (1, 0), Write::Set);
         });
     }
 }
