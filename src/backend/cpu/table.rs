@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::cell::RefCell;
+use std::marker::PhantomData;
 
 use super::dispatch::Isa;
 use super::isa::sparse::SparseKernels;
@@ -158,7 +159,7 @@ impl Table {
     #[track_caller]
     pub fn product(&self, c: TileMut<'_>, terms: &Terms<'_>, finish: impl Into<Finish>) {
         let widths = self.widths(c.rows(), c.cols());
-        self.run(c, terms, finish.into(), &widths, &[]);
+        self.run(Each::one(c), terms, finish.into(), &widths, &[]);
     }
 
     /// How [`product`](Self::product) cuts a destination of `m` rows and `n` columns, for
@@ -193,24 +194,65 @@ impl Table {
         widths: &Widths,
         ahead: &[f32],
     ) {
-        self.run(c, terms, write.into(), widths, ahead);
+        self.run(Each::one(c), terms, write.into(), widths, ahead);
+    }
+
+    /// [`product_cut`](Self::product_cut) of many products in one go: at few terms a call for each takes long beside its
+    /// sums. Each row of `c` is a destination, rows of `n` numbers one after the other. `terms` are those of the first;
+    /// the operands of the next begin so many numbers further on, A and B.
+    ///
+    /// # Panics
+    /// If an operand is too short, or a row of `c` is not rows of `n` numbers.
+    #[track_caller]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "those of a product, and how to go on"
+    )]
+    pub fn products(
+        &self,
+        mut c: TileMut<'_>,
+        n: usize,
+        terms: &Terms<'_>,
+        next: [usize; 2],
+        write: Write,
+        widths: &Widths,
+        ahead: &[f32],
+    ) {
+        assert!(
+            c.cols().is_multiple_of(n.max(1)),
+            "a destination of {} numbers in rows of {n}",
+            c.cols()
+        );
+        let each = Each {
+            count: c.rows(),
+            m: c.cols() / n.max(1),
+            n,
+            c_row: n,
+            next: [next[0], next[1], c.stride()],
+            c: c.as_mut_ptr(),
+            tile: PhantomData,
+        };
+        self.run(each, terms, write.into(), widths, ahead);
     }
 
     #[track_caller]
     fn run(
         &self,
-        mut c: TileMut<'_>,
+        each: Each<'_>,
         terms: &Terms<'_>,
         finish: Finish,
         widths: &Widths,
         mut ahead: &[f32],
     ) {
-        let (m, n) = (c.rows(), c.cols());
-        if m == 0 || n == 0 {
+        let Each { m, n, c, c_row, .. } = each;
+        if m == 0 || n == 0 || each.count == 0 {
             return;
         }
-        terms.check(m, n);
-        let (c_row, c) = (c.stride(), c.as_mut_ptr());
+        terms.check(
+            m,
+            n,
+            [each.next[0], each.next[1]].map(|next| (each.count - 1) * next),
+        );
         let (add, scale) = match finish {
             Finish::Set => (false, None),
             Finish::Add => (true, None),
@@ -242,7 +284,7 @@ impl Table {
             };
             // SAFETY: this CPU has the instructions of its table. All rows and columns lie inside `c`,
             // which is exclusively ours, and inside what `check` found readable in `a` and `b`.
-            return unsafe { whole(&call, m, n) };
+            return (0..each.count).for_each(|i| unsafe { whole(&each.call(&call, i), m, n) });
         }
         // The columns from `j` on that one row of tiles computes.
         let mut columns = |tiles: &[Tile], j: usize, last: usize| {
@@ -251,8 +293,9 @@ impl Table {
             let (low, taller) = (m / count, m % count);
             // The first row of tiles asks for everything, as far as its terms reach.
             let (asked, of_tile) = (std::mem::take(&mut ahead), terms.taps.len() * terms.k);
-            let each = size_of_val(asked).div_ceil((count * of_tile).max(1));
-            let ahead_step = each.min(LINE_BYTES);
+            let of_product = count * of_tile;
+            let of_term = size_of_val(asked).div_ceil((each.count * of_product).max(1));
+            let ahead_step = of_term.min(LINE_BYTES);
             let mut ahead = asked.as_ptr();
             let mut i = 0;
             for (count, rows) in [(taller, low + 1), (count - taller, low)] {
@@ -276,11 +319,18 @@ impl Table {
                     add,
                     scale,
                 };
-                // SAFETY: this CPU has the instructions of its table. Rows `i .. i + count·rows` and the
-                // columns of the tiles from `j` on lie inside `c`, which is exclusively ours, and
-                // inside what `check` found readable in `a` and `b`. Tiles that want more of the terms are only
-                // given those they are for, see `shared`.
-                unsafe { tiles[rows - 1](&call) };
+                let tile = tiles[rows - 1];
+                for product in 0..each.count {
+                    let call = Call {
+                        ahead: ahead.wrapping_byte_add(product * of_product * ahead_step),
+                        ..each.call(&call, product)
+                    };
+                    // SAFETY: this CPU has the instructions of its table. Rows `i .. i + count·rows` and the
+                    // columns of the tiles from `j` on lie inside each destination, which is exclusively ours, and
+                    // inside what `check` found readable in `a` and `b`. Tiles that want more of the terms are only
+                    // given those they are for, see `shared`.
+                    unsafe { tile(&call) };
+                }
                 i += count * rows;
                 ahead = ahead.wrapping_byte_add(count * of_tile * ahead_step);
             }
@@ -519,6 +569,46 @@ impl Table {
         // SAFETY: this CPU has the instructions of its table.
         std::hint::black_box(unsafe { (self.burn)(std::hint::black_box(rounds)) });
         2.0 * (rounds * self.burn_vectors * self.lanes) as f64
+    }
+}
+
+/// The destinations of some products of one size.
+struct Each<'a> {
+    count: usize,
+    /// Rows and columns of each.
+    m: usize,
+    n: usize,
+    /// The first number of the first.
+    c: *mut f32,
+    c_row: usize,
+    /// From each to the next: of A, of B, and of the destination.
+    next: [usize; 3],
+    tile: PhantomData<TileMut<'a>>,
+}
+
+impl<'a> Each<'a> {
+    /// A single one.
+    fn one(mut c: TileMut<'a>) -> Self {
+        Each {
+            count: 1,
+            m: c.rows(),
+            n: c.cols(),
+            c: c.as_mut_ptr(),
+            c_row: c.stride(),
+            next: [0; 3],
+            tile: PhantomData,
+        }
+    }
+
+    /// What is done for the first, done for product `i`.
+    fn call<'c>(&self, first: &Call<'c>, i: usize) -> Call<'c> {
+        let [a, b, c] = self.next;
+        Call {
+            a: first.a.wrapping_add(i * a),
+            b: first.b.wrapping_add(i * b),
+            c: first.c.wrapping_add(i * c),
+            ..*first
+        }
     }
 }
 

@@ -46,9 +46,10 @@ pub(crate) struct Terms<'a> {
 }
 
 impl Terms<'_> {
-    /// Panics unless the operands hold every number that `m` rows and `n` columns read.
+    /// Panics unless the operands hold every number that `m` rows and `n` columns read, and the same so many numbers
+    /// further on in A and in B.
     #[track_caller]
-    pub(super) fn check(&self, m: usize, n: usize) {
+    pub(super) fn check(&self, m: usize, n: usize, further: [usize; 2]) {
         if self.k == 0 {
             return;
         }
@@ -56,8 +57,16 @@ impl Terms<'_> {
             let along = (self.k - 1).checked_mul(step)?;
             (rows - 1).checked_mul(row)?.checked_add(along)
         };
-        let last_a = self.taps.iter().map(|t| t.a).max();
-        let last_b = self.taps.iter().map(|t| t.b).max();
+        let last_a = self
+            .taps
+            .iter()
+            .map(|t| t.a.saturating_add(further[0]))
+            .max();
+        let last_b = self
+            .taps
+            .iter()
+            .map(|t| t.b.saturating_add(further[1]))
+            .max();
         let fits = |last: Option<usize>, reach: Option<usize>, len: usize| match (last, reach) {
             (None, _) => true,
             (Some(last), Some(reach)) => last.checked_add(reach).is_some_and(|end| end < len),

@@ -61,8 +61,11 @@ const PANEL_VECTORS: usize = 2;
 /// Strips of a block that keep the threads busy.
 const ENOUGH_STRIPS: usize = 4;
 
-/// Places that one thread multiplies at least, where threads share them.
-const PLACES_TOGETHER: usize = 9;
+/// Places that one thread multiplies at least, where threads share them: as many groups as rows of pixels in a tile.
+const PLACES_TOGETHER: usize = PLACES / TILE;
+
+/// Vectors of a panel of which several places are multiplied in one go.
+const NARROW: usize = 3;
 
 /// Fewest channels on either side for which the transforms pay.
 const CHANNELS: usize = 16;
@@ -309,7 +312,7 @@ impl Pass<'_> {
         let (v_step, m_step) = (apart(together * read), apart(together * written));
         // Where there are hardly any strips for the threads, places are.
         let few = self.parallel && self.to.h.div_ceil(TILE) < ENOUGH_STRIPS;
-        let min_places = if few { PLACES_TOGETHER } else { usize::MAX };
+        let min_groups = if few { 1 } else { usize::MAX };
         let strip = Images {
             h: dst.len() / (self.to.w * written),
             ..self.to
@@ -328,10 +331,12 @@ impl Pass<'_> {
                 let rows = tiles.len() * samples;
                 let widths = self.table.widths(rows, self.cols);
                 let (v, out) = (&*v, &*dst);
-                let products = m.par_chunks_mut(m_step).enumerate();
-                products.with_min_len(min_places).for_each(|(place, m)| {
-                    let ahead = self.ahead(place, [out, beside], &tiles, samples);
-                    self.product((m, rows), &v[place * v_step..], place, &widths, ahead);
+                let groups = m.par_chunks_mut(PLACES_TOGETHER * m_step).enumerate();
+                groups.with_min_len(min_groups).for_each(|(row, m)| {
+                    let ahead = self.ahead(row, [out, beside], &tiles, samples);
+                    let first = row * PLACES_TOGETHER;
+                    let v = (&v[first * v_step..], v_step);
+                    self.products((m, m_step), rows, v, first, &widths, ahead);
                 });
                 for (i, tile) in tiles.enumerate() {
                     let from = Places::all(REACH, i * written, REACH * m_step, m_step);
@@ -343,63 +348,75 @@ impl Pass<'_> {
         });
     }
 
-    /// What the products of `place` ask for: a part of where the sums of `tiles` go, in the first of the strips, or of
-    /// what is looked at beside them.
+    /// What the two halves of the `row`th group of products ask for: that row of pixels of where the sums of `tiles`
+    /// go, in the first of the strips, and of what is looked at beside them.
     fn ahead<'a>(
         &self,
-        place: usize,
+        row: usize,
         strips: [&'a [f32]; 2],
         tiles: &Range<usize>,
         samples: usize,
-    ) -> &'a [f32] {
-        const PLACES_OF_ROW: usize = PLACES / TILE;
-        let parts = if strips[1].is_empty() {
-            PLACES_OF_ROW
-        } else {
-            PLACES_OF_ROW / 2
-        };
-        let (row, part) = (place / PLACES_OF_ROW, place % PLACES_OF_ROW);
-        let strip = strips[(part / parts).min(1)];
+    ) -> [&'a [f32]; 2] {
         let pixel = samples * self.to.c;
-        let (start, end) = (row * self.to.w * pixel, (row + 1) * self.to.w * pixel);
-        if self.from.c >= MANY_CHANNELS || end > strip.len() || part >= 2 * parts {
-            return &[];
+        let width = self.to.w * pixel;
+        let [to, beside] = strips.map(|strip| {
+            if self.from.c >= MANY_CHANNELS || (row + 1) * width > strip.len() {
+                return &[][..];
+            }
+            let row = &strip[row * width..(row + 1) * width];
+            &row[tiles.start * TILE * pixel..(tiles.end * TILE * pixel).min(width)]
+        });
+        if beside.is_empty() {
+            to.split_at(to.len() / 2).into()
+        } else {
+            [to, beside]
         }
-        let row = &strip[start..end];
-        let row = &row[tiles.start * TILE * pixel..(tiles.end * TILE * pixel).min(row.len())];
-        let each = row.len().div_ceil(parts);
-        let part = part % parts * each;
-        &row[part.min(row.len())..(part + each).min(row.len())]
     }
 
-    /// `m = v·u[place]` of so many rows, panel by panel. Each tile is made from `m` itself: to split it off from one that
-    /// has only just been written to memory takes longer than to make it.
-    fn product(
+    /// `m = v·u` of so many rows at some places from `first` on. Where there is one narrow panel, half of the places go
+    /// together, and ask for something each. Otherwise each goes by itself, so that its rows of `v` stay in the nearest
+    /// cache from panel to panel.
+    fn products(
         &self,
-        (m, rows): (&mut [f32], usize),
-        v: &[f32],
-        place: usize,
+        (m, m_step): (&mut [f32], usize),
+        rows: usize,
+        (v, v_step): (&[f32], usize),
+        first: usize,
         widths: &Widths,
-        mut ahead: &[f32],
+        ahead: [&[f32]; 2],
     ) {
-        let (depth, outputs) = (self.from.c, self.to.c);
-        let step = apart(depth * self.cols);
-        let panels = self.u.chunks_exact(PLACES * step);
-        for (first, u) in (0..outputs).step_by(self.cols).zip(panels) {
-            let width = self.cols.min(outputs - first);
-            let panel = TileMut::new(&mut m[first..], rows, width, outputs);
-            let terms = Terms {
-                a: v,
-                b: &u[place * step..],
-                taps: &[Tap { a: 0, b: 0 }],
-                k: depth,
-                a_row: depth,
-                a_step: 1,
-                b_row: self.cols,
-            };
-            let ahead = std::mem::take(&mut ahead);
-            self.table
-                .product_cut(panel, &terms, Write::Set, widths, ahead);
+        let (depth, outputs, places) = (self.from.c, self.to.c, m.len() / m_step);
+        let u_step = apart(depth * self.cols);
+        let terms = |panel: usize, place: usize| Terms {
+            a: &v[place * v_step..],
+            b: &self.u[(panel * PLACES + first + place) * u_step..],
+            taps: &[Tap { a: 0, b: 0 }],
+            k: depth,
+            a_row: depth,
+            a_step: 1,
+            b_row: self.cols,
+        };
+        if self.cols == outputs && outputs <= NARROW * self.table.lanes() {
+            let half = places.div_ceil(2);
+            let halves = m.chunks_mut(half * m_step).zip(ahead).enumerate();
+            for (i, (m, ahead)) in halves {
+                let (terms, next) = (terms(0, i * half), [v_step, u_step]);
+                let count = m.len() / m_step;
+                let m = TileMut::new(m, count, rows * outputs, m_step);
+                self.table
+                    .products(m, outputs, &terms, next, Write::Set, widths, ahead);
+            }
+            return;
+        }
+        for (place, m) in m.chunks_exact_mut(m_step).enumerate() {
+            for (panel, column) in (0..outputs).step_by(self.cols).enumerate() {
+                let width = self.cols.min(outputs - column);
+                // Made from `m` itself: to split it off from a tile that has only just been written to memory takes
+                // longer.
+                let m = TileMut::new(&mut m[column..], rows, width, outputs);
+                let terms = terms(panel, place);
+                self.table.product_cut(m, &terms, Write::Set, widths, &[]);
+            }
         }
     }
 }

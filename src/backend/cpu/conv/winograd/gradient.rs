@@ -1,7 +1,7 @@
 //! The gradient of the weight by Winograd's transforms.
 
 use super::tiles::{Squares, Tiles};
-use super::{PLACES, REACH, TILE, apart, large};
+use super::{NARROW, PLACES, PLACES_TOGETHER, REACH, TILE, apart, large};
 use crate::backend::Write;
 use crate::backend::cpu::elementwise;
 use crate::backend::cpu::isa::Tap;
@@ -125,16 +125,19 @@ fn sum(du: &mut [f32], [read, written]: &[Squares<'_>; 2], range: Range<usize>, 
         apart(tiles.layout.block * outputs),
     );
     let (v_tile, g_tile) = (PLACES * v_step, PLACES * g_step);
-    let together = (TERMS / tiles.layout.block).clamp(1, tiles.each);
+    let most = (TERMS / tiles.layout.block).clamp(1, tiles.each);
     let widths = table.widths(inputs, outputs);
     let min_len = if parallel { 1 } else { usize::MAX };
-    scratch::numbers(together * (v_tile + g_tile), |memory| {
-        let (v, g) = memory.split_at_mut(together * v_tile);
+    // Places whose products are few vectors wide go together.
+    let (narrow, step) = (outputs <= NARROW * table.lanes(), apart(inputs * outputs));
+    let together = if narrow { PLACES_TOGETHER } else { 1 };
+    scratch::numbers(most * (v_tile + g_tile), |memory| {
+        let (v, g) = memory.split_at_mut(most * v_tile);
         let mut first = range.start;
         while first < range.end {
             let samples = tiles.block(first).1;
             let block_end = (first / tiles.each + 1) * tiles.each;
-            let count = together.min(range.end.min(block_end) - first);
+            let count = most.min(range.end.min(block_end) - first);
             let (v, g) = (&mut v[..count * v_tile], &mut g[..count * g_tile]);
             read.transform(Transform::Input, (&mut *v, v_step), first, parallel);
             let gradient = Transform::OutputGradient;
@@ -145,9 +148,10 @@ fn sum(du: &mut [f32], [read, written]: &[Squares<'_>; 2], range: Range<usize>, 
             } else {
                 Write::Add
             };
-            let products = du.par_chunks_mut(apart(inputs * outputs)).enumerate();
-            products.with_min_len(min_len).for_each(|(place, du)| {
+            let groups = du.par_chunks_mut(together * step).enumerate();
+            groups.with_min_len(min_len).for_each(|(i, du)| {
                 scratch::taps(|taps| {
+                    let place = i * together;
                     taps.extend((0..count).map(|i| Tap {
                         a: i * v_tile + place * v_step,
                         b: i * g_tile + place * g_step,
@@ -161,8 +165,9 @@ fn sum(du: &mut [f32], [read, written]: &[Squares<'_>; 2], range: Range<usize>, 
                         a_step: inputs,
                         b_row: outputs,
                     };
-                    let du = TileMut::new(du, inputs, outputs, outputs);
-                    table.product_cut(du, &terms, write, &widths, &[]);
+                    let du = TileMut::new(du, together, inputs * outputs, step);
+                    let next = [v_step, g_step];
+                    table.products(du, outputs, &terms, next, write, &widths, &[]);
                 });
             });
             first += count;
