@@ -6,9 +6,10 @@ use std::ops::Range;
 /// at a multiple of four and end at another or at the last.
 pub(super) type RowsDone<'a> = dyn Fn(usize, Range<usize>, &[f32]) + Sync + 'a;
 
-/// A [`RowsDone`] and what it looks at beside the rows, at the same places: it may be asked for meanwhile.
+/// A [`RowsDone`] and what it looks at beside the rows, at the same places: it may be asked for meanwhile. Empty ones mean
+/// nothing.
 #[derive(Clone, Copy)]
 pub(crate) struct After<'a> {
     pub rows_done: &'a RowsDone<'a>,
-    pub beside: &'a [f32],
+    pub beside: [&'a [f32]; 2],
 }

@@ -346,7 +346,9 @@ impl Backend for Cpu {
         if !by_rows || !norm_backward::of_whole_blocks(images, groups) {
             return one_after_the_other(self, first, args, images, groups, write);
         }
-        let (dy, w, beside) = (slice(first.dy), slice(first.w), slice(args.x));
+        let (dy, w) = (slice(first.dy), slice(first.w));
+        let y = args.y.filter(|_| args.residual).map_or(&[][..], slice);
+        let beside = [slice(args.x), y];
         norm_backward::backward_after(
             backward_slices(args),
             images,

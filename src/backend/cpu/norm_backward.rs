@@ -452,10 +452,8 @@ mod tests {
                 "{conv:?} and {groups:?} do not go together"
             );
             backward_after(args, images, groups, write, |dx, rows_done| {
-                let after = After {
-                    rows_done,
-                    beside: &x,
-                };
+                let beside = [&x[..], if residual { &y } else { &[] }];
+                let after = After { rows_done, beside };
                 conv::conv2d_backward_data_then(dx, &upstream, &w, conv, write, after);
             });
         } else {

@@ -291,10 +291,11 @@ impl Pass<'_> {
         let strips = strips.with_min_len(if self.parallel { 1 } else { usize::MAX });
         let first = start(range.start) * self.to.sample();
         strips.for_each(|(i, dst)| {
-            let beside = match self.after {
-                Some(after) => &after.beside[first + i * strip..][..dst.len()],
-                None => &[],
-            };
+            let beside = self.after.map_or([&[][..]; 2], |after| after.beside);
+            let beside = beside.map(|all| match all {
+                [] => all,
+                _ => &all[first + i * strip..][..dst.len()],
+            });
             self.strip(dst, src, samples, i * TILE, beside);
             if let Some(after) = self.after {
                 let rows = i * TILE..((i + 1) * TILE).min(self.to.h);
@@ -304,7 +305,7 @@ impl Pass<'_> {
     }
 
     /// The rows of pixels from `y` on, `TILE` of them if there are so many.
-    fn strip(&self, dst: &mut [f32], src: &[f32], samples: usize, y: usize, beside: &[f32]) {
+    fn strip(&self, dst: &mut [f32], src: &[f32], samples: usize, y: usize, beside: [&[f32]; 2]) {
         let (read, written) = (samples * self.from.c, samples * self.to.c);
         let across = self.to.w.div_ceil(TILE);
         let most = ROWS.div_ceil(samples);
@@ -333,7 +334,7 @@ impl Pass<'_> {
                 let (v, out) = (&*v, &*dst);
                 let groups = m.par_chunks_mut(PLACES_TOGETHER * m_step).enumerate();
                 groups.with_min_len(min_groups).for_each(|(row, m)| {
-                    let ahead = self.ahead(row, [out, beside], &tiles, samples);
+                    let ahead = self.ahead(row, [out, beside[0], beside[1]], &tiles, samples);
                     let first = row * PLACES_TOGETHER;
                     let v = (&v[first * v_step..], v_step);
                     self.products((m, m_step), rows, v, first, &widths, ahead);
@@ -348,32 +349,27 @@ impl Pass<'_> {
         });
     }
 
-    /// What the two halves of the `row`th group of products ask for: that row of pixels of where the sums of `tiles`
-    /// go, in the first of the strips, and of what is looked at beside them.
+    /// What the thirds of the `row`th group of products ask for: that row of pixels of where the sums of `tiles` go, in
+    /// the first of the strips, and of what is looked at beside them.
     fn ahead<'a>(
         &self,
         row: usize,
-        strips: [&'a [f32]; 2],
+        strips: [&'a [f32]; 3],
         tiles: &Range<usize>,
         samples: usize,
-    ) -> [&'a [f32]; 2] {
+    ) -> [&'a [f32]; 3] {
         let pixel = samples * self.to.c;
         let width = self.to.w * pixel;
-        let [to, beside] = strips.map(|strip| {
+        strips.map(|strip| {
             if self.from.c >= MANY_CHANNELS || (row + 1) * width > strip.len() {
                 return &[][..];
             }
             let row = &strip[row * width..(row + 1) * width];
             &row[tiles.start * TILE * pixel..(tiles.end * TILE * pixel).min(width)]
-        });
-        if beside.is_empty() {
-            to.split_at(to.len() / 2).into()
-        } else {
-            [to, beside]
-        }
+        })
     }
 
-    /// `m = v·u` of so many rows at some places from `first` on. Where there is one narrow panel, half of the places go
+    /// `m = v·u` of so many rows at some places from `first` on. Where there is one narrow panel, a third of the places go
     /// together, and ask for something each. Otherwise each goes by itself, so that its rows of `v` stay in the nearest
     /// cache from panel to panel.
     fn products(
@@ -383,7 +379,7 @@ impl Pass<'_> {
         (v, v_step): (&[f32], usize),
         first: usize,
         widths: &Widths,
-        ahead: [&[f32]; 2],
+        ahead: [&[f32]; 3],
     ) {
         let (depth, outputs, places) = (self.from.c, self.to.c, m.len() / m_step);
         let u_step = apart(depth * self.cols);
@@ -397,10 +393,10 @@ impl Pass<'_> {
             b_row: self.cols,
         };
         if self.cols == outputs && outputs <= NARROW * self.table.lanes() {
-            let half = places.div_ceil(2);
-            let halves = m.chunks_mut(half * m_step).zip(ahead).enumerate();
-            for (i, (m, ahead)) in halves {
-                let (terms, next) = (terms(0, i * half), [v_step, u_step]);
+            let third = places.div_ceil(3);
+            let thirds = m.chunks_mut(third * m_step).zip(ahead).enumerate();
+            for (i, (m, ahead)) in thirds {
+                let (terms, next) = (terms(0, i * third), [v_step, u_step]);
                 let count = m.len() / m_step;
                 let m = TileMut::new(m, count, rows * outputs, m_step);
                 self.table
