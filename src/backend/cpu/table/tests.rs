@@ -284,3 +284,62 @@ fn a_product_must_stay_inside_its_operands() {
     };
     select().product(TileMut::new(&mut c, 2, 3, 3), &terms, Write::Set);
 }
+
+#[test]
+fn products_in_one_go_have_the_bits_of_each_by_itself() {
+    for table in check::tables() {
+        for (m, n, k) in [
+            (1, 4, 4),
+            (20, 20, 20),
+            (13, 40, 6),
+            (7, 33, 5),
+            (24, 100, 3),
+        ] {
+            let (count, apart) = (5, m * n + 3);
+            let (a_next, b_next) = (m * k + 2, k * n + 1);
+            let (a, b) = (
+                check::noise(1, count * a_next),
+                check::noise(2, count * b_next),
+            );
+            let terms = |i: usize| Terms {
+                a: &a[i * a_next..],
+                b: &b[i * b_next..],
+                taps: &[Tap { a: 0, b: 0 }],
+                k,
+                a_row: k,
+                a_step: 1,
+                b_row: n,
+            };
+            for write in [Write::Set, Write::Add] {
+                let before = check::noise(3, count * apart);
+                let (mut c, mut want) = (before.clone(), before);
+                let widths = table.widths(m, n);
+                let all = TileMut::new(&mut c, count, m * n, apart);
+                let next = [a_next, b_next];
+                table.products(all, n, &terms(0), next, write, &widths, &a);
+                for (i, want) in want.chunks_mut(apart).enumerate() {
+                    table.product(TileMut::new(want, m, n, n), &terms(i), write);
+                }
+                assert_eq!(c, want, "{} {m} x {n}, {k} terms, {write:?}", table.isa());
+            }
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "reads past")]
+fn the_last_of_several_products_must_stay_inside_its_operands() {
+    let (mut c, a, b) = ([0.0; 8], [0.0; 7], [0.0; 8]);
+    let terms = Terms {
+        a: &a,
+        b: &b,
+        taps: &[Tap { a: 0, b: 0 }],
+        k: 2,
+        a_row: 2,
+        a_step: 1,
+        b_row: 2,
+    };
+    let (table, all) = (select(), TileMut::new(&mut c, 2, 4, 4));
+    let widths = table.widths(2, 2);
+    table.products(all, 2, &terms, [4, 4], Write::Set, &widths, &[]);
+}
