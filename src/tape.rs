@@ -289,6 +289,26 @@ impl Tape {
         on!(self, g => g.batch_norm_relu(x, norm, frozen, residual))
     }
 
+    /// See [`Graph::conv2d_batch_norm`].
+    #[track_caller]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "those of a convolution and of a normalisation"
+    )]
+    pub fn conv2d_batch_norm(
+        &mut self,
+        x: Var,
+        weight: ParamId,
+        stride: [usize; 2],
+        padding: [usize; 2],
+        norm: Norm,
+        frozen: bool,
+        residual: Option<Var>,
+        relu: bool,
+    ) -> Var {
+        on!(self, g => g.conv2d_batch_norm(x, weight, stride, padding, norm, frozen, residual, relu))
+    }
+
     /// See [`Graph::relu`].
     #[track_caller]
     pub fn relu(&mut self, x: Var) -> Var {

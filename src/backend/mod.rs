@@ -36,7 +36,7 @@ mod conformance;
 
 pub use layout::SpatialLayout;
 pub use look_up::{Factor, LookUp};
-pub use norm::{BatchNorm, BatchNormBackward, DataGradient, Upstream};
+pub use norm::{BatchNorm, BatchNormBackward, Convolved, DataGradient, Upstream};
 pub use outcome::argmax;
 
 use crate::error::Result;
@@ -164,6 +164,17 @@ impl<Buf> ViewMut<'_, Buf> {
             buf: self.buf,
             offset: self.offset,
             len: self.len,
+        }
+    }
+}
+
+impl<'a, Buf> From<ViewMut<'a, Buf>> for View<'a, Buf> {
+    /// What has been written, to be read.
+    fn from(written: ViewMut<'a, Buf>) -> Self {
+        View {
+            buf: written.buf,
+            offset: written.offset,
+            len: written.len,
         }
     }
 }
@@ -398,6 +409,20 @@ pub trait Backend: Send {
         eps: f32,
         momentum: f32,
     );
+    /// [`conv2d`](Self::conv2d) and then [`batch_norm`](Self::batch_norm) of its output: a device may add up what the
+    /// statistics need while it has the output at hand. `images` are those that the convolution puts out.
+    fn batch_norm_after(
+        &self,
+        args: BatchNorm<'_, Self::Buf, Convolved<'_, Self::Buf>>,
+        images: Images,
+        groups: &[usize],
+        eps: f32,
+        momentum: f32,
+    ) where
+        Self: Sized,
+    {
+        norm::convolved_first(self, args, images, groups, eps, momentum);
+    }
     /// Backward pass of [`batch_norm`](Self::batch_norm); the gradients of scale and shift are
     /// written as `write` says.
     fn batch_norm_backward(

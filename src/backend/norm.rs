@@ -3,8 +3,9 @@
 use super::{Backend, View, ViewMut, Write};
 use crate::shape::{Conv, Images};
 
-/// The arguments of batch normalisation in training mode.
-pub struct BatchNorm<'a, Buf> {
+/// The arguments of batch normalisation in training mode. Its input lies in memory, or is what a convolution is about to
+/// put out ([`Convolved`]).
+pub struct BatchNorm<'a, Buf, X = View<'a, Buf>> {
     /// Output, `rows x c`.
     pub y: ViewMut<'a, Buf>,
     /// Saved for the backward pass: the mean of each group, `groups x c`.
@@ -14,7 +15,7 @@ pub struct BatchNorm<'a, Buf> {
     /// Running mean and then running (unbiased) variance, `2 x c`; updated group after group.
     pub running: ViewMut<'a, Buf>,
     /// Input, `rows x c`.
-    pub x: View<'a, Buf>,
+    pub x: X,
     /// Scale, `c`.
     pub gamma: View<'a, Buf>,
     /// Shift, `c`.
@@ -23,6 +24,35 @@ pub struct BatchNorm<'a, Buf> {
     pub residual: Option<View<'a, Buf>>,
     /// The result goes through a ReLU at the end, after the residual was added.
     pub relu: bool,
+}
+
+impl<'a, Buf, X> BatchNorm<'a, Buf, X> {
+    /// The same with another input, which `f` makes of this one.
+    pub fn map_x<Y>(self, f: impl FnOnce(X) -> Y) -> BatchNorm<'a, Buf, Y> {
+        BatchNorm {
+            y: self.y,
+            mean: self.mean,
+            inv_std: self.inv_std,
+            running: self.running,
+            x: f(self.x),
+            gamma: self.gamma,
+            beta: self.beta,
+            residual: self.residual,
+            relu: self.relu,
+        }
+    }
+}
+
+/// The convolution that puts out the input of a batch normalisation, and where to.
+pub struct Convolved<'a, Buf> {
+    /// Output of the convolution.
+    pub y: ViewMut<'a, Buf>,
+    /// Its input.
+    pub x: View<'a, Buf>,
+    /// Its weight.
+    pub w: View<'a, Buf>,
+    /// The convolution.
+    pub conv: Conv,
 }
 
 /// The gradient of the output of a batch normalisation, to read, or to read and to overwrite: what replaces it then
@@ -93,4 +123,20 @@ pub(super) fn one_after_the_other<B: Backend>(
     };
     backend.conv2d_backward_data(dx, first.dy, first.w, first.conv, first.write);
     backend.batch_norm_backward(args, images, groups, write);
+}
+
+/// [`Backend::batch_norm_after`] in two passes.
+pub(super) fn convolved_first<B: Backend>(
+    backend: &B,
+    args: BatchNorm<'_, B::Buf, Convolved<'_, B::Buf>>,
+    images: Images,
+    groups: &[usize],
+    eps: f32,
+    momentum: f32,
+) {
+    let args = args.map_x(|mut first| {
+        backend.conv2d(first.y.reborrow(), first.x, first.w, first.conv);
+        first.y.into()
+    });
+    backend.batch_norm(args, images, groups, eps, momentum);
 }

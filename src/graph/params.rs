@@ -337,30 +337,25 @@ impl<B: Backend> Params<B> {
     }
 
     /// Everything a batch normalisation reads and writes beside its activations: scale, shift and
-    /// running statistics.
-    #[expect(clippy::type_complexity, reason = "three views of two buffers")]
+    /// running statistics; and any other parameter.
     pub fn norm(
         &mut self,
         gamma: ParamId,
         beta: ParamId,
         running: BufferId,
-    ) -> (View<'_, B::Buf>, View<'_, B::Buf>, ViewMut<'_, B::Buf>) {
-        let (g, b) = (
-            &self.params[gamma.0 as usize],
-            &self.params[beta.0 as usize],
-        );
+        other: ParamId,
+    ) -> ([View<'_, B::Buf>; 3], ViewMut<'_, B::Buf>) {
         let r = &self.buffers[running.0 as usize];
+        let value = |id: ParamId| {
+            let p = &self.params[id.0 as usize];
+            View {
+                buf: &self.values,
+                offset: p.offset,
+                len: p.len,
+            }
+        };
         (
-            View {
-                buf: &self.values,
-                offset: g.offset,
-                len: g.len,
-            },
-            View {
-                buf: &self.values,
-                offset: b.offset,
-                len: b.len,
-            },
+            [value(gamma), value(beta), value(other)],
             ViewMut {
                 buf: &mut self.running,
                 offset: r.offset,

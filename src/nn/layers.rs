@@ -168,6 +168,58 @@ impl Conv2d {
     }
 }
 
+impl Conv2d {
+    /// The normalisation of this layer's output: one operation with the numbers of two.
+    #[track_caller]
+    pub fn forward_norm(&self, tape: &mut Tape, x: Var, norm: &BatchNorm) -> Var {
+        self.normalised(tape, x, norm, None, false)
+    }
+
+    /// The ReLU of the normalisation of this layer's output, to which `residual` is added before: one operation with the
+    /// numbers of four.
+    #[track_caller]
+    pub fn forward_norm_relu(
+        &self,
+        tape: &mut Tape,
+        x: Var,
+        norm: &BatchNorm,
+        residual: Option<Var>,
+    ) -> Var {
+        self.normalised(tape, x, norm, residual, true)
+    }
+
+    #[track_caller]
+    fn normalised(
+        &self,
+        tape: &mut Tape,
+        x: Var,
+        norm: &BatchNorm,
+        residual: Option<Var>,
+        relu: bool,
+    ) -> Var {
+        let (stride, padding, frozen) = (self.stride, self.padding, norm.frozen);
+        match self.bias {
+            None => tape.conv2d_batch_norm(
+                x,
+                self.weight,
+                stride,
+                padding,
+                norm.norm,
+                frozen,
+                residual,
+                relu,
+            ),
+            Some(_) => {
+                let y = self.forward(tape, x);
+                match relu {
+                    true => norm.forward_relu(tape, y, residual),
+                    false => norm.forward(tape, y),
+                }
+            }
+        }
+    }
+}
+
 impl Module for Conv2d {
     fn forward(&self, tape: &mut Tape, x: Var) -> Var {
         tape.conv2d(x, self.weight, self.bias, self.stride, self.padding)

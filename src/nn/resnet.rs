@@ -1,6 +1,6 @@
 //! ResNet-18 for 32x32 images.
 
-use super::{Backbone, BatchNorm, Conv2d, Head, Linear, Module, MultiHeadClassifier};
+use super::{Backbone, BatchNorm, Conv2d, Head, Linear, MultiHeadClassifier};
 use crate::shape::Window;
 use crate::tape::{Tape, Var};
 
@@ -54,17 +54,12 @@ impl BasicBlock {
     }
 
     pub(super) fn forward(&self, tape: &mut Tape, x: Var) -> Var {
-        let y = self.conv1.forward(tape, x);
-        let y = self.bn1.forward_relu(tape, y, None);
-        let y = self.conv2.forward(tape, y);
+        let y = self.conv1.forward_norm_relu(tape, x, &self.bn1, None);
         let x = match &self.shortcut {
-            Some((conv, bn)) => {
-                let x = conv.forward(tape, x);
-                bn.forward(tape, x)
-            }
+            Some((conv, bn)) => conv.forward_norm(tape, x, bn),
             None => x,
         };
-        self.bn2.forward_relu(tape, y, Some(x))
+        self.conv2.forward_norm_relu(tape, y, &self.bn2, Some(x))
     }
 }
 
@@ -139,8 +134,7 @@ impl ResNet18 {
 
 impl Backbone for ResNet18 {
     fn features(&self, tape: &mut Tape, x: Var) -> Var {
-        let x = self.conv1.forward(tape, x);
-        let mut x = self.bn1.forward_relu(tape, x, None);
+        let mut x = self.conv1.forward_norm_relu(tape, x, &self.bn1, None);
         for block in &self.blocks {
             x = block.forward(tape, x);
         }

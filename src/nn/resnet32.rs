@@ -2,7 +2,7 @@
 
 use super::init::kaiming_std;
 use super::resnet::BasicBlock;
-use super::{Backbone, BatchNorm, Conv2d, Head, Linear, Module};
+use super::{Backbone, BatchNorm, Conv2d, Head, Linear};
 use crate::shape::Window;
 use crate::tape::{Tape, Var};
 use ndarray::ArrayD;
@@ -72,9 +72,7 @@ fn draw_again(tape: &mut Tape, conv: &Conv2d) {
 
 impl Backbone for ResNet32 {
     fn features(&self, tape: &mut Tape, x: Var) -> Var {
-        let x = self.conv1.forward(tape, x);
-        let x = self.bn1.forward(tape, x);
-        let mut x = tape.relu(x);
+        let mut x = self.conv1.forward_norm_relu(tape, x, &self.bn1, None);
         for block in &self.blocks {
             x = block.forward(tape, x);
         }

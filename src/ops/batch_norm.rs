@@ -12,17 +12,28 @@
 //! operation: the activations go through memory once instead of three times, forward and backward.
 //! Where the output is not above 0, `dy` counts as 0; what is left of it is `dr`.
 
-use crate::backend::{Backend, BatchNorm, BatchNormBackward, DataGradient, Upstream};
-use crate::graph::{Block, Graph, Mode, Norm, Op, Var};
+use crate::backend::{Backend, BatchNorm, BatchNormBackward, Convolved, DataGradient, Upstream};
+use crate::graph::{Block, Graph, Mode, Norm, Op, ParamId, Var};
+use crate::shape::Conv;
 
 /// What the forward pass leaves for the backward pass.
 pub(super) struct Saved {
+    /// Its node.
+    pub of: Var,
     /// Mean of each group.
     pub mean: Block,
     /// `1 / sqrt(var + eps)` of each group.
     pub inv_std: Block,
     /// The output, if it came out of a ReLU.
     pub y: Option<Block>,
+}
+
+/// The convolution of `x` that puts out what is normalised, without a bias.
+#[derive(Clone, Copy)]
+pub(super) struct First {
+    pub x: Var,
+    pub weight: ParamId,
+    pub conv: Conv,
 }
 
 impl<B: Backend> Graph<B> {
@@ -53,7 +64,7 @@ impl<B: Backend> Graph<B> {
     }
 
     #[track_caller]
-    fn normalised(
+    pub(super) fn normalised(
         &mut self,
         x: Var,
         norm: Norm,
@@ -62,31 +73,50 @@ impl<B: Backend> Graph<B> {
         relu: bool,
     ) -> Var {
         let x = self.spatial(x);
-        let node = self.node(x);
+        let residual = self.check_norm(x, norm, residual);
+        // Each of the two parents has a gradient of its own to be written.
+        let residual = match residual {
+            Some(residual) if residual == x => Some(self.scale(x, 1.0)),
+            other => other,
+        };
+        let train = self.mode == Mode::Train && !frozen;
+        self.push_normalised(x, None, norm, train, residual, relu)
+    }
+
+    /// Checks that `x` and the residual fit; returns the residual in spatial order.
+    #[track_caller]
+    pub(super) fn check_norm(&mut self, x: Var, norm: Norm, residual: Option<Var>) -> Option<Var> {
+        let x = self.shape(x);
         let c = self.params.value(norm.gamma).len;
         assert!(
-            matches!(node.shape.rank(), 2 | 4) && node.shape.dim(1) == c,
-            "batch_norm {}: expected an input of shape [N, {c}] or [N, {c}, H, W], found {}",
+            matches!(x.rank(), 2 | 4) && x.dim(1) == c,
+            "batch_norm {}: expected an input of shape [N, {c}] or [N, {c}, H, W], found {x}",
             self.params.name(norm.gamma),
-            node.shape
         );
-        let images = node.shape.images();
-        let residual = residual.map(|residual| {
+        residual.map(|residual| {
             let shape = self.shape(residual);
             assert_eq!(
-                shape, node.shape,
-                "batch_norm_relu: a residual of shape {shape} for an input of shape {}",
-                node.shape
+                shape, x,
+                "batch_norm_relu: a residual of shape {shape} for an input of shape {x}"
             );
-            let residual = self.spatial(residual);
-            // Each of the two parents has a gradient of its own to be written.
-            if residual == x {
-                self.scale(x, 1.0)
-            } else {
-                residual
-            }
-        });
-        let train = self.mode == Mode::Train && !frozen;
+            self.spatial(residual)
+        })
+    }
+
+    /// Normalises `x` and records it, in training mode (`train`) or in evaluation mode. Of `x` there may be nothing yet
+    /// but its node: it is then the output of the convolution `first`, in training mode.
+    pub(super) fn push_normalised(
+        &mut self,
+        x: Var,
+        first: Option<First>,
+        norm: Norm,
+        train: bool,
+        residual: Option<Var>,
+        relu: bool,
+    ) -> Var {
+        let node = self.node(x);
+        let images = node.shape.images();
+        let c = images.c;
         let whole = [images.n];
         let grouped = divides(&self.groups, images.n);
         let count = if train && grouped {
@@ -101,30 +131,47 @@ impl<B: Backend> Graph<B> {
             self.params.count_batch(norm.running, count);
         }
         let added = residual.map(|r| self.node(r).value);
-        let (gamma, beta, running) = self.params.norm(norm.gamma, norm.beta, norm.running);
+        let source = first.map(|first| (first, self.node(first.x).value));
+        let mut x_out = first.map(|_| self.arena.lend(node.value));
+        let weight = first.map_or(norm.gamma, |first| first.weight);
+        let ([gamma, beta, w], running) =
+            (self.params).norm(norm.gamma, norm.beta, norm.running, weight);
         let args = BatchNorm {
             y: y.view(),
             mean: mean_out.view(),
             inv_std: inv_std_out.view(),
             running,
-            x: self.arena.range(node.value, 0, images.len()),
+            x: (),
             gamma,
             beta,
             residual: added.map(|value| self.arena.range(value, 0, images.len())),
             relu,
         };
-        if train {
-            let groups = if grouped {
-                self.groups.as_slice()
-            } else {
-                &whole
-            };
-            self.backend
-                .batch_norm(args, images, groups, norm.eps, norm.momentum);
+        let groups = if grouped {
+            self.groups.as_slice()
         } else {
-            self.backend.batch_norm_eval(args, c, norm.eps);
+            &whole
+        };
+        if let Some(((first, source), x_out)) = source.zip(x_out.as_mut()) {
+            let first = Convolved {
+                y: x_out.view(),
+                x: self.arena.range(source, 0, first.conv.input.len()),
+                w,
+                conv: first.conv,
+            };
+            let args = args.map_x(|()| first);
+            self.backend
+                .batch_norm_after(args, images, groups, norm.eps, norm.momentum);
+        } else {
+            let args = args.map_x(|()| self.arena.range(node.value, 0, images.len()));
+            match train {
+                true => self
+                    .backend
+                    .batch_norm(args, images, groups, norm.eps, norm.momentum),
+                false => self.backend.batch_norm_eval(args, c, norm.eps),
+            }
         }
-        for lent in [y, mean_out, inv_std_out] {
+        for lent in [y, mean_out, inv_std_out].into_iter().chain(x_out) {
             self.arena.restore(lent);
         }
         let own = self.trains(&[Some(norm.gamma), Some(norm.beta)]);
@@ -145,7 +192,6 @@ impl<B: Backend> Graph<B> {
     /// it: that of the residual rather than that of `x`.
     pub(super) fn batch_norm_backward(
         &mut self,
-        of: Var,
         x: Var,
         norm: Norm,
         residual: Option<Var>,
@@ -167,9 +213,9 @@ impl<B: Backend> Graph<B> {
         };
         // What the convolution behind this has left to be computed.
         let before = match becomes_input || becomes_residual {
-            true => self.take_deferred(of),
+            true => self.take_deferred(saved.of),
             false => {
-                self.settle(of);
+                self.settle(saved.of);
                 None
             }
         };

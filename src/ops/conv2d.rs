@@ -22,6 +22,29 @@ impl<B: Backend> Graph<B> {
         stride: [usize; 2],
         padding: [usize; 2],
     ) -> Var {
+        let (x, conv) = self.convolution(x, weight, stride, padding);
+        let (value, mut y) = self.output(conv.output().len());
+        let images = self.node(x).value;
+        let source = self.arena.range(images, 0, conv.input.len());
+        self.backend
+            .conv2d(y.view(), source, self.params.value(weight), conv);
+        if let Some(bias) = bias {
+            self.backend
+                .add_bias(y.view(), self.params.value(bias), conv.out_c);
+        }
+        self.arena.restore(y);
+        self.push_convolution(x, weight, bias, conv, value)
+    }
+
+    /// The convolution of `x` with `weight`, and `x` in the order that it wants.
+    #[track_caller]
+    pub(super) fn convolution(
+        &mut self,
+        x: Var,
+        weight: ParamId,
+        stride: [usize; 2],
+        padding: [usize; 2],
+    ) -> (Var, Conv) {
         let name = self.params.name(weight);
         let ParamLayout::Conv {
             outputs,
@@ -43,23 +66,23 @@ impl<B: Backend> Graph<B> {
             stride,
             padding,
         };
-        let output = conv.output();
         assert!(
-            output.pixels() > 0 && stride.iter().all(|&s| s > 0),
+            conv.output().pixels() > 0 && stride.iter().all(|&s| s > 0),
             "conv2d {name}: a kernel of {kernel:?} with stride {stride:?} and padding {padding:?} \
              does not fit an input of shape {shape}"
         );
-        let x = self.spatial(x);
-        let (value, mut y) = self.output(output.len());
-        let images = self.node(x).value;
-        let source = self.arena.range(images, 0, shape.len());
-        self.backend
-            .conv2d(y.view(), source, self.params.value(weight), conv);
-        if let Some(bias) = bias {
-            self.backend
-                .add_bias(y.view(), self.params.value(bias), outputs);
-        }
-        self.arena.restore(y);
+        (self.spatial(x), conv)
+    }
+
+    /// Records a convolution whose output lies, or is about to lie, in `value`.
+    pub(super) fn push_convolution(
+        &mut self,
+        x: Var,
+        weight: ParamId,
+        bias: Option<ParamId>,
+        conv: Conv,
+        value: Block,
+    ) -> Var {
         let own = self.trains(&[Some(weight), bias]);
         let op = Op::Conv2d {
             x,
@@ -67,7 +90,8 @@ impl<B: Backend> Graph<B> {
             bias,
             conv,
         };
-        self.push(op, output.shape(), Order::Spatial, value, &[x], own)
+        let shape = conv.output().shape();
+        self.push(op, shape, Order::Spatial, value, &[x], own)
     }
 
     /// Returns whether `dy` has been consumed: the data gradient may wait.

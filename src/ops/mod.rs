@@ -8,6 +8,7 @@ mod add;
 mod batch;
 mod batch_norm;
 mod conv2d;
+mod conv2d_batch_norm;
 mod dropout;
 mod host_loss;
 mod layout;
@@ -69,12 +70,12 @@ impl<B: Backend> Graph<B> {
                     relu,
                 } => {
                     let saved = Saved {
+                        of: self.var(index),
                         mean,
                         inv_std,
                         y: relu.then_some(node.value),
                     };
-                    let of = self.var(index);
-                    kept = self.batch_norm_backward(of, x, norm, residual, saved, train, dy);
+                    kept = self.batch_norm_backward(x, norm, residual, saved, train, dy);
                 }
                 Op::Relu(x) => self.relu_backward(x, node.value, dy),
                 Op::Tanh(x) => self.tanh_backward(x, node.value, dy),

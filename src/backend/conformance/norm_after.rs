@@ -1,7 +1,10 @@
-//! The data gradient of a convolution, and the backward pass of the batch normalisation before it.
+//! A convolution and the batch normalisation of its output; the data gradient of a convolution, and the backward pass of
+//! the batch normalisation before it.
 
 use super::{Case, Lab, Visitor, WRITES};
-use crate::backend::{Backend, BatchNormBackward, DataGradient, Upstream, Write};
+use crate::backend::{
+    Backend, BatchNorm, BatchNormBackward, Convolved, DataGradient, Upstream, Write,
+};
 use crate::shape::{Conv, Images};
 
 pub(super) fn visit(visitor: &mut impl Visitor) {
@@ -16,23 +19,33 @@ pub(super) fn visit(visitor: &mut impl Visitor) {
         ([5, 4, 4], 7, 1, 1),
     ] {
         for groups in [&[20][..], &[32, 32, 32], &[33], &[10, 10], &[37, 3]] {
+            let [c, h, w] = input;
+            let conv = Conv {
+                input: Images {
+                    n: groups.iter().sum(),
+                    c,
+                    h,
+                    w,
+                },
+                out_c,
+                kernel: [kernel; 2],
+                stride: [stride; 2],
+                padding: [kernel / 2; 2],
+            };
+            for (has_residual, relu) in [(false, false), (false, true), (true, true), (true, false)]
+            {
+                visitor.visit(ForwardCase {
+                    conv,
+                    groups: groups.to_vec(),
+                    has_residual,
+                    relu,
+                });
+            }
             for (first, becomes_residual) in
                 [(Write::Set, false), (Write::Add, true), (Write::Add, false)]
             {
-                let [c, h, w] = input;
                 visitor.visit(AfterCase {
-                    conv: Conv {
-                        input: Images {
-                            n: groups.iter().sum(),
-                            c,
-                            h,
-                            w,
-                        },
-                        out_c,
-                        kernel: [kernel; 2],
-                        stride: [stride; 2],
-                        padding: [kernel / 2; 2],
-                    },
+                    conv,
                     groups: groups.to_vec(),
                     first,
                     becomes_residual,
@@ -44,6 +57,61 @@ pub(super) fn visit(visitor: &mut impl Visitor) {
 
 /// How much larger than the terms of a sum is what Winograd's transforms add up.
 const WINOGRAD: f64 = 16.0;
+
+const EPS: f32 = 1e-5;
+const MOMENTUM: f32 = 0.1;
+
+#[derive(Debug)]
+struct ForwardCase {
+    conv: Conv,
+    groups: Vec<usize>,
+    has_residual: bool,
+    relu: bool,
+}
+
+impl Case for ForwardCase {
+    fn run<B: Backend>(&self, lab: &mut Lab<'_, B>) {
+        let (conv, images) = (self.conv, self.conv.output());
+        let (c, saved) = (images.c, self.groups.len() * images.c);
+        let x = lab.input_images(conv.input);
+        let w = lab.input(conv.weight_len());
+        let (gamma, beta, residual) = (lab.input(c), lab.input(c), lab.input_images(images));
+        // Means and then variances, which are positive.
+        let running: Vec<f64> = lab.noise(2 * c).iter().map(|x| x + 1.5).collect();
+        let mut running = lab.given(&running);
+        let mut convolved = lab.output_images(images, Write::Set);
+        let mut y = lab.output_images(images, Write::Set);
+        let [mut mean, mut inv_std] = [saved; 2].map(|len| lab.output(len, Write::Set));
+        let args = BatchNorm {
+            y: y.dst(),
+            mean: mean.dst(),
+            inv_std: inv_std.dst(),
+            running: running.dst(),
+            x: Convolved {
+                y: convolved.dst(),
+                x: x.src(),
+                w: w.src(),
+                conv,
+            },
+            gamma: gamma.src(),
+            beta: beta.src(),
+            residual: self.has_residual.then(|| residual.src()),
+            relu: self.relu,
+        };
+        lab.backend
+            .batch_norm_after(args, images, &self.groups, EPS, MOMENTUM);
+        let terms = conv.kernel[0] * conv.kernel[1] * conv.input.c;
+        lab.record_scaled("convolution", &convolved, terms, WINOGRAD);
+        lab.record_scaled("mean", &mean, terms, WINOGRAD);
+        // What is off is stretched by 1 / deviation.
+        let stretch = lab.read(&inv_std).into_iter().fold(0.0, f64::max);
+        lab.record_scaled("inv_std", &inv_std, terms, WINOGRAD * stretch * stretch);
+        lab.record_scaled("y", &y, terms, 2.0 * WINOGRAD * stretch);
+        // A variance is about as large as there are terms.
+        let part = f64::from(MOMENTUM) * WINOGRAD;
+        lab.record_scaled("running", &running, terms * terms, part);
+    }
+}
 
 #[derive(Debug)]
 struct AfterCase {

@@ -79,9 +79,20 @@ pub(crate) fn conv2d_backward_data(
     }
 }
 
-/// Whether [`conv2d_backward_data_then`] can be had.
-pub(crate) fn by_rows(factors: Option<Factors>, conv: Conv) -> bool {
-    factors.is_none() && winograd::pays(conv) && !winograd::large::suits(conv, conv.input)
+/// Whether `to`, the output of a convolution or the gradient of its input, is computed rows of pixels at a time:
+/// [`conv2d_then`] or [`conv2d_backward_data_then`] can be had.
+pub(crate) fn by_rows(factors: Option<Factors>, conv: Conv, to: Images) -> bool {
+    factors.is_none() && winograd::pays(conv) && !winograd::large::suits(conv, to)
+}
+
+/// [`conv2d`], rows of pixels at a time, where that is how it [goes](by_rows).
+///
+/// # Panics
+/// If a slice is not as long as `conv` says.
+#[track_caller]
+pub(crate) fn conv2d_then(y: &mut [f32], x: &[f32], w: &[f32], conv: Conv, after: After<'_>) {
+    check(x, w, y, conv);
+    winograd::convolve(select(), y, x, w, conv, false, Write::Set, Some(after));
 }
 
 /// [`conv2d_backward_data`], rows of pixels at a time, where that is how it [goes](by_rows).

@@ -18,6 +18,7 @@ mod elementwise;
 pub(crate) mod gemm;
 mod isa;
 mod layout;
+mod leaves;
 mod loss;
 mod norm;
 mod norm_backward;
@@ -39,10 +40,10 @@ mod widths;
 
 pub use dispatch::{ISA_VARIABLE, Isa, isa_from_env};
 
-use super::norm::one_after_the_other;
+use super::norm::{convolved_first, one_after_the_other};
 use super::{
-    Backend, BatchNorm, BatchNormBackward, DataGradient, DropoutMask, Dst, Factor, Gemm, LookUp,
-    Precision, RowLoss, SgdStep, Src, Upstream, Write,
+    Backend, BatchNorm, BatchNormBackward, Convolved, DataGradient, DropoutMask, Dst, Factor, Gemm,
+    LookUp, Precision, RowLoss, SgdStep, Src, Upstream, Write,
 };
 use crate::error::Result;
 use crate::pixels::{PixelRow, look_up};
@@ -105,19 +106,19 @@ impl Cpu {
     }
 }
 
-/// The slices of the arguments of batch normalisation.
-fn forward_slices(args: BatchNorm<'_, Buffer>) -> norm::Forward<'_> {
-    norm::Forward {
+/// The slices of the arguments of batch normalisation, and its input.
+fn forward_slices<X>(args: BatchNorm<'_, Buffer, X>) -> (norm::Forward<'_>, X) {
+    let slices = norm::Forward {
         y: slice_mut(args.y),
         mean: slice_mut(args.mean),
         inv_std: slice_mut(args.inv_std),
         running: slice_mut(args.running),
-        x: slice(args.x),
         gamma: slice(args.gamma),
         beta: slice(args.beta),
         residual: args.residual.map(slice),
         relu: args.relu,
-    }
+    };
+    (slices, args.x)
 }
 
 /// The slices of the arguments of its backward pass.
@@ -321,7 +322,31 @@ impl Backend for Cpu {
         eps: f32,
         momentum: f32,
     ) {
-        norm::forward(forward_slices(args), images, groups, eps, momentum);
+        let (args, x) = forward_slices(args);
+        norm::forward(args, slice(x), images, groups, eps, momentum);
+    }
+
+    fn batch_norm_after(
+        &self,
+        args: BatchNorm<'_, Buffer, Convolved<'_, Buffer>>,
+        images: Images,
+        groups: &[usize],
+        eps: f32,
+        momentum: f32,
+    ) {
+        let by_rows = conv::by_rows(self.factors, args.x.conv, images);
+        if !by_rows || !leaves::of_whole_blocks(images, groups) {
+            return convolved_first(self, args, images, groups, eps, momentum);
+        }
+        let (args, first) = forward_slices(args);
+        let (y, x, w) = (slice_mut(first.y), slice(first.x), slice(first.w));
+        norm::forward_after(args, y, images, groups, eps, momentum, |y, rows_done| {
+            let after = After {
+                rows_done,
+                beside: [&[]; 2],
+            };
+            conv::conv2d_then(y, x, w, first.conv, after);
+        });
     }
 
     fn batch_norm_backward(
@@ -342,8 +367,8 @@ impl Backend for Cpu {
         groups: &[usize],
         write: Write,
     ) {
-        let by_rows = conv::by_rows(self.factors, first.conv);
-        if !by_rows || !norm_backward::of_whole_blocks(images, groups) {
+        let by_rows = conv::by_rows(self.factors, first.conv, images);
+        if !by_rows || !leaves::of_whole_blocks(images, groups) {
             return one_after_the_other(self, first, args, images, groups, write);
         }
         let (dy, w) = (slice(first.dy), slice(first.w));
@@ -362,7 +387,8 @@ impl Backend for Cpu {
     }
 
     fn batch_norm_eval(&self, args: BatchNorm<'_, Buffer>, c: usize, eps: f32) {
-        norm::eval(forward_slices(args), c, eps);
+        let (args, x) = forward_slices(args);
+        norm::eval(args, slice(x), c, eps);
     }
 
     fn batch_norm_eval_backward(

@@ -8,24 +8,21 @@
 //! Loops go over a *period* of whole rows at once, at least [`PERIOD`] numbers, with what belongs to
 //! the channels repeated as often: few channels fill vectors as well as many.
 
-use super::BATCH_BLOCK;
+use super::after::RowsDone;
 use super::dispatch::each_isa;
 use super::elementwise;
-use super::parallel::min_leaves;
+use super::leaves::{self, FromRow, Leaf, group_runs};
 use super::reduce::Runs;
 use super::scratch;
-use crate::backend::SpatialLayout;
 use crate::shape::Images;
-use rayon::prelude::*;
 use std::ops::Range;
 
-/// [`BatchNorm`](crate::backend::BatchNorm) as slices.
+/// [`BatchNorm`](crate::backend::BatchNorm) as slices, but for its input.
 pub(super) struct Forward<'a> {
     pub(super) y: &'a mut [f32],
     pub(super) mean: &'a mut [f32],
     pub(super) inv_std: &'a mut [f32],
     pub(super) running: &'a mut [f32],
-    pub(super) x: &'a [f32],
     pub(super) gamma: &'a [f32],
     pub(super) beta: &'a [f32],
     pub(super) residual: Option<&'a [f32]>,
@@ -40,6 +37,9 @@ const STEP: usize = 64;
 
 /// Numbers of which what belongs to the channels stays in the nearest cache.
 const MAX_PERIOD: usize = 1024;
+
+/// Numbers kept of a channel of a leaf: that of its first row, the sum of the distances to it and that of their squares.
+const KEPT: usize = 3;
 
 /// Channels merged at a time.
 const MERGED: usize = 16;
@@ -67,49 +67,74 @@ pub(super) fn fold(dst: &mut [f32], period: &[f32]) {
     }
 }
 
-/// The rows of each group, with its number.
-pub(super) fn group_runs(images: Images, groups: &[usize]) -> impl Iterator<Item = (usize, Runs)> {
-    let layout = SpatialLayout::new(images, BATCH_BLOCK);
-    let mut end = 0;
-    groups.iter().enumerate().map(move |(g, samples)| {
-        let start = end;
-        end += samples;
-        (g, Runs::of_samples(layout, start..end))
-    })
-}
-
 /// `y = (x - mean)·inv_std·gamma + beta` with the statistics of each group.
 pub(super) fn forward(
-    mut args: Forward<'_>,
+    args: Forward<'_>,
+    x: &[f32],
     images: Images,
     groups: &[usize],
     eps: f32,
     momentum: f32,
 ) {
+    forward_groups(args, x, images, groups, [eps, momentum], None);
+}
+
+/// [`forward`] once `make` has computed the input, `x`, as [`leaves::while_computed`] says: the leaves are added up while
+/// they are in the cache.
+pub(super) fn forward_after(
+    args: Forward<'_>,
+    x: &mut [f32],
+    images: Images,
+    groups: &[usize],
+    eps: f32,
+    momentum: f32,
+    make: impl FnOnce(&mut [f32], &RowsDone<'_>),
+) {
+    let c = images.c;
+    scratch::numbers(leaves::count(images, groups) * KEPT * c, |parts| {
+        let sum = |part: &mut [f32], leaf: Leaf<'_>| leaf_sums(part, leaf.rows(c), leaf.numbers, c);
+        leaves::while_computed(parts, images, groups, sum, |rows_done| {
+            make(&mut *x, rows_done);
+        });
+        forward_groups(args, x, images, groups, [eps, momentum], Some(&*parts));
+    });
+}
+
+/// The forward pass over groups of samples. `parts` are the sums of all leaves of all groups, if they are known.
+fn forward_groups(
+    mut args: Forward<'_>,
+    x: &[f32],
+    images: Images,
+    groups: &[usize],
+    eps_momentum: [f32; 2],
+    mut parts: Option<&[f32]>,
+) {
     let c = images.c;
     for (g, runs) in group_runs(images, groups) {
         let group = g * c..(g + 1) * c;
-        statistics(&mut args, &runs, group.clone(), eps, momentum);
-        apply(&mut args, &runs, c, group);
+        statistics(&mut args, x, &runs, group.clone(), eps_momentum, &mut parts);
+        apply(&mut args, x, &runs, c, group);
     }
 }
 
-/// Mean and `inv_std` of a group, and what it adds to the running statistics.
-fn statistics(args: &mut Forward<'_>, runs: &Runs, group: Range<usize>, eps: f32, momentum: f32) {
-    let (c, n, x) = (group.len(), runs.rows() as f64, args.x);
+/// Mean and `inv_std` of a group, and what it adds to the running statistics. For `parts` see [`leaves::of_group`].
+fn statistics(
+    args: &mut Forward<'_>,
+    x: &[f32],
+    runs: &Runs,
+    group: Range<usize>,
+    [eps, momentum]: [f32; 2],
+    parts: &mut Option<&[f32]>,
+) {
+    let (c, n) = (group.len(), runs.rows() as f64);
     let (mean, inv_std) = (&mut args.mean[group.clone()], &mut args.inv_std[group]);
     let (running_mean, running_var) = args.running.split_at_mut(c);
-    let leaves = runs.leaves(c);
-    // Of each leaf the first row, the sum of the distances to it and that of their squares.
-    scratch::numbers(leaves * 3 * c, |parts| {
-        let tasks = parts.par_chunks_mut((3 * c).max(1)).enumerate();
-        tasks
-            .with_min_len(min_leaves(runs.rows() * c))
-            .for_each(|(i, part)| leaf_sums(part, runs.leaf(i, c), x, c));
+    let sum = |part: &mut [f32], i| leaf_sums(part, runs.leaf(i, c), (x, 0), c);
+    leaves::of_group(runs, c, KEPT * c, parts, sum, |parts| {
         let counts = |i| runs.leaf(i, c).map(|rows| rows.len()).sum::<usize>() as f64;
         for start in (0..c).step_by(MERGED) {
             let columns = start..c.min(start + MERGED);
-            let parts = parts.chunks_exact(3 * c).enumerate();
+            let parts = parts.chunks_exact(KEPT * c).enumerate();
             let moments = merge(parts.map(|(i, part)| (counts(i), part)), columns.clone(), c);
             for (j, (centre, squares)) in columns.zip(moments) {
                 mean[j] = centre as f32;
@@ -131,9 +156,16 @@ fn update(running: &mut f32, batch: f64, momentum: f32) {
 }
 
 /// The first row of a leaf, the sums of the distances to it and of their squares.
-fn leaf_sums(part: &mut [f32], rows: impl Iterator<Item = Range<usize>>, x: &[f32], c: usize) {
+fn leaf_sums(
+    part: &mut [f32],
+    rows: impl Iterator<Item = Range<usize>>,
+    (x, before): FromRow<'_>,
+    c: usize,
+) {
     let period = period(c);
-    let mut rows = rows.peekable();
+    let mut rows = rows
+        .map(|rows| rows.start - before..rows.end - before)
+        .peekable();
     let first = rows.peek().map_or(0, |rows| rows.start);
     part[..c].copy_from_slice(&x[first * c..][..c]);
     scratch::numbers(3 * period, |sums| {
@@ -186,9 +218,9 @@ fn merge<'a>(
 }
 
 /// Writes the output for the statistics of `group`.
-fn apply(args: &mut Forward<'_>, runs: &Runs, c: usize, group: Range<usize>) {
+fn apply(args: &mut Forward<'_>, x: &[f32], runs: &Runs, c: usize, group: Range<usize>) {
     let period = period(c);
-    let (x, residual, relu) = (args.x, args.residual, args.relu);
+    let (residual, relu) = (args.residual, args.relu);
     scratch::numbers(3 * period, |channels| {
         let (mean, rest) = channels.split_at_mut(period);
         let (scale, beta) = rest.split_at_mut(period);
@@ -247,12 +279,90 @@ fn affine_and(
 }
 
 /// `y = (x - mean)·inv_std·gamma + beta` with the running statistics.
-pub(super) fn eval(mut args: Forward<'_>, c: usize, eps: f32) {
+pub(super) fn eval(mut args: Forward<'_>, x: &[f32], c: usize, eps: f32) {
     let (running_mean, running_var) = args.running.split_at(c);
     args.mean[..c].copy_from_slice(running_mean);
     for (inv_std, &var) in args.inv_std.iter_mut().zip(running_var) {
         *inv_std = (f64::from(var) + f64::from(eps)).sqrt().recip() as f32;
     }
     let rows = Runs::contiguous(args.y.len() / c.max(1));
-    apply(&mut args, &rows, c, 0..c);
+    apply(&mut args, x, &rows, c, 0..c);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::after::After;
+    use super::super::{check::noise, conv};
+    use super::*;
+    use crate::shape::Conv;
+
+    /// All that a batch normalisation behind a convolution computes, with the sums taken at once or afterwards.
+    fn results(conv: Conv, groups: &[usize], at_once: bool, residual: bool) -> Vec<u32> {
+        let (images, c, saved) = (conv.output(), conv.out_c, groups.len() * conv.out_c);
+        let (x, w) = (noise(1, conv.input.len()), noise(2, conv.weight_len()));
+        let [mut between, mut y] = [f32::NAN; 2].map(|nan| vec![nan; images.len()]);
+        let [mut mean, mut inv_std] = [f32::NAN; 2].map(|nan| vec![nan; saved]);
+        let mut running = noise(3, 2 * c);
+        let added = noise(4, images.len());
+        let args = Forward {
+            y: &mut y,
+            mean: &mut mean,
+            inv_std: &mut inv_std,
+            running: &mut running,
+            gamma: &noise(5, c),
+            beta: &noise(6, c),
+            residual: residual.then_some(&added[..]),
+            relu: residual,
+        };
+        let (eps, momentum) = (1e-5, 0.1);
+        if at_once {
+            assert!(
+                conv::by_rows(None, conv, images) && leaves::of_whole_blocks(images, groups),
+                "{conv:?} and {groups:?} do not go together"
+            );
+            let make = |y: &mut [f32], rows_done: &RowsDone<'_>| {
+                let after = After {
+                    rows_done,
+                    beside: [&[]; 2],
+                };
+                conv::conv2d_then(y, &x, &w, conv, after);
+            };
+            forward_after(args, &mut between, images, groups, eps, momentum, make);
+        } else {
+            conv::conv2d(None, &mut between, &x, &w, conv);
+            forward(args, &between, images, groups, eps, momentum);
+        }
+        let all = [between, y, mean, inv_std, running].concat();
+        all.into_iter().map(f32::to_bits).collect()
+    }
+
+    #[test]
+    fn statistics_taken_while_a_convolution_computes_have_the_same_bits() {
+        for (groups, c, h, w) in [
+            (&[20][..], 20, 8, 8),
+            (&[32, 32], 16, 7, 12),
+            (&[34], 24, 8, 16),
+            (&[17, 17], 40, 12, 4),
+            (&[64, 32], 16, 8, 4),
+            (&[32, 0, 32], 20, 9, 6),
+        ] {
+            let input = Images {
+                n: groups.iter().sum(),
+                c: 24,
+                h,
+                w,
+            };
+            let conv = Conv {
+                input,
+                out_c: c,
+                kernel: [3; 2],
+                stride: [1; 2],
+                padding: [1; 2],
+            };
+            for residual in [false, true] {
+                let of = |at_once| results(conv, groups, at_once, residual);
+                assert!(of(true) == of(false), "{groups:?}, {conv:?}, {residual}");
+            }
+        }
+    }
 }

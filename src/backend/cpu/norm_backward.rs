@@ -2,19 +2,20 @@
 //! Where the forward pass ended in a ReLU, both look at its output to know what came through, or compute its sign
 //! once more: what is read from memory is what takes the time.
 
-use super::BATCH_BLOCK;
 use super::after::RowsDone;
 use super::dispatch::each_isa;
 use super::elementwise::{put, relu_backward};
-use super::norm::{fold, group_runs, period, repeat};
-use super::parallel::min_leaves;
+use super::leaves::{self, FromRow, Leaf, group_runs};
+use super::norm::{fold, period, repeat};
 use super::reduce::Runs;
 use super::scratch;
-use crate::backend::{SpatialLayout, Upstream, Write};
+use crate::backend::{Upstream, Write};
 use crate::shape::Images;
-use rayon::prelude::*;
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
+
+/// Numbers kept of a channel of a leaf: the sum of the gradients, and that of their products with the distances from the
+/// mean.
+const KEPT: usize = 2;
 
 /// [`BatchNormBackward`](crate::backend::BatchNormBackward) as slices.
 pub(super) struct Backward<'a> {
@@ -65,9 +66,8 @@ pub(super) fn eval_backward(args: Backward<'_>, c: usize, write: Write) {
     backward_groups(args, c, runs, write, |_, _| 0.0, None);
 }
 
-/// [`backward`] once `make` has computed the gradient of the output, rows of pixels of a block at a time: from a
-/// multiple of four to another or to the last. It says so for each, while they are in the cache, and they are added
-/// up there. Only for groups of [whole blocks](of_whole_blocks).
+/// [`backward`] once `make` has computed the gradient of the output, as [`leaves::while_computed`] says: the leaves are
+/// added up while they are in the cache.
 pub(super) fn backward_after(
     mut args: Backward<'_>,
     images: Images,
@@ -76,62 +76,27 @@ pub(super) fn backward_after(
     make: impl FnOnce(&mut [f32], &RowsDone<'_>),
 ) {
     let (c, period) = (images.c, period(images.c));
-    let leaves = group_runs(images, groups).map(|(_, runs)| runs.leaves(c));
-    scratch::numbers(leaves.sum::<usize>() * 2 * c, |parts| {
+    scratch::numbers(leaves::count(images, groups) * KEPT * c, |parts| {
         scratch::numbers(groups.len() * 3 * period, |memory| {
             for (g, memory) in memory.chunks_exact_mut(3 * period).enumerate() {
                 args.repeat(memory, g * c..(g + 1) * c);
             }
             let (x, relu, memory) = (args.x, args.relu, &*memory);
-            let shared = Mutex::new(&mut *parts);
             let dy = match &mut args.dy {
                 Upstream::BecomesInput(dy) | Upstream::BecomesResidual(dy) => dy,
                 Upstream::Kept(_) => unreachable!("what is computed here can be written"),
             };
-            make(dy, &|block, rows, dy| {
-                let (g, runs, block, before) = group_of(images, groups, block);
-                let channels = Channels::of(&memory[g * 3 * period..][..3 * period]);
-                let leaves = runs.leaves_of(block, rows, c);
-                let first = runs
-                    .leaf(leaves.start, c)
-                    .next()
-                    .map_or(0, |rows| rows.start);
-                scratch::numbers(2 * c, |part| {
-                    for i in leaves {
-                        let sources = [(x, 0), (dy, first)];
-                        leaf_sums(part, runs.leaf(i, c), sources, relu, channels, c);
-                        let mut parts = shared.lock().unwrap_or_else(PoisonError::into_inner);
-                        parts[(before + i) * 2 * c..][..2 * c].copy_from_slice(part);
-                    }
-                });
-            });
+            let sum = |part: &mut [f32], leaf: Leaf<'_>| {
+                let channels = Channels::of(&memory[leaf.group * 3 * period..][..3 * period]);
+                let sources = [(x, 0), leaf.numbers];
+                leaf_sums(part, leaf.rows(c), sources, relu, channels, c);
+            };
+            let make = |rows_done: &RowsDone<'_>| make(dy, rows_done);
+            leaves::while_computed(parts, images, groups, sum, make);
         });
         let runs = group_runs(images, groups);
         backward_groups(args, c, runs, write, |sum, n| sum / n, Some(&*parts));
     });
-}
-
-/// Whether no block of samples belongs to two groups.
-pub(super) fn of_whole_blocks(images: Images, groups: &[usize]) -> bool {
-    let block = SpatialLayout::new(images, BATCH_BLOCK).block;
-    let mut end = 0;
-    groups.iter().all(|samples| {
-        end += samples;
-        end == images.n || end.is_multiple_of(block)
-    })
-}
-
-/// The group of a block: its number and its rows, which of its blocks it is, and the leaves of the groups before.
-fn group_of(images: Images, groups: &[usize], mut block: usize) -> (usize, Runs, usize, usize) {
-    let mut leaves = 0;
-    for (g, runs) in group_runs(images, groups) {
-        if block < runs.blocks() {
-            return (g, runs, block, leaves);
-        }
-        block -= runs.blocks();
-        leaves += runs.leaves(images.c);
-    }
-    unreachable!("the groups hold all samples");
 }
 
 impl Backward<'_> {
@@ -174,12 +139,20 @@ fn backward_groups(
             let (memory, factors) = memory.split_at_mut(3 * period);
             args.repeat(memory, group.clone());
             let channels = Channels::of(memory);
-            let leaves = runs.leaves(c);
-            let mut total = |parts: &[f32]| {
+            let (x, relu) = (args.x, args.relu);
+            let dy = match &args.dy {
+                Upstream::Kept(dy) => *dy,
+                Upstream::BecomesInput(dy) | Upstream::BecomesResidual(dy) => &**dy,
+            };
+            let sum = |part: &mut [f32], i| {
+                let sources = [(x, 0), (dy, 0)];
+                leaf_sums(part, runs.leaf(i, c), sources, relu, channels, c);
+            };
+            leaves::of_group(&runs, c, KEPT * c, &mut parts, sum, |parts| {
                 let (dgamma, dbeta) = args.dgamma_dbeta.split_at_mut(c);
                 for j in 0..c {
                     let total = |from: usize| -> f64 {
-                        let leaves = parts.chunks_exact(2 * c);
+                        let leaves = parts.chunks_exact(KEPT * c);
                         leaves.map(|part| f64::from(part[from + j])).sum()
                     };
                     let (n, inv_std) = (runs.rows() as f64, args.inv_std[group.start + j]);
@@ -189,28 +162,7 @@ fn backward_groups(
                     factors[j] = share(sum, n) as f32;
                     factors[period + j] = (share(dot, n) * f64::from(inv_std)) as f32;
                 }
-            };
-            if let Some(all) = &mut parts {
-                let (of_group, rest) = all.split_at(leaves * 2 * c);
-                *all = rest;
-                total(of_group);
-            } else {
-                scratch::numbers(leaves * 2 * c, |parts| {
-                    let (x, relu) = (args.x, args.relu);
-                    let dy = match &args.dy {
-                        Upstream::Kept(dy) => *dy,
-                        Upstream::BecomesInput(dy) | Upstream::BecomesResidual(dy) => &**dy,
-                    };
-                    let tasks = parts.par_chunks_mut((2 * c).max(1)).enumerate();
-                    tasks
-                        .with_min_len(min_leaves(runs.rows() * c))
-                        .for_each(|(i, part)| {
-                            let sources = [(x, 0), (dy, 0)];
-                            leaf_sums(part, runs.leaf(i, c), sources, relu, channels, c)
-                        });
-                    total(parts);
-                });
-            }
+            });
             write = Write::Add;
             for factor in factors.chunks_exact_mut(period) {
                 let (channels, rest) = factor.split_at_mut(c);
@@ -269,7 +221,7 @@ fn before_relu<'a>(
 fn leaf_sums(
     part: &mut [f32],
     rows: impl Iterator<Item = Range<usize>>,
-    sources: [(&[f32], usize); 2],
+    sources: [FromRow<'_>; 2],
     relu: Relu<'_>,
     channels: Channels<'_>,
     c: usize,
@@ -448,7 +400,7 @@ mod tests {
         };
         if at_once {
             assert!(
-                conv::by_rows(None, conv) && of_whole_blocks(images, groups),
+                conv::by_rows(None, conv, images) && leaves::of_whole_blocks(images, groups),
                 "{conv:?} and {groups:?} do not go together"
             );
             backward_after(args, images, groups, write, |dx, rows_done| {
