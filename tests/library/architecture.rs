@@ -72,11 +72,12 @@ const EXCEPTIONS: &[(&str, &str)] = &[
 const PROGRAM: [&str; 3] = ["main", "cli", "lib"];
 
 /// Files that may allow `unsafe`, with the folder of the instruction sets.
-const UNSAFE: [&str; 8] = [
+const UNSAFE: [&str; 9] = [
     "backend/cpu/team.rs",
     "backend/cpu/tiles.rs",
     "backend/cpu/dispatch.rs",
     "backend/cpu/table.rs",
+    "backend/cpu/table/transforms.rs",
     "backend/cpu/isa/",
     // Calls of the driver that compute, that look for it, and loading the kernels' compiler.
     "backend/cuda/driver.rs",
