@@ -432,6 +432,11 @@ pub trait Backend: Send {
         groups: &[usize],
         write: Write,
     );
+    /// Whether [`batch_norm_backward_after`](Self::batch_norm_backward_after) is ever faster than the two by themselves
+    /// behind such a convolution. Only then is its data gradient left until that call, with what it reads.
+    fn adds_up_after(&self, _conv: Conv) -> bool {
+        false
+    }
     /// [`conv2d_backward_data`](Self::conv2d_backward_data) into the gradient of the output of a batch normalisation,
     /// which is not [kept](Upstream::Kept), and then [`batch_norm_backward`](Self::batch_norm_backward): a device may
     /// add up what the second needs while the first has it at hand.

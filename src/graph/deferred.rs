@@ -22,11 +22,12 @@ pub(crate) struct Deferred {
 }
 
 impl<B: Backend> Graph<B> {
-    /// Leaves the gradient that a convolution sends to `x`, if a batch normalisation put `x` out and has a use for
-    /// it; returns whether it did.
+    /// Leaves the gradient that a convolution sends to `x`, if a batch normalisation put `x` out and it
+    /// [pays](Backend::adds_up_after); returns whether it did.
     pub(crate) fn defer(&mut self, x: Var, dy: Block, weight: ParamId, conv: Conv) -> bool {
         let normalised = matches!(self.peek(x).op, Op::BatchNorm { train: true, .. });
-        let Some((lent, write)) = normalised.then(|| self.grad_of(x)).flatten() else {
+        let pays = normalised && self.backend.adds_up_after(conv);
+        let Some((lent, write)) = pays.then(|| self.grad_of(x)).flatten() else {
             return false;
         };
         self.arena.restore(lent);

@@ -359,6 +359,10 @@ impl Backend for Cpu {
         norm_backward::backward(backward_slices(args), images, groups, write);
     }
 
+    fn adds_up_after(&self, conv: Conv) -> bool {
+        conv::by_rows(self.factors, conv, conv.input)
+    }
+
     fn batch_norm_backward_after(
         &self,
         first: DataGradient<'_, Buffer>,

@@ -1,4 +1,4 @@
-//! Working memory of the kernels: one stack of buffers per thread, which only grows.
+//! Working memory of the kernels: some buffers per thread, which only grow.
 
 use std::cell::RefCell;
 
@@ -18,11 +18,20 @@ thread_local! {
 /// Calls `f` with `len` numbers that start on a cache line. Their values are left over from earlier
 /// calls.
 ///
-/// A buffer in use is off the stack: a thread that waits for others may be handed work that asks for
+/// A buffer in use is off the list: a thread that waits for others may be handed work that asks for
 /// a buffer too, and gets a different one.
 pub(super) fn numbers<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
-    let mut lines = NUMBERS.with_borrow_mut(Vec::pop).unwrap_or_default();
     let wanted = len.div_ceil(16);
+    let mut lines = NUMBERS.with_borrow_mut(|stack| {
+        // The smallest that is large enough, or else the largest: what a little is wanted of must not take the memory
+        // of what much is wanted of inside it.
+        let fit = |i: &usize| match stack[*i].len() {
+            have if have < wanted => (true, usize::MAX - have),
+            have => (false, have),
+        };
+        let best = (0..stack.len()).rev().min_by_key(fit);
+        best.map_or_else(Vec::new, |i| stack.swap_remove(i))
+    });
     if lines.len() < wanted {
         lines.resize(wanted, Line::zeroed());
     }
