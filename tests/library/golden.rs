@@ -456,12 +456,11 @@ fn check_model(golden: &Golden<'_>, name: &str, seed: u64, device: Device) {
         let kind = key.split('/').next().expect("a kind");
         let off = match (kind, device) {
             ("grad", Device::Cpu | Device::Cuda(_)) if name.contains("resnet") => KINKS,
-            // Without a fused multiply-add, each product is rounded as well. And Winograd's sums cancel, where
-            // PyTorch's are direct: of twelve such losses the worst is 1.3e-6 from that in f64, with its share of luck.
-            (_, Device::Cpu)
-                if name.contains("resnet")
-                    || isa_from_env().is_ok_and(|isa| isa == Isa::Portable) =>
-            {
+            // Winograd's sums cancel, where PyTorch's are direct: of twelve such losses the worst is 1.3e-6 from
+            // that in f64, with its share of luck.
+            ("loss_train", Device::Cpu) if name.contains("resnet") => 2.0 * deviation(kind),
+            // Without a fused multiply-add, each product is rounded as well.
+            (_, Device::Cpu) if isa_from_env().is_ok_and(|isa| isa == Isa::Portable) => {
                 2.0 * deviation(kind)
             }
             _ => deviation(kind),

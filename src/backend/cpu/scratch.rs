@@ -22,21 +22,21 @@ thread_local! {
 /// a buffer too, and gets a different one.
 pub(super) fn numbers<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
     let wanted = len.div_ceil(16);
-    let mut lines = NUMBERS.with_borrow_mut(|stack| {
+    let mut lines = NUMBERS.with_borrow_mut(|kept| {
         // The smallest that is large enough, or else the largest: what a little is wanted of must not take the memory
         // of what much is wanted of inside it.
-        let fit = |i: &usize| match stack[*i].len() {
+        let fit = |i: &usize| match kept[*i].len() {
             have if have < wanted => (true, usize::MAX - have),
             have => (false, have),
         };
-        let best = (0..stack.len()).rev().min_by_key(fit);
-        best.map_or_else(Vec::new, |i| stack.swap_remove(i))
+        let best = (0..kept.len()).rev().min_by_key(fit);
+        best.map_or_else(Vec::new, |i| kept.swap_remove(i))
     });
     if lines.len() < wanted {
         lines.resize(wanted, Line::zeroed());
     }
     let out = f(&mut bytemuck::cast_slice_mut(&mut lines)[..len]);
-    NUMBERS.with_borrow_mut(|stack| stack.push(lines));
+    NUMBERS.with_borrow_mut(|kept| kept.push(lines));
     out
 }
 
