@@ -12,22 +12,19 @@ use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-/// Numbers of a tensor from a row on, and which row that is.
-pub(super) type FromRow<'a> = (&'a [f32], usize);
-
 /// A leaf that has just been computed.
 pub(super) struct Leaf<'a> {
     /// Its group.
     pub(super) group: usize,
-    /// Numbers in which its rows are.
-    pub(super) numbers: FromRow<'a>,
+    /// Numbers of the tensor from a row on in which its rows are, and which row that is.
+    pub(super) numbers: (&'a mut [f32], usize),
     runs: &'a Runs,
     index: usize,
 }
 
-impl Leaf<'_> {
+impl<'a> Leaf<'a> {
     /// Its rows, of `c` numbers.
-    pub(super) fn rows(&self, c: usize) -> impl Iterator<Item = Range<usize>> {
+    pub(super) fn rows(&self, c: usize) -> impl Iterator<Item = Range<usize>> + use<'a> {
         self.runs.leaf(self.index, c)
     }
 }
@@ -100,7 +97,7 @@ pub(super) fn while_computed(
             for index in leaves {
                 let leaf = Leaf {
                     group,
-                    numbers: (numbers, first),
+                    numbers: (&mut *numbers, first),
                     runs: &runs,
                     index,
                 };

@@ -11,7 +11,7 @@
 use super::after::RowsDone;
 use super::dispatch::each_isa;
 use super::elementwise;
-use super::leaves::{self, FromRow, Leaf, group_runs};
+use super::leaves::{self, Leaf, group_runs};
 use super::reduce::Runs;
 use super::scratch;
 use crate::shape::Images;
@@ -92,7 +92,10 @@ pub(super) fn forward_after(
 ) {
     let c = images.c;
     scratch::numbers(leaves::count(images, groups) * KEPT * c, |parts| {
-        let sum = |part: &mut [f32], leaf: Leaf<'_>| leaf_sums(part, leaf.rows(c), leaf.numbers, c);
+        let sum = |part: &mut [f32], leaf: Leaf<'_>| {
+            let (numbers, first) = (&*leaf.numbers.0, leaf.numbers.1);
+            leaf_sums(part, leaf.rows(c), (numbers, first), c);
+        };
         leaves::while_computed(parts, images, groups, sum, |rows_done| {
             make(&mut *x, rows_done);
         });
@@ -159,7 +162,7 @@ fn update(running: &mut f32, batch: f64, momentum: f32) {
 fn leaf_sums(
     part: &mut [f32],
     rows: impl Iterator<Item = Range<usize>>,
-    (x, before): FromRow<'_>,
+    (x, before): (&[f32], usize),
     c: usize,
 ) {
     let period = period(c);

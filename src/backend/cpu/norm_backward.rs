@@ -5,7 +5,7 @@
 use super::after::RowsDone;
 use super::dispatch::each_isa;
 use super::elementwise::{put, relu_backward};
-use super::leaves::{self, FromRow, Leaf, group_runs};
+use super::leaves::{self, Leaf, group_runs};
 use super::norm::{fold, period, repeat};
 use super::reduce::Runs;
 use super::scratch;
@@ -88,12 +88,29 @@ pub(super) fn backward_after(
             };
             let sum = |part: &mut [f32], leaf: Leaf<'_>| {
                 let channels = Channels::of(&memory[leaf.group * 3 * period..][..3 * period]);
-                let sources = [(x, 0), leaf.numbers];
-                leaf_sums(part, leaf.rows(c), sources, relu, channels, c);
+                let rows = leaf.rows(c);
+                let (numbers, first) = leaf.numbers;
+                leaf_sums(part, period, rows, |sums, rows| {
+                    let dy = &mut numbers[(rows.start - first) * c..(rows.end - first) * c];
+                    let places = rows.start * c..rows.end * c;
+                    let x = &x[places.clone()];
+                    match relu {
+                        Relu::Of(y) => cut_and_add_dots(sums, [x, &y[places]], dy, channels.mean),
+                        _ => add_dots(sums, [x, dy], relu, channels),
+                    }
+                });
             };
             let make = |rows_done: &RowsDone<'_>| make(dy, rows_done);
             leaves::while_computed(parts, images, groups, sum, make);
         });
+        if let Relu::Of(_) = args.relu {
+            // Already taken off, so this is the gradient of the residual.
+            args.relu = Relu::None;
+            args.dy = match args.dy {
+                Upstream::BecomesResidual(dy) => Upstream::Kept(dy),
+                other => other,
+            };
+        }
         let runs = group_runs(images, groups);
         backward_groups(args, c, runs, write, |sum, n| sum / n, Some(&*parts));
     });
@@ -145,8 +162,11 @@ fn backward_groups(
                 Upstream::BecomesInput(dy) | Upstream::BecomesResidual(dy) => &**dy,
             };
             let sum = |part: &mut [f32], i| {
-                let sources = [(x, 0), (dy, 0)];
-                leaf_sums(part, runs.leaf(i, c), sources, relu, channels, c);
+                leaf_sums(part, period, runs.leaf(i, c), |sums, rows| {
+                    let places = rows.start * c..rows.end * c;
+                    let sources = [&x[places.clone()], &dy[places.clone()]];
+                    add_dots(sums, sources, relu.at(places), channels);
+                });
             };
             leaves::of_group(&runs, c, KEPT * c, &mut parts, sum, |parts| {
                 let (dgamma, dbeta) = args.dgamma_dbeta.split_at_mut(c);
@@ -217,26 +237,20 @@ fn before_relu<'a>(
     passed
 }
 
-/// `[Σ dy, Σ dy·(x - mean)]` over a leaf. Of `x` and `dy` there are the numbers from a row on.
+/// `[Σ dy, Σ dy·(x - mean)]` over a leaf, of which `add` adds some rows to two periods of sums.
 fn leaf_sums(
     part: &mut [f32],
+    period: usize,
     rows: impl Iterator<Item = Range<usize>>,
-    sources: [FromRow<'_>; 2],
-    relu: Relu<'_>,
-    channels: Channels<'_>,
-    c: usize,
+    mut add: impl FnMut([&mut [f32]; 2], Range<usize>),
 ) {
-    let period = channels.mean.len();
     scratch::numbers(2 * period, |sums| {
         sums.fill(0.0);
         let (sum, dot) = sums.split_at_mut(period);
         for rows in rows {
-            let numbers = sources
-                .map(|(numbers, first)| &numbers[(rows.start - first) * c..(rows.end - first) * c]);
-            let relu = relu.at(rows.start * c..rows.end * c);
-            add_dots([sum, dot], numbers, relu, channels);
+            add([&mut *sum, &mut *dot], rows);
         }
-        let (to_sum, to_dot) = part.split_at_mut(c);
+        let (to_sum, to_dot) = part.split_at_mut(part.len() / 2);
         fold(to_sum, sum);
         fold(to_dot, dot);
     });
@@ -273,6 +287,23 @@ fn add_dots(sums: [&mut [f32]; 2], sources: [&[f32]; 2], relu: Relu<'_>, channel
                     add(sums, relu_backward(distance * scale + beta, *dy), distance);
                 }
             }
+        }
+    }
+}
+}
+
+each_isa! {
+/// [`add_dots`] behind a ReLU that put out `y`; of `dy` only what that lets through stays.
+fn cut_and_add_dots(sums: [&mut [f32]; 2], sources: [&[f32]; 2], dy: &mut [f32], mean: &[f32]) {
+    let ([sum, dot], [x, y]) = (sums, sources);
+    let period = mean.len();
+    for (dy, (x, y)) in dy.chunks_mut(period).zip(x.chunks(period).zip(y.chunks(period))) {
+        let sums = sum.iter_mut().zip(&mut *dot);
+        let sources = x.iter().zip(y).zip(mean);
+        for ((sum, dot), (dy, ((x, y), mean))) in sums.zip(dy.iter_mut().zip(sources)) {
+            *dy = relu_backward(*y, *dy);
+            *sum += *dy;
+            *dot += *dy * (x - mean);
         }
     }
 }
@@ -373,20 +404,32 @@ mod tests {
     use super::*;
     use crate::shape::Conv;
 
+    /// What becomes of the gradient of the output.
+    #[derive(Clone, Copy, PartialEq, Debug)]
+    enum Becomes {
+        /// That of the input; there is no residual.
+        Input,
+        /// That of the input; it is added to that of the residual.
+        InputAndAdded,
+        /// That of the residual.
+        Residual,
+    }
+
     /// All gradients of a batch normalisation behind which a convolution is, added up at once or afterwards.
-    fn gradients(conv: Conv, groups: &[usize], at_once: bool, residual: bool) -> Vec<u32> {
+    fn gradients(conv: Conv, groups: &[usize], at_once: bool, becomes: Becomes) -> Vec<u32> {
         let (images, c, write) = (conv.input, conv.input.c, Write::Add);
-        let [x, y, mut dy, mut dx] = [1, 2, 3, 4].map(|seed| noise(seed, images.len()));
+        let [x, y, mut dy, mut other] = [1, 2, 3, 4].map(|seed| noise(seed, images.len()));
+        let residual = becomes != Becomes::Input;
         let (upstream, w) = (noise(5, conv.output().len()), noise(6, conv.weight_len()));
         let mut sums = noise(7, 2 * c);
         let saved = groups.len() * c;
         let args = Backward {
-            dx: residual.then_some((&mut dx[..], Write::Set)),
+            dx: None,
             dgamma_dbeta: &mut sums,
             x: &x,
-            dy: match residual {
-                true => Upstream::BecomesResidual(&mut dy),
-                false => Upstream::BecomesInput(&mut dy),
+            dy: match becomes {
+                Becomes::Residual => Upstream::BecomesResidual(&mut dy),
+                _ => Upstream::BecomesInput(&mut dy),
             },
             gamma: &noise(8, c),
             beta: &noise(9, c),
@@ -397,6 +440,17 @@ mod tests {
                 false => Relu::OfInput,
             },
             dresidual: None,
+        };
+        let args = match becomes {
+            Becomes::Input => args,
+            Becomes::InputAndAdded => Backward {
+                dresidual: Some((&mut other, Write::Add)),
+                ..args
+            },
+            Becomes::Residual => Backward {
+                dx: Some((&mut other, Write::Set)),
+                ..args
+            },
         };
         if at_once {
             assert!(
@@ -416,7 +470,7 @@ mod tests {
             conv::conv2d_backward_data(None, to, &upstream, &w, conv, write);
             backward(args, images, groups, write);
         }
-        let all = [dy, dx, sums].concat();
+        let all = [dy, other, sums].concat();
         all.into_iter().map(f32::to_bits).collect()
     }
 
@@ -442,9 +496,9 @@ mod tests {
                 stride: [1; 2],
                 padding: [1; 2],
             };
-            for residual in [false, true] {
-                let of = |at_once| gradients(conv, groups, at_once, residual);
-                assert!(of(true) == of(false), "{groups:?}, {conv:?}, {residual}");
+            for becomes in [Becomes::Input, Becomes::InputAndAdded, Becomes::Residual] {
+                let of = |at_once| gradients(conv, groups, at_once, becomes);
+                assert!(of(true) == of(false), "{groups:?}, {conv:?}, {becomes:?}");
             }
         }
     }

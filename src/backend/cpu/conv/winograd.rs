@@ -45,8 +45,8 @@ const REACH: usize = 6;
 /// Places at which products are taken.
 const PLACES: usize = REACH * REACH;
 
-/// Numbers between two places, so that they do not fall on the same lines of the caches.
-const APART: usize = 16;
+/// Numbers in a line of the caches.
+const LINE: usize = 16;
 
 /// Channels that are read from which the products take so long that it does not matter what the sums wait for when
 /// they are written.
@@ -76,9 +76,10 @@ const WEIGHT_PIECE: usize = 2048;
 /// Rows whose products take as long as the transform of the weight that they are multiplied with.
 const WEIGHT_ROWS: usize = 12;
 
-/// The distance between two places of `numbers` numbers.
+/// The distance between two places of `numbers` numbers: an odd number of lines, so that places fall on all parts of
+/// the caches in turn.
 fn apart(numbers: usize) -> usize {
-    numbers + APART
+    (numbers.div_ceil(LINE) | 1) * LINE
 }
 
 /// Whether this convolution is faster this way: the multiplications that are saved must be worth
