@@ -362,12 +362,16 @@ fn write_rows(
     let period = channels.mean.len();
     for (i, x) in x.chunks(period).enumerate() {
         let places = i * period..i * period + x.len();
-        let dy = match becomes {
-            0 => &dx[places.clone()],
-            1 => &dresidual[places.clone()],
-            _ => &dy[places.clone()],
+        let dy = if becomes >= writes.len() && matches!(relu, Relu::None) {
+            &dy[places.clone()]
+        } else {
+            let dy = match becomes {
+                0 => &dx[places.clone()],
+                1 => &dresidual[places.clone()],
+                _ => &dy[places.clone()],
+            };
+            before_relu(memory, [x, dy], places.start, relu, channels)
         };
-        let dy = before_relu(memory, [x, dy], places.start, relu, channels);
         if let Some(write) = writes[0] {
             gradient(&mut dx[places.clone()], x, dy, channels, factors, write);
         }

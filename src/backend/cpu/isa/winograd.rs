@@ -66,6 +66,25 @@ impl Places {
         }
     }
 
+    /// Whether all places of a square matrix exist.
+    fn has_all(&self, side: usize) -> bool {
+        self.rows == (0..side) && self.cols == (0..side)
+    }
+
+    /// Puts where each place that exists begins, as its offset says, where it belongs.
+    #[inline(always)]
+    fn put<P, const SIDE: usize>(&self, starts: &mut Starts<P, SIDE>, place: impl Fn(usize) -> P) {
+        let mut row = self.first;
+        for starts in &mut starts[self.rows.clone()] {
+            let mut at = row;
+            for start in &mut starts[self.cols.clone()] {
+                *start = place(at);
+                at = at.wrapping_add(self.col);
+            }
+            row = row.wrapping_add(self.row);
+        }
+    }
+
     /// One past the last number of the last place, when each holds `len`; `None` if that overflows.
     pub fn end(&self, len: usize) -> Option<usize> {
         if self.rows.is_empty() || self.cols.is_empty() {
@@ -233,11 +252,14 @@ impl Map<6, 3> for WeightGradient {
     }
 }
 
-/// Numbers of each place that are done before its address is looked up again.
+/// Numbers of each place that are done before its address is looked up again, where some places do not exist.
 const STRETCH: usize = 1024;
 
 /// What places that do not exist hold.
 static ZEROS: [f32; STRETCH] = [0.0; STRETCH];
+
+/// Where the numbers of the places begin.
+type Starts<P, const SIDE: usize> = [[P; SIDE]; SIDE];
 
 /// The transform of every number of the places: `IN x IN` to `OUT x OUT`, `PART` rows of it at a time (all
 /// or half of them), so that what lies between the two maps stays in registers.
@@ -258,60 +280,82 @@ unsafe fn separable<
     job: &Job<'_>,
 ) {
     let mut nowhere = MaybeUninit::<[f32; STRETCH]>::uninit();
-    if job.to.rows != (0..OUT) || job.to.cols != (0..OUT) {
-        // What is added to must be a number.
-        nowhere.write([0.0; STRETCH]);
-    }
     let mut from = [[ZEROS.as_ptr(); IN]; IN];
     let mut to = [[nowhere.as_mut_ptr().cast::<f32>(); OUT]; OUT];
+    if job.from.has_all(IN) && job.to.has_all(OUT) {
+        job.from.put(&mut from, |at| job.src.wrapping_add(at));
+        job.to.put(&mut to, |at| job.dst.wrapping_add(at));
+        for line in 0..job.lines {
+            let [read, written] = [job.from_line, job.to_line].map(|apart| line * apart);
+            // SAFETY: the caller guarantees the instruction set and the numbers of all places.
+            unsafe {
+                stretch::<V, M, IN, OUT, PART>(&from, &to, [read, written], job.len, job.add);
+            }
+        }
+        return;
+    }
+    // What is added to must be a number.
+    nowhere.write([0.0; STRETCH]);
     let stretches = (0..job.len).step_by(STRETCH);
     for (line, start) in (0..job.lines).flat_map(|line| stretches.clone().map(move |at| (line, at)))
     {
-        let mut row = job.from.first + line * job.from_line + start;
-        for from in &mut from[job.from.rows.clone()] {
-            let mut at = row;
-            for place in &mut from[job.from.cols.clone()] {
-                *place = job.src.wrapping_add(at);
-                at = at.wrapping_add(job.from.col);
-            }
-            row = row.wrapping_add(job.from.row);
-        }
-        let mut row = job.to.first + line * job.to_line + start;
-        for to in &mut to[job.to.rows.clone()] {
-            let mut at = row;
-            for place in &mut to[job.to.cols.clone()] {
-                *place = job.dst.wrapping_add(at);
-                at = at.wrapping_add(job.to.col);
-            }
-            row = row.wrapping_add(job.to.row);
-        }
+        let [read, written] = [job.from_line, job.to_line].map(|apart| line * apart + start);
+        job.from
+            .put(&mut from, |at| job.src.wrapping_add(at + read));
+        job.to.put(&mut to, |at| job.dst.wrapping_add(at + written));
         let len = (job.len - start).min(STRETCH);
-        let whole = len / V::LANES * V::LANES;
-        let cut = len - whole;
         // SAFETY: the caller guarantees the instruction set, and the numbers of the places that
-        // exist; the others have a stretch of memory each. The mask leaves out what is past the end.
-        unsafe {
-            let all = V::mask(V::LANES);
-            if job.add {
-                for at in (0..whole).step_by(V::LANES) {
-                    vector::<V, M, IN, OUT, PART, false, true>(&from, &to, at, all);
-                }
-                if cut > 0 {
-                    vector::<V, M, IN, OUT, PART, true, true>(&from, &to, whole, V::mask(cut));
-                }
-            } else {
-                for at in (0..whole).step_by(V::LANES) {
-                    vector::<V, M, IN, OUT, PART, false, false>(&from, &to, at, all);
-                }
-                if cut > 0 {
-                    vector::<V, M, IN, OUT, PART, true, false>(&from, &to, whole, V::mask(cut));
-                }
+        // exist; the others have a stretch of memory each.
+        unsafe { stretch::<V, M, IN, OUT, PART>(&from, &to, [0; 2], len, job.add) }
+    }
+}
+
+/// The transform of `len` numbers of every place, so many after its start in what is read and in what is written.
+///
+/// # Safety
+/// The CPU has the instruction set of `V`, and the numbers may be read and written.
+#[inline(always)]
+unsafe fn stretch<
+    V: Vector,
+    M: Map<IN, OUT>,
+    const IN: usize,
+    const OUT: usize,
+    const PART: usize,
+>(
+    from: &Starts<*const f32, IN>,
+    to: &Starts<*mut f32, OUT>,
+    [read, written]: [usize; 2],
+    len: usize,
+    add: bool,
+) {
+    let whole = len / V::LANES * V::LANES;
+    let cut = len - whole;
+    // SAFETY: what the caller guarantees is what each needs; the mask leaves out what is past the end.
+    unsafe {
+        let all = V::mask(V::LANES);
+        if add {
+            for at in (0..whole).step_by(V::LANES) {
+                let at = [read + at, written + at];
+                vector::<V, M, IN, OUT, PART, false, true>(from, to, at, all);
+            }
+            if cut > 0 {
+                let at = [read + whole, written + whole];
+                vector::<V, M, IN, OUT, PART, true, true>(from, to, at, V::mask(cut));
+            }
+        } else {
+            for at in (0..whole).step_by(V::LANES) {
+                let at = [read + at, written + at];
+                vector::<V, M, IN, OUT, PART, false, false>(from, to, at, all);
+            }
+            if cut > 0 {
+                let at = [read + whole, written + whole];
+                vector::<V, M, IN, OUT, PART, true, false>(from, to, at, V::mask(cut));
             }
         }
     }
 }
 
-/// One vector of every place, from number `at` on, cut by `mask` if `CUT`.
+/// One vector of every place, from such a number on in what is read and in what is written, cut by `mask` if `CUT`.
 ///
 /// # Safety
 /// The CPU has the instruction set of `V`, and the numbers may be read and written.
@@ -325,9 +369,9 @@ unsafe fn vector<
     const CUT: bool,
     const ADD: bool,
 >(
-    from: &[[*const f32; IN]; IN],
-    to: &[[*mut f32; OUT]; OUT],
-    at: usize,
+    from: &Starts<*const f32, IN>,
+    to: &Starts<*mut f32, OUT>,
+    at: [usize; 2],
     mask: V::Mask,
 ) {
     const { assert!(PART <= OUT && OUT <= 2 * PART) };
@@ -354,10 +398,10 @@ unsafe fn rows<
     const CUT: bool,
     const ADD: bool,
 >(
-    from: &[[*const f32; IN]; IN],
-    to: &[[*mut f32; OUT]; OUT],
+    from: &Starts<*const f32, IN>,
+    to: &Starts<*mut f32, OUT>,
     first: usize,
-    at: usize,
+    [read, written]: [usize; 2],
     mask: V::Mask,
 ) {
     // SAFETY: the caller guarantees the instruction set and every address.
@@ -367,7 +411,7 @@ unsafe fn rows<
         for j in 0..IN {
             let mut column = [V::zero(); IN];
             for (x, from) in column.iter_mut().zip(from) {
-                let from = from[j].add(at);
+                let from = from[j].add(read);
                 *x = if CUT {
                     V::load_masked(from, mask)
                 } else {
@@ -381,7 +425,7 @@ unsafe fn rows<
         }
         for (row, to) in half.into_iter().zip(&to[first..]) {
             for (x, to) in M::apply(row).into_iter().zip(to) {
-                let to = to.add(at);
+                let to = to.add(written);
                 match (CUT, ADD) {
                     (false, false) => x.store(to),
                     (false, true) => V::load(to).add(x).store(to),

@@ -22,8 +22,8 @@ use std::ops::Range;
 /// Numbers of a transformed weight that the second-level cache holds beside the rest: a megabyte.
 const CACHED: usize = 1 << 18;
 
-/// Most channels along each side of a piece of the weight: 36 places of it are 720 KiB.
-const DEPTH: usize = 160;
+/// Most channels along each side of a piece of the weight: 36 places of it are 576 KiB.
+const DEPTH: usize = 128;
 const WIDTH: usize = 32;
 
 /// Whether the transformed weight is large, and larger than the transformed tiles of `output`.
