@@ -276,7 +276,11 @@ fn straight(
 ) {
     let (m, n) = (c.rows(), c.cols());
     let parallel = is_shared(m, n, k);
-    let rows = m.div_ceil(CELLS).next_multiple_of(TILE_ROWS).min(CELL_ROWS);
+    // A thread by itself leaves all rows to the register tiles: twenty are ten and ten, not three sixes and two.
+    let rows = match parallel {
+        true => m.div_ceil(CELLS).next_multiple_of(TILE_ROWS).min(CELL_ROWS),
+        false => m,
+    };
     c.for_each_cell(rows, n, parallel, &|i, _, c| {
         let terms = Terms {
             a: a.from(i, 0).data,

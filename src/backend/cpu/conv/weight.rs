@@ -44,6 +44,10 @@ const ENOUGH_PARTS: usize = 8;
 /// Rows of the weight that one thread computes, if there are not enough parts.
 const CELL_ROWS: usize = 56;
 
+/// Numbers of a weight that a thread by itself computes all rows of, group by group: those that a second-level cache of
+/// two megabytes holds.
+const ALONE: usize = 1 << 19;
+
 /// Numbers that one thread adds up from all parts.
 const CELL_SUM: usize = 1 << 14;
 
@@ -93,7 +97,8 @@ pub(super) fn add_up(sum: &Sum<'_>, dw: &mut [f32], write: Write) {
     let parts = if parts > 1 { parts / 2 * 2 } else { 1 };
     let rows = len / conv.out_c;
     let mut cell_rows = rows;
-    if sum.parallel && parts < ENOUGH_PARTS {
+    let alone = rayon::current_num_threads() == 1 && len <= ALONE;
+    if sum.parallel && parts < ENOUGH_PARTS && !alone {
         cell_rows = rows.div_ceil(rows.div_ceil(CELL_ROWS));
         if conv.input.c < CELL_ROWS {
             // Whole places: their rows are what register tiles are cut from.
