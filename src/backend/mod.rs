@@ -569,7 +569,7 @@ pub trait Backend: Send {
 
     /// One step of SGD as PyTorch's: `d = g + weight_decay·p`; with momentum
     /// `v = momentum·v + (1 - dampening)·d` (the first time `v = d`) and `d = v`, with Nesterov
-    /// `d = d + momentum·v`; then `p -= lr·d`. `momentum` is not touched when the factor is 0.
+    /// `d = d + momentum·v`; then `p -= lr·d`. `momentum` is not touched when the factor is 0, and may then be empty.
     fn sgd(
         &self,
         values: Dst<'_, Self>,

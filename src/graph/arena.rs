@@ -40,10 +40,17 @@ impl<Buf> Lent<Buf> {
     }
 }
 
+/// Times its length that a value may have of a block. The gradients of a ResNet go through an eighth of the longest
+/// to the longest; what is shorter yet, and may be kept, is not to have its block.
+const MUCH: usize = 16;
+
 pub(crate) struct Arena<B: Backend> {
     blocks: Vec<Option<B::Buf>>,
     cursor: usize,
-    free: Vec<Block>,
+    /// Numbers for which each block was handed out first in this step.
+    room: Vec<u32>,
+    /// Blocks that were given back.
+    free: Vec<u32>,
     /// Values of this step that are bytes.
     pub(super) stored: Vec<Stored>,
 }
@@ -53,6 +60,7 @@ impl<B: Backend> Arena<B> {
         Arena {
             blocks: Vec::new(),
             cursor: 0,
+            room: Vec::new(),
             free: Vec::new(),
             stored: Vec::new(),
         }
@@ -60,21 +68,25 @@ impl<B: Backend> Arena<B> {
 
     pub fn rewind(&mut self) {
         self.cursor = 0;
+        self.room.clear();
         self.free.clear();
         self.stored.clear();
     }
 
-    /// A block of `len` numbers with arbitrary content: one given back in this step if its size
-    /// fits, else the next one.
+    /// A block of `len` numbers with arbitrary content: of those given back in this step the smallest
+    /// that is long enough and not [much](MUCH) too long, else the next one. How long a block is in
+    /// memory has no part in it, so a step goes the way it went the first time.
     ///
     /// Running out of memory is not the caller's bug, and every operation would have to return it:
     /// the [`Error`](crate::Error) unwinds to [`Tape::guard`](crate::tape::Tape::guard) instead.
     pub fn take(&mut self, backend: &B, len: usize) -> Block {
-        let fits = |b: &Block| (len..=2 * len).contains(&(b.len as usize));
-        if let Some(at) = self.free.iter().rposition(fits) {
+        let room = |at: &usize| self.room[self.free[*at] as usize] as usize;
+        let fitting = (0..self.free.len()).filter(|at| (len..=MUCH * len).contains(&room(at)));
+        // Of equal ones that which was given back last: it may still be in the cache.
+        if let Some(at) = fitting.rev().min_by_key(room) {
             return Block {
+                index: self.free.swap_remove(at),
                 len: len as u32,
-                ..self.free.swap_remove(at)
             };
         }
         let index = self.cursor;
@@ -93,6 +105,7 @@ impl<B: Backend> Arena<B> {
             }
         }
         let len = u32::try_from(len).expect("a tensor has fewer than 2^32 numbers");
+        self.room.push(len);
         Block {
             index: index as u32,
             len,
@@ -101,7 +114,7 @@ impl<B: Backend> Arena<B> {
 
     /// Gives a block back for use by a later [`take`](Self::take) of the same step.
     pub fn give(&mut self, block: Block) {
-        self.free.push(block);
+        self.free.push(block.index);
     }
 
     /// Takes the buffer of `block` out for writing; [`restore`](Self::restore) puts it back.
@@ -134,5 +147,66 @@ impl<B: Backend> Arena<B> {
             offset,
             len,
         }
+    }
+}
+
+#[cfg(test)]
+impl<B: Backend> Arena<B> {
+    /// Numbers of all blocks.
+    pub fn numbers(&self) -> usize {
+        let blocks = self.blocks.iter().map(|b| b.as_ref().expect("not lent"));
+        blocks.map(B::capacity).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::reference::Reference;
+
+    /// The blocks that a step gets which takes three, gives them back and takes as long ones as these.
+    fn step(arena: &mut Arena<Reference<f64>>, lens: &[usize]) -> Vec<u32> {
+        arena.rewind();
+        let backend = Reference::default();
+        let blocks = [100, 10, 160].map(|len| arena.take(&backend, len));
+        blocks.into_iter().for_each(|block| arena.give(block));
+        let taken = lens.iter().map(|&len| arena.take(&backend, len));
+        taken.map(|block| block.index).collect()
+    }
+
+    #[test]
+    fn a_block_is_the_shortest_that_fits() {
+        let mut arena = Arena::new();
+        assert_eq!(step(&mut arena, &[20, 8, 150]), [0, 1, 2]);
+        assert_eq!(step(&mut arena, &[100, 101, 101]), [0, 2, 3]);
+        // A block of ten numbers is not for none, nor one of 160 for nine.
+        assert_eq!(step(&mut arena, &[9, 9, 9, 0]), [1, 0, 3, 4]);
+    }
+
+    #[test]
+    fn of_equal_blocks_the_last_is_taken_and_is_whole_again_when_it_is_given_back() {
+        let (mut arena, backend) = (Arena::new(), Reference::<f64>::default());
+        let blocks = [(); 3].map(|()| arena.take(&backend, 100));
+        for block in [blocks[1], blocks[2], blocks[0]] {
+            arena.give(block);
+        }
+        let [first, second] = [100, 50].map(|len| arena.take(&backend, len));
+        assert_eq!([first.index, second.index], [0, 2]);
+        arena.give(second);
+        assert_eq!(arena.take(&backend, 100).index, 2);
+    }
+
+    #[test]
+    fn what_other_steps_took_changes_nothing() {
+        let lens = [90, 30, 101, 9, 170];
+        let mut arena = Arena::new();
+        let first = step(&mut arena, &lens);
+        let room = arena.numbers();
+        assert_eq!(step(&mut arena, &lens), first);
+        assert_eq!(arena.numbers(), room);
+        // Another step has blocks of its own lengths.
+        arena.rewind();
+        (0..6).for_each(|i| _ = arena.take(&Reference::default(), 2000 - i));
+        assert_eq!(step(&mut arena, &lens), first);
     }
 }

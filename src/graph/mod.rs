@@ -7,11 +7,13 @@
 mod arena;
 mod bytes;
 mod deferred;
+mod inner;
 mod macs;
 mod masks;
 mod node;
 mod outcomes;
 mod params;
+mod room;
 
 pub(crate) use arena::{Arena, Block, Lent};
 pub(crate) use bytes::multiply;
@@ -19,7 +21,7 @@ use deferred::Deferred;
 pub use macs::MultiplyAdds;
 pub use masks::MaskId;
 pub(crate) use masks::Masks;
-pub(crate) use node::{Node, Op, Order};
+pub(crate) use node::{Held, Node, Op, Order};
 pub use node::{Norm, Var};
 use outcomes::Outcomes;
 pub use params::{BufferId, ParamId, ParamLayout};
@@ -98,6 +100,7 @@ impl<B: Backend> Graph<B> {
         self.end_step();
         self.groups.clear();
         self.params.zero_grad();
+        self.params.fit(&self.backend);
         self.mode = mode;
         self.dropouts = 0;
         self.train_steps += u64::from(mode == Mode::Train);
@@ -171,6 +174,7 @@ impl<B: Backend> Graph<B> {
             value,
             grad: None,
             needs_grad,
+            held: Held::Kept,
         })
     }
 
@@ -208,6 +212,7 @@ impl<B: Backend> Graph<B> {
             value,
             grad: None,
             needs_grad,
+            held: Held::Kept,
         })
     }
 

@@ -31,6 +31,18 @@ pub(crate) struct Node {
     pub value: Block,
     pub grad: Option<Block>,
     pub needs_grad: bool,
+    pub held: Held,
+}
+
+/// How long the value of a node is there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Held {
+    /// To the end of the step.
+    Kept,
+    /// Until the backward pass of the one operation that has it.
+    Inner,
+    /// No longer.
+    Gone,
 }
 
 /// Every operation of the engine. Its mathematics lies in [`ops`](crate::ops), one file each.

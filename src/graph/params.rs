@@ -6,10 +6,12 @@
 //! kernels want them ([`ParamLayout`]).
 
 mod flat;
+mod memory;
 mod momentum;
 mod pending;
 mod replace;
 
+use memory::grow;
 pub(crate) use pending::Pending;
 
 use super::Arena;
@@ -129,6 +131,8 @@ pub(crate) struct Params<B: Backend> {
     buffers: Vec<Running>,
     /// The gradient that is still a product.
     pending: Option<Pending>,
+    /// The values may have room for more parameters.
+    roomy: bool,
 }
 
 /// Offsets are rounded up to this many numbers (64 bytes of f32), so that a parameter starts on a
@@ -148,6 +152,7 @@ impl<B: Backend> Params<B> {
             params: Vec::new(),
             buffers: Vec::new(),
             pending: None,
+            roomy: false,
         })
     }
 
@@ -170,10 +175,9 @@ impl<B: Backend> Params<B> {
         self.demand_free_name(name, None);
         let offset = replace::place(self.len, adjacent);
         let len = init.len();
-        for buf in [&mut self.values, &mut self.grads, &mut self.momentum] {
-            grow(backend, buf, self.len, offset + len);
-        }
+        grow(backend, &mut self.values, self.len, offset + len);
         self.len = offset + len;
+        self.roomy = true;
         let dst = ViewMut {
             buf: &mut self.values,
             offset,
@@ -463,6 +467,10 @@ impl<B: Backend> Params<B> {
     /// a product.
     pub fn sgd(&mut self, backend: &B, arena: &mut Arena<B>, mut step: SgdStep) {
         let done = (self.descend(backend, arena, step)).map(|id| id.0 as usize);
+        let keeps = step.momentum != 0.0;
+        if keeps {
+            self.make_room_for_momentum(backend);
+        }
         let mut next = 0;
         while next < self.params.len() {
             let state = |i: usize| {
@@ -492,12 +500,11 @@ impl<B: Backend> Params<B> {
                     },
                     ViewMut {
                         buf: &mut self.momentum,
-                        offset,
-                        len,
+                        offset: if keeps { offset } else { 0 },
+                        len: if keeps { len } else { 0 },
                     },
                     step,
                 );
-                let keeps = step.momentum != 0.0;
                 self.params[next..end]
                     .iter_mut()
                     .for_each(|p| p.has_momentum = keeps);
@@ -505,33 +512,6 @@ impl<B: Backend> Params<B> {
             next = end;
         }
     }
-}
-
-/// Makes room for `want` numbers, keeping the first `have`; zeros beyond.
-fn grow<B: Backend>(backend: &B, buf: &mut B::Buf, have: usize, want: usize) {
-    if B::capacity(buf) >= want {
-        return;
-    }
-    let mut bigger = backend
-        .alloc(want.max(2 * B::capacity(buf)))
-        .unwrap_or_else(|error| std::panic::resume_unwind(Box::new(error)));
-    let dst = ViewMut {
-        buf: &mut bigger,
-        offset: 0,
-        len: have,
-    };
-    let one = B::Elem::from_f64(1.0);
-    backend.scale_add(
-        dst,
-        View {
-            buf,
-            offset: 0,
-            len: have,
-        },
-        one,
-        Write::Set,
-    );
-    *buf = bigger;
 }
 
 #[cfg(test)]

@@ -199,7 +199,7 @@ impl<B: Backend> Graph<B> {
         train: bool,
         dy: Block,
     ) -> bool {
-        let node = self.node(x);
+        let node = self.recall(x);
         let images = node.shape.images();
         let becomes_residual = residual.is_some_and(|r| self.take_over(r, dy));
         let becomes_input = !becomes_residual && self.take_over(x, dy);
@@ -277,6 +277,7 @@ impl<B: Backend> Graph<B> {
         for lent in others.chain(lent) {
             self.arena.restore(lent);
         }
+        self.give_inner(x);
         kept
     }
 }

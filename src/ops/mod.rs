@@ -32,13 +32,15 @@ use batch_norm::Saved;
 
 impl<B: Backend> Graph<B> {
     /// Computes the gradient of `loss` (one number) with respect to every parameter and every input
-    /// that wants one. Parameter gradients of several calls in one step add up.
+    /// that wants one. Parameter gradients of several calls in one step add up. The loss, and every other value that
+    /// an operation has returned, can be read afterwards.
     ///
     /// # Panics
     /// If `loss` is not a single number.
     #[track_caller]
     pub fn backward(&mut self, loss: Var) {
         let Some(last) = self.seed(loss) else { return };
+        self.make_room(last);
         for index in (0..=last).rev() {
             let node = self.nodes[index];
             let Some(dy) = node.grad else { continue };

@@ -268,5 +268,11 @@ impl Case for Sgd {
             .sgd(values.dst(), grads.src(), momentum.dst(), self.step);
         lab.record("values", &values, 2);
         lab.record("momentum", &momentum, 2);
+        if self.step.momentum == 0.0 {
+            let (mut values, mut none) = (lab.input(self.len), lab.output(0, Write::Set));
+            lab.backend
+                .sgd(values.dst(), grads.src(), none.dst(), self.step);
+            lab.record("values without momentum", &values, 2);
+        }
     }
 }

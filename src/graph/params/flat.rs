@@ -71,6 +71,7 @@ impl<B: Backend> Params<B> {
     pub fn add_flat_grads(&mut self, backend: &B, arena: &mut Arena<B>, values: &[B::Elem]) {
         self.demand_flat_len(values.len());
         self.settle(backend, arena);
+        self.make_room(backend);
         grow(backend, &mut self.spare[0], 0, self.len);
         scatter(&mut self.spare[0], backend, self.params.iter(), values);
         for p in self.params.iter_mut().filter(|p| p.trainable) {

@@ -24,6 +24,7 @@ impl<B: Backend> Params<B> {
     ) -> Result<()> {
         if let Some(torch) = torch {
             let stored = self.fitting(id, torch)?;
+            self.make_room_for_momentum(backend);
             let (offset, len) = (self.param(id).offset, self.param(id).len);
             let place = ViewMut {
                 buf: &mut self.momentum,

@@ -36,18 +36,20 @@ impl<B: Backend> Params<B> {
             end = offset + if i == index { values.len() } else { p.len };
         }
         // All memory is asked for before anything changes: if there is none, nothing has happened.
-        let fresh = [(); 3].map(|()| {
-            let buf = backend.alloc(end);
+        // Gradients are forgotten: there will be room for the next.
+        let keeps_momentum = self.params.iter().any(|p| p.has_momentum);
+        let fresh = [true, false, keeps_momentum].map(|wanted| {
+            let buf = backend.alloc(if wanted { end } else { 0 });
             buf.unwrap_or_else(|error| std::panic::resume_unwind(Box::new(error)))
         });
         let [mut new_values, new_grads, mut new_momentum] = fresh;
         let pairs = [
-            (&mut new_values, &self.values),
-            (&mut new_momentum, &self.momentum),
+            (&mut new_values, &self.values, false),
+            (&mut new_momentum, &self.momentum, true),
         ];
-        for (to, from) in pairs {
+        for (to, from, is_momentum) in pairs {
             for (i, (p, &offset)) in self.params.iter().zip(&offsets).enumerate() {
-                if i == index {
+                if i == index || (is_momentum && !p.has_momentum) {
                     continue;
                 }
                 let dst = ViewMut {
@@ -65,6 +67,7 @@ impl<B: Backend> Params<B> {
         }
         (self.values, self.grads, self.momentum) = (new_values, new_grads, new_momentum);
         self.len = end;
+        self.roomy = false;
         for (p, &offset) in self.params.iter_mut().zip(&offsets) {
             p.offset = offset;
         }
