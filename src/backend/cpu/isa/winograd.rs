@@ -294,8 +294,10 @@ unsafe fn separable<
         }
         return;
     }
-    // What is added to must be a number.
-    nowhere.write([0.0; STRETCH]);
+    if !job.to.has_all(OUT) {
+        // What is added to must be a number.
+        nowhere.write([0.0; STRETCH]);
+    }
     let stretches = (0..job.len).step_by(STRETCH);
     for (line, start) in (0..job.lines).flat_map(|line| stretches.clone().map(move |at| (line, at)))
     {
