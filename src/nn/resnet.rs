@@ -54,12 +54,14 @@ impl BasicBlock {
     }
 
     pub(super) fn forward(&self, tape: &mut Tape, x: Var) -> Var {
-        let y = self.conv1.forward_norm_relu(tape, x, &self.bn1, None);
-        let x = match &self.shortcut {
+        // The shortcut comes first, so that it is last in the backward pass: a 1x1 convolution of stride 2 adds its
+        // gradient to a quarter of the pixels, where it would otherwise have to write all.
+        let residual = match &self.shortcut {
             Some((conv, bn)) => conv.forward_norm(tape, x, bn),
             None => x,
         };
-        self.conv2.forward_norm_relu(tape, y, &self.bn2, Some(x))
+        let y = self.conv1.forward_norm_relu(tape, x, &self.bn1, None);
+        self.conv2.forward_norm_relu(tape, y, &self.bn2, Some(residual))
     }
 }
 
