@@ -61,7 +61,8 @@ impl BasicBlock {
             None => x,
         };
         let y = self.conv1.forward_norm_relu(tape, x, &self.bn1, None);
-        self.conv2.forward_norm_relu(tape, y, &self.bn2, Some(residual))
+        self.conv2
+            .forward_norm_relu(tape, y, &self.bn2, Some(residual))
     }
 }
 

@@ -395,35 +395,32 @@ impl Pass<'_> {
         let (period, advance) = (self.cols.period(), self.cols.advance());
         let channels = self.from.c;
         let start = start + span.first * samples;
-        let product = |dst: TileMut<'_>, src: &[f32], a_row: usize| {
-            let terms = Terms {
-                a: src,
-                b: self.w,
-                taps,
-                k: channels / self.planes,
-                a_row,
-                a_step: 1,
-                b_row: self.panels.cols,
-            };
-            self.table.product(dst, &terms, self.write);
+        let terms = |src, a_row| Terms {
+            a: src,
+            b: self.w,
+            taps,
+            k: channels / self.planes,
+            a_row,
+            a_step: 1,
+            b_row: self.panels.cols,
         };
+        let table = self.table;
         if span.count == 1 || (period == 1 && advance == 1) {
             // The samples of neighbouring pixels follow one another on both sides.
-            product(
-                dst.rows_every(start, span.count * samples, 1),
-                src,
-                channels,
-            );
+            let dst = dst.rows_every(start, span.count * samples, 1);
+            table.product(dst, &terms(src, channels), self.write);
         } else if samples >= span.count.min(MANY_ROWS) {
-            for i in 0..span.count {
-                let dst = dst.rows_every(start + i * period * samples, samples, 1);
-                product(dst, &src[i * advance * samples * channels..], channels);
-            }
+            let every = period * samples;
+            let dst = dst.rows_every(start, (span.count - 1) * every + samples, 1);
+            let each = [span.count, samples, every];
+            let next = [advance * samples * channels, 0];
+            table.products_every(dst, each, &terms(src, channels), next, self.write);
         } else {
             // One sample at a time: its pixels lie evenly.
             for i in 0..samples {
                 let dst = dst.rows_every(start + i, span.count, period * samples);
-                product(dst, &src[i * channels..], advance * samples * channels);
+                let terms = terms(&src[i * channels..], advance * samples * channels);
+                table.product(dst, &terms, self.write);
             }
         }
     }

@@ -235,6 +235,42 @@ impl Table {
         self.run(each, terms, write.into(), widths, ahead);
     }
 
+    /// [`product`](Self::product) of many products whose destinations are rows of one tile: `m` of them each, the first
+    /// `every` rows below that of the one before. `terms` are those of the first; the operands of the next begin so many
+    /// numbers further on, A and B.
+    ///
+    /// # Panics
+    /// If an operand is too short, or the tile has not so many rows.
+    #[track_caller]
+    pub fn products_every(
+        &self,
+        mut c: TileMut<'_>,
+        [count, m, every]: [usize; 3],
+        terms: &Terms<'_>,
+        next: [usize; 2],
+        write: Write,
+    ) {
+        if count == 0 {
+            return;
+        }
+        assert!(
+            (count - 1) * every + m <= c.rows() && (count == 1 || m <= every),
+            "{count} destinations of {m} rows, every {every}, in {} rows",
+            c.rows()
+        );
+        let widths = self.widths(m, c.cols());
+        let each = Each {
+            count,
+            m,
+            n: c.cols(),
+            c_row: c.stride(),
+            next: [next[0], next[1], every * c.stride()],
+            c: c.as_mut_ptr(),
+            tile: PhantomData,
+        };
+        self.run(each, terms, write.into(), &widths, &[]);
+    }
+
     #[track_caller]
     fn run(
         &self,
@@ -296,43 +332,40 @@ impl Table {
             let of_product = count * of_tile;
             let of_term = size_of_val(asked).div_ceil((each.count * of_product).max(1));
             let ahead_step = of_term.min(LINE_BYTES);
-            let mut ahead = asked.as_ptr();
-            let mut i = 0;
-            for (count, rows) in [(taller, low + 1), (count - taller, low)] {
-                if count == 0 {
-                    continue;
-                }
-                let call = Call {
-                    tiles: count,
-                    c: c.wrapping_add(i * c_row + j),
-                    c_row,
-                    a: terms.a.as_ptr().wrapping_add(i * terms.a_row),
-                    b: terms.b.as_ptr().wrapping_add(j),
-                    taps: terms.taps,
-                    k: terms.k,
-                    a_row: terms.a_row,
-                    a_step: terms.a_step,
-                    b_row: terms.b_row,
-                    ahead,
-                    ahead_step,
-                    last,
-                    add,
-                    scale,
-                };
-                let tile = tiles[rows - 1];
-                for product in 0..each.count {
-                    let call = Call {
-                        ahead: ahead.wrapping_byte_add(product * of_product * ahead_step),
-                        ..each.call(&call, product)
-                    };
-                    // SAFETY: this CPU has the instructions of its table. Rows `i .. i + count·rows` and the
+            let call = Call {
+                tiles: 0,
+                c: c.wrapping_add(j),
+                c_row,
+                a: terms.a.as_ptr(),
+                b: terms.b.as_ptr().wrapping_add(j),
+                taps: terms.taps,
+                k: terms.k,
+                a_row: terms.a_row,
+                a_step: terms.a_step,
+                b_row: terms.b_row,
+                ahead: asked.as_ptr(),
+                ahead_step,
+                last,
+                add,
+                scale,
+            };
+            for product in 0..each.count {
+                let mut call = each.call(&call, product);
+                call.ahead = (call.ahead).wrapping_byte_add(product * of_product * ahead_step);
+                for (count, rows) in [(taller, low + 1), (count - taller, low)] {
+                    if count == 0 {
+                        continue;
+                    }
+                    call.tiles = count;
+                    // SAFETY: this CPU has the instructions of its table. These rows, below those before, and the
                     // columns of the tiles from `j` on lie inside each destination, which is exclusively ours, and
                     // inside what `check` found readable in `a` and `b`. Tiles that want more of the terms are only
                     // given those they are for, see `shared`.
-                    unsafe { tile(&call) };
+                    unsafe { tiles[rows - 1](&call) };
+                    call.c = call.c.wrapping_add(count * rows * c_row);
+                    call.a = call.a.wrapping_add(count * rows * terms.a_row);
+                    call.ahead = (call.ahead).wrapping_byte_add(count * of_tile * ahead_step);
                 }
-                i += count * rows;
-                ahead = ahead.wrapping_byte_add(count * of_tile * ahead_step);
             }
         };
         let shared = self.shared(m, n, terms);

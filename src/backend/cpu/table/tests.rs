@@ -327,6 +327,61 @@ fn products_in_one_go_have_the_bits_of_each_by_itself() {
 }
 
 #[test]
+fn products_into_rows_of_one_tile_have_the_bits_of_each_by_itself() {
+    for table in check::tables() {
+        // Rows of each, how far one is below the other, columns of the tile and of its matrix, terms.
+        for (m, every, n, row, k) in [
+            (20, 40, 20, 20, 80),
+            (1, 1, 40, 50, 16),
+            (13, 14, 33, 64, 32),
+            (24, 30, 100, 100, 16),
+        ] {
+            let (count, rows) = (5, 4 * every + m);
+            let [a_next, b_next] = [m * k + 2, 0];
+            let (a, b) = (check::noise(1, count * a_next), check::noise(2, k * n));
+            let terms = |i: usize| Terms {
+                a: &a[i * a_next..],
+                b: &b,
+                taps: &[Tap { a: 0, b: 0 }],
+                k,
+                a_row: k,
+                a_step: 1,
+                b_row: n,
+            };
+            for write in [Write::Set, Write::Add] {
+                let before = check::noise(3, rows * row);
+                let (mut c, mut want) = (before.clone(), before);
+                let tile = TileMut::new(&mut c, rows, n, row);
+                let next = [a_next, b_next];
+                table.products_every(tile, [count, m, every], &terms(0), next, write);
+                for i in 0..count {
+                    let want = &mut want[i * every * row..];
+                    table.product(TileMut::new(want, m, n, row), &terms(i), write);
+                }
+                assert_eq!(c, want, "{} {m} x {n}, {k} terms, {write:?}", table.isa());
+            }
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "3 destinations of 2 rows, every 3, in 7 rows")]
+fn products_must_not_reach_past_their_tile() {
+    let (mut c, a, b) = ([0.0; 14], [0.0; 12], [0.0; 4]);
+    let terms = Terms {
+        a: &a,
+        b: &b,
+        taps: &[Tap { a: 0, b: 0 }],
+        k: 2,
+        a_row: 2,
+        a_step: 1,
+        b_row: 2,
+    };
+    let tile = TileMut::new(&mut c, 7, 2, 2);
+    select().products_every(tile, [3, 2, 3], &terms, [4, 0], Write::Set);
+}
+
+#[test]
 #[should_panic(expected = "reads past")]
 fn the_last_of_several_products_must_stay_inside_its_operands() {
     let (mut c, a, b) = ([0.0; 8], [0.0; 7], [0.0; 8]);

@@ -108,22 +108,21 @@ pub(super) fn convolve(
                     } else {
                         Write::Add
                     };
-                    let widths = table.widths(block, cols);
-                    for place in 0..PLACES {
-                        for i in 0..tiles.count() {
-                            let first = (i * PLACES + place) * m_rows;
-                            let m = m.rows_every(first, tiles.block(i).1, 1);
-                            let terms = Terms {
-                                a: &v[i * v_tile + place * v_step + depth.start..],
-                                b: &u[place * u_step..],
-                                taps: &[Tap { a: 0, b: 0 }],
-                                k: depth.len(),
-                                a_row: from.c,
-                                a_step: 1,
-                                b_row: cols,
-                            };
-                            table.product_cut(m, &terms, write, &widths, &[]);
-                        }
+                    for i in 0..tiles.count() {
+                        let samples = tiles.block(i).1;
+                        let rows = (PLACES - 1) * m_rows + samples;
+                        let m = m.rows_every(i * PLACES * m_rows, rows, 1);
+                        let terms = Terms {
+                            a: &v[i * v_tile + depth.start..],
+                            b: u,
+                            taps: &[Tap { a: 0, b: 0 }],
+                            k: depth.len(),
+                            a_row: from.c,
+                            a_step: 1,
+                            b_row: cols,
+                        };
+                        let next = [v_step, u_step];
+                        table.products_every(m, [PLACES, samples, m_rows], &terms, next, write);
                     }
                 }
             });
@@ -174,36 +173,35 @@ pub(super) fn weight_gradient(
                 let matrix = depth.len() * cols;
                 let step = apart(matrix);
                 scratch::numbers(PLACES * step, |du| {
-                    for (place, du) in du.chunks_exact_mut(step).enumerate() {
-                        let mut write = Write::Set;
-                        let mut first = 0;
-                        scratch::taps(|taps| {
-                            // Tiles of the same number of samples in one go: all blocks but the last.
-                            while first < tiles.count() {
-                                let k = tiles.block(first).1;
-                                let alike =
-                                    (first..tiles.count()).take_while(|&i| tiles.block(i).1 == k);
-                                taps.clear();
-                                taps.extend(alike.map(|i| Tap {
-                                    a: i * v_tile + place * v_step + depth.start,
-                                    b: i * g_tile + place * g_step + start,
-                                }));
-                                first += taps.len();
-                                let terms = Terms {
-                                    a: v,
-                                    b: g,
-                                    taps,
-                                    k,
-                                    a_row: 1,
-                                    a_step: input.c,
-                                    b_row: output.c,
-                                };
-                                let du = TileMut::new(du, depth.len(), cols, cols);
-                                table.product(du, &terms, write);
-                                write = Write::Add;
-                            }
-                        });
-                    }
+                    let widths = table.widths(depth.len(), cols);
+                    let (mut sum, mut first) = (Write::Set, 0);
+                    scratch::taps(|taps| {
+                        // Tiles of the same number of samples in one go: all blocks but the last.
+                        while first < tiles.count() {
+                            let k = tiles.block(first).1;
+                            let alike =
+                                (first..tiles.count()).take_while(|&i| tiles.block(i).1 == k);
+                            taps.clear();
+                            taps.extend(alike.map(|i| Tap {
+                                a: i * v_tile + depth.start,
+                                b: i * g_tile + start,
+                            }));
+                            first += taps.len();
+                            let terms = Terms {
+                                a: v,
+                                b: g,
+                                taps,
+                                k,
+                                a_row: 1,
+                                a_step: input.c,
+                                b_row: output.c,
+                            };
+                            let du = TileMut::new(du, PLACES, matrix, step);
+                            let next = [v_step, g_step];
+                            table.products(du, cols, &terms, next, sum, &widths, &[]);
+                            sum = Write::Add;
+                        }
+                    });
                     let from = Places::all(REACH, 0, REACH * step, step);
                     let to = Places::all(3, depth.start, 3 * input.c, input.c);
                     let (dw, du) = ((dw.reborrow(), &to), (&*du, &from));
