@@ -379,16 +379,19 @@ impl Table {
             j += cols;
             vectors -= nv;
         }
-        if let Some((_, tiles)) = shared {
-            columns(tiles, own, self.lanes);
+        if let Some((cols, tiles)) = shared {
+            columns(tiles, own, cols);
         }
     }
 
     /// The tiles for the last columns of `m` rows of `n` and how many those are, if rows or terms should share a vector
     /// there.
     fn shared(&self, m: usize, n: usize, terms: &Terms<'_>) -> Option<(usize, &'static [Tile])> {
-        let fits = |s: &&Shared| n >= s.cols && (n - s.cols).is_multiple_of(self.lanes);
-        let shared = self.shared.iter().find(fits)?;
+        let of = |s: &Shared| {
+            let past = |&cols: &usize| n >= cols && (n - cols).is_multiple_of(self.lanes);
+            (s.fewest..=s.cols).find(past)
+        };
+        let (cols, shared) = (self.shared.iter()).find_map(|s| Some((of(s)?, s)))?;
         let neighbours = terms.a_step == 1 && terms.k.is_multiple_of(shared.share);
         let tiles = match () {
             () if neighbours && !shared.by_terms.is_empty() => shared.by_terms,
@@ -396,7 +399,7 @@ impl Table {
             () if terms.a_row == 1 => shared.near,
             () => shared.tiles,
         };
-        (!tiles.is_empty()).then_some((shared.cols, tiles))
+        (!tiles.is_empty()).then_some((cols, tiles))
     }
 
     /// `dst[i][j] = src[i][j]` for `rows x cols` numbers; rows of the two are `dst_row` and `src_row`

@@ -130,6 +130,7 @@ const TWO_AND_A_HALF: [Tile; 4] = tiles!(2: 1 2 3 4);
 pub(super) static TILES: [Shared; 2] = [
     Shared {
         cols: 20,
+        fewest: 20,
         share: SHARE,
         tiles: &TWO_AND_A_HALF,
         near: &TWO_AND_A_HALF,
@@ -137,6 +138,7 @@ pub(super) static TILES: [Shared; 2] = [
     },
     Shared {
         cols: 12,
+        fewest: 12,
         share: SHARE,
         tiles: &ONE_AND_A_HALF,
         near: &ONE_AND_A_HALF,

@@ -22,12 +22,12 @@
 
 use std::arch::x86_64::*;
 
-use super::avx512_sums::{LANES, ask, finish, lanes, repeated, vectors};
+use super::avx512_sums::{LANES, ask, finish, four, lanes, repeated, vectors};
 use super::column::Column;
 use super::{Call, Tile};
 
 /// Tiles of `MR` rows of `NV` vectors and `LANES / SHARE` numbers more, of which `SHARE` terms lie in one vector: 2 or
-/// 4. What [`Call::last`] says is not looked at.
+/// 4. What [`Call::last`] says is looked at where there are four and no whole vector: so many of them are wanted.
 ///
 /// # Safety
 /// As for [`Tile`]; the terms of A are neighbours, and [`Call::k`] is a multiple of `SHARE`.
@@ -49,6 +49,7 @@ unsafe fn one<const MR: usize, const NV: usize, const SHARE: usize>(call: &Call<
     const { assert!(SHARE == 2 || SHARE == 4) };
     // Term by term the last columns of B come from memory; column by column they are wanted.
     let turn = lanes(|lane| lane % SHARE * (LANES / SHARE) + lane / SHARE);
+    let wanted = (NV == 0 && SHARE == 4).then_some(!(u16::MAX << call.last.min(4)));
     // SAFETY: the instruction set is enabled here; the addresses are the caller's: `SHARE` neighbours of a row of A are
     // as many terms, and `LANES / SHARE` numbers are read and written past the `NV` vectors of each row.
     unsafe {
@@ -60,7 +61,7 @@ unsafe fn one<const MR: usize, const NV: usize, const SHARE: usize>(call: &Call<
             let mut a = Column::new(call.a.wrapping_add(tap.a), call.a_row, true);
             let mut b = call.b.wrapping_add(tap.b);
             for _ in 0..call.k / SHARE {
-                let terms = rows::<SHARE>(b.add(NV * LANES), call.b_row);
+                let terms = rows::<SHARE>(b.add(NV * LANES), call.b_row, wanted);
                 let terms = _mm512_permutexvar_ps(turn, terms);
                 for (i, sum) in shared.iter_mut().enumerate() {
                     *sum = _mm512_fmadd_ps(repeated::<SHARE>(a.at(i)), terms, *sum);
@@ -90,23 +91,23 @@ unsafe fn one<const MR: usize, const NV: usize, const SHARE: usize>(call: &Call<
                 a.advance(SHARE);
             }
         }
-        finish::<MR, NV, SHARE>(call, acc, by_rows::<MR, SHARE>(shared));
+        finish::<MR, NV, SHARE>(call, acc, by_rows::<MR, SHARE>(shared), wanted);
     }
 }
 
-/// `LANES / SHARE` numbers of each of `SHARE` rows that are `row` apart.
+/// `LANES / SHARE` numbers, or those of four that are `wanted`, of each of `SHARE` rows that are `row` apart.
 ///
 /// # Safety
 /// The CPU has AVX-512F, and they may be read.
 #[inline(always)]
-unsafe fn rows<const SHARE: usize>(first: *const f32, row: usize) -> __m512 {
+unsafe fn rows<const SHARE: usize>(first: *const f32, row: usize, wanted: Option<u16>) -> __m512 {
     // SAFETY: the caller vouches for both.
     unsafe {
         if SHARE == 4 {
-            let rows = _mm512_castps128_ps512(_mm_loadu_ps(first));
-            let rows = _mm512_insertf32x4::<1>(rows, _mm_loadu_ps(first.add(row)));
-            let rows = _mm512_insertf32x4::<2>(rows, _mm_loadu_ps(first.add(2 * row)));
-            _mm512_insertf32x4::<3>(rows, _mm_loadu_ps(first.add(3 * row)))
+            let rows = _mm512_castps128_ps512(four(first, wanted));
+            let rows = _mm512_insertf32x4::<1>(rows, four(first.add(row), wanted));
+            let rows = _mm512_insertf32x4::<2>(rows, four(first.add(2 * row), wanted));
+            _mm512_insertf32x4::<3>(rows, four(first.add(3 * row), wanted))
         } else {
             let rows = _mm512_castpd256_pd512(_mm256_loadu_pd(first.cast()));
             let below = _mm256_loadu_pd(first.add(row).cast());

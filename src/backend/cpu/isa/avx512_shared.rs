@@ -144,7 +144,7 @@ unsafe fn one<const MR: usize, const NV: usize, const SHARE: usize, const NEAR: 
                 *sum = _mm512_permutexvar_ps(order, *sum);
             }
         }
-        finish::<MR, NV, SHARE>(call, acc, shared);
+        finish::<MR, NV, SHARE>(call, acc, shared, None);
     }
 }
 
@@ -169,6 +169,7 @@ mod of_neighbours {
 pub(super) static TILES: [Shared; 5] = [
     Shared {
         cols: 40,
+        fewest: 40,
         share: 2,
         tiles: &TWO_AND_HALVES,
         near: &of_neighbours::TWO_AND_HALVES,
@@ -176,6 +177,7 @@ pub(super) static TILES: [Shared; 5] = [
     },
     Shared {
         cols: 24,
+        fewest: 24,
         share: 2,
         tiles: &HALVES,
         near: &of_neighbours::HALVES,
@@ -183,6 +185,7 @@ pub(super) static TILES: [Shared; 5] = [
     },
     Shared {
         cols: 20,
+        fewest: 20,
         share: 4,
         tiles: &QUARTERS,
         near: &of_neighbours::QUARTERS,
@@ -190,6 +193,7 @@ pub(super) static TILES: [Shared; 5] = [
     },
     Shared {
         cols: 8,
+        fewest: 8,
         share: 2,
         tiles: &[],
         near: &[],
@@ -197,6 +201,7 @@ pub(super) static TILES: [Shared; 5] = [
     },
     Shared {
         cols: 4,
+        fewest: 1,
         share: 4,
         tiles: &[],
         near: &[],

@@ -73,7 +73,7 @@ pub(super) unsafe fn repeated<const SHARE: usize>(from: *const f32) -> __m512 {
 }
 
 /// Writes the sums of `MR` rows as the call wants it, scaled and added: `NV` vectors of each row and `LANES / SHARE`
-/// numbers more, which lie in the first vectors of `shared`, row after row.
+/// numbers more, or those of four that are `wanted`, which lie in the first vectors of `shared`, row after row.
 ///
 /// # Safety
 /// The CPU has AVX-512F, and the numbers of the destination may be read and written.
@@ -82,6 +82,7 @@ pub(super) unsafe fn finish<const MR: usize, const NV: usize, const SHARE: usize
     call: &Call<'_>,
     mut acc: [[__m512; NV]; MR],
     mut shared: [__m512; MR],
+    wanted: Option<u16>,
 ) {
     // SAFETY: the instruction set and the addresses are the caller's.
     unsafe {
@@ -97,9 +98,9 @@ pub(super) unsafe fn finish<const MR: usize, const NV: usize, const SHARE: usize
             }
         }
         if call.add {
-            put::<MR, NV, SHARE, true>(call, &acc, &shared);
+            put::<MR, NV, SHARE, true>(call, &acc, &shared, wanted);
         } else {
-            put::<MR, NV, SHARE, false>(call, &acc, &shared);
+            put::<MR, NV, SHARE, false>(call, &acc, &shared, wanted);
         }
     }
 }
@@ -113,6 +114,7 @@ unsafe fn put<const MR: usize, const NV: usize, const SHARE: usize, const ADD: b
     call: &Call<'_>,
     acc: &[[__m512; NV]; MR],
     shared: &[__m512; MR],
+    wanted: Option<u16>,
 ) {
     // SAFETY: the instruction set and the addresses are the caller's.
     unsafe {
@@ -131,15 +133,15 @@ unsafe fn put<const MR: usize, const NV: usize, const SHARE: usize, const ADD: b
             let at = |q: usize| (call.c).add((rows * SHARE + q) * call.c_row + NV * LANES);
             let left = MR - rows * SHARE;
             if SHARE == 4 {
-                write_4::<ADD>(at(0), _mm512_castps512_ps128(sums));
+                write_4::<ADD>(at(0), _mm512_castps512_ps128(sums), wanted);
                 if left > 1 {
-                    write_4::<ADD>(at(1), _mm512_extractf32x4_ps::<1>(sums));
+                    write_4::<ADD>(at(1), _mm512_extractf32x4_ps::<1>(sums), wanted);
                 }
                 if left > 2 {
-                    write_4::<ADD>(at(2), _mm512_extractf32x4_ps::<2>(sums));
+                    write_4::<ADD>(at(2), _mm512_extractf32x4_ps::<2>(sums), wanted);
                 }
                 if left > 3 {
-                    write_4::<ADD>(at(3), _mm512_extractf32x4_ps::<3>(sums));
+                    write_4::<ADD>(at(3), _mm512_extractf32x4_ps::<3>(sums), wanted);
                 }
             } else {
                 write_8::<ADD>(at(0), _mm512_castps512_ps256(sums));
@@ -152,20 +154,38 @@ unsafe fn put<const MR: usize, const NV: usize, const SHARE: usize, const ADD: b
     }
 }
 
-/// Writes or adds four numbers.
+/// Writes or adds four numbers, or those under a mask.
 ///
 /// # Safety
 /// The CPU has AVX-512F, and they may be read and written.
 #[inline(always)]
-unsafe fn write_4<const ADD: bool>(at: *mut f32, sum: __m128) {
+unsafe fn write_4<const ADD: bool>(at: *mut f32, sum: __m128, wanted: Option<u16>) {
     // SAFETY: the caller vouches for both.
     unsafe {
         let sum = if ADD {
-            _mm_add_ps(_mm_loadu_ps(at), sum)
+            _mm_add_ps(four(at, wanted), sum)
         } else {
             sum
         };
-        _mm_storeu_ps(at, sum);
+        match wanted {
+            None => _mm_storeu_ps(at, sum),
+            Some(wanted) => _mm512_mask_storeu_ps(at, wanted, _mm512_castps128_ps512(sum)),
+        }
+    }
+}
+
+/// Four numbers, or those under a mask and zeros.
+///
+/// # Safety
+/// The CPU has AVX-512F, and they may be read.
+#[inline(always)]
+pub(super) unsafe fn four(from: *const f32, wanted: Option<u16>) -> __m128 {
+    // SAFETY: the caller vouches for both.
+    unsafe {
+        match wanted {
+            None => _mm_loadu_ps(from),
+            Some(wanted) => _mm512_castps512_ps128(_mm512_maskz_loadu_ps(wanted, from)),
+        }
     }
 }
 

@@ -104,6 +104,8 @@ pub(super) type Tile = unsafe fn(&Call<'_>);
 pub(super) struct Shared {
     /// Columns of each tile: whole vectors and the part of one that is left to a row.
     pub cols: usize,
+    /// The fewest that may be wanted of those; [`Call::last`] says how many are.
+    pub fewest: usize,
     /// Rows, or terms, that share a vector.
     pub share: usize,
     /// Rows share a vector.
