@@ -35,8 +35,8 @@ use crate::shape::{Conv, Images};
 use axis::{Axis, Span};
 use panels::Panels;
 
-/// Numbers of the image being read that one cell of work goes through at most: a megabyte.
-const CELL_SRC: usize = 1 << 18;
+/// Numbers of the image being read that one cell of work goes through at most: half a megabyte.
+const CELL_SRC: usize = 1 << 17;
 
 /// Operations of a cell that has the whole weight: some 20 microseconds.
 const CELL_FLOPS: usize = 1 << 22;
