@@ -350,8 +350,8 @@ impl Pass<'_> {
         });
     }
 
-    /// What the thirds of the `row`th group of products ask for: that row of pixels of where the sums of `tiles` go, in
-    /// the first of the strips, and of what is looked at beside them.
+    /// What the parts of the `row`th group of products ask for, those that ask for nothing last: that row of pixels of
+    /// where the sums of `tiles` go, in the first of the strips, and of what is looked at beside them.
     fn ahead<'a>(
         &self,
         row: usize,
@@ -370,9 +370,9 @@ impl Pass<'_> {
         })
     }
 
-    /// `m = v·u` of so many rows at some places from `first` on. Where there is one narrow panel, a third of the places go
-    /// together, and ask for something each. Otherwise each goes by itself, so that its rows of `v` stay in the nearest
-    /// cache from panel to panel.
+    /// `m = v·u` of so many rows at some places from `first` on. Where there is one narrow panel, all places go together,
+    /// or as many parts of them as there is to ask for. Otherwise each goes by itself, so that its rows of `v` stay in the
+    /// nearest cache from panel to panel.
     fn products(
         &self,
         (m, m_step): (&mut [f32], usize),
@@ -394,10 +394,10 @@ impl Pass<'_> {
             b_row: self.cols,
         };
         if self.cols == outputs && outputs <= NARROW * self.table.lanes() {
-            let third = places.div_ceil(3);
-            let thirds = m.chunks_mut(third * m_step).zip(ahead).enumerate();
-            for (i, (m, ahead)) in thirds {
-                let (terms, next) = (terms(0, i * third), [v_step, u_step]);
+            let parts = ahead.iter().filter(|ahead| !ahead.is_empty()).count();
+            let part = places.div_ceil(parts.max(1));
+            for (i, (m, ahead)) in m.chunks_mut(part * m_step).zip(ahead).enumerate() {
+                let (terms, next) = (terms(0, i * part), [v_step, u_step]);
                 let count = m.len() / m_step;
                 let m = TileMut::new(m, count, rows * outputs, m_step);
                 self.table

@@ -18,6 +18,8 @@
 //! are rounded otherwise than the others, whose numbers are each one chain of fused multiply-adds. But it is the number
 //! of columns beyond whole vectors and that of terms that decide, never the rows: a row has the same bits whatever
 //! others it is computed with, and wherever columns are cut at whole vectors.
+//!
+//! By themselves one to three columns, as those of an image, go the way of four, with a mask.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::*;
