@@ -89,7 +89,9 @@ fn varied_run(device: Device) -> (Vec<Seen>, EvalResult) {
     tape.manual_seed(3);
     let model = ResNet18::new(&mut tape, 4, 2);
     let watch = Watch::default();
-    let mut strategy = Der::builder(tape, model, Sgd::new(0.002))
+    // At some rates an input of a ReLU comes so near to zero that rounding decides, and one bit of a loss becomes a
+    // thousandth two steps later; at this one none does, with any instruction set.
+    let mut strategy = Der::builder(tape, model, Sgd::new(0.0005))
         .mem_size(6)
         .batch_size_mem(4)
         .train_mb_size(6)
@@ -115,7 +117,7 @@ fn varied_images_are_those_of_the_processor() {
         assert_eq!(a.inputs, b.inputs, "step {step}");
         let close = |a: f32, b: f32, by: f32| (a - b).abs() <= by;
         assert!(
-            close(a.loss, b.loss, 1e-4),
+            close(a.loss, b.loss, 1e-5),
             "step {step}: {} and {}",
             a.loss,
             b.loss
@@ -125,12 +127,12 @@ fn varied_images_are_those_of_the_processor() {
             .logits
             .iter()
             .zip(&b.logits)
-            .all(|(&a, &b)| close(a, b, 1e-3));
+            .all(|(&a, &b)| close(a, b, 1e-4));
         assert!(all, "step {step}: {:?} and {:?}", a.logits, b.logits);
     }
     for (a, b) in cpu_result.experiences.iter().zip(&gpu_result.experiences) {
         assert!(
-            (a.loss - b.loss).abs() <= 1e-4 * (1.0 + a.loss),
+            (a.loss - b.loss).abs() <= 1e-5 * (1.0 + a.loss),
             "{a:?} and {b:?}"
         );
     }
