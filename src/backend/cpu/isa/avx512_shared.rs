@@ -30,7 +30,11 @@ use std::hint::black_box;
 
 use super::avx512_sums::{LANES, ask, finish, lanes, repeated, vectors};
 use super::column::Column;
+use super::kernel::AHEAD;
 use super::{Call, Shared, Tile, avx512_by_terms};
+
+/// Rows of tiles that leave the loads of a core room enough to ask for a later term of A, of neighbours.
+const MANY: usize = 12;
 
 /// Tiles of `MR` rows of `NV` vectors and `LANES / SHARE` numbers more, which `SHARE` rows have in one
 /// vector: 2 or 4. What [`Call::last`] says is not looked at.
@@ -97,6 +101,11 @@ unsafe fn one<const MR: usize, const NV: usize, const SHARE: usize, const NEAR: 
                 if call.ahead_step > 0 {
                     _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
                     ahead = ahead.wrapping_byte_add(call.ahead_step);
+                }
+                if NEAR && MR >= MANY {
+                    let next = a.at(0).wrapping_add(AHEAD * call.a_step);
+                    _mm_prefetch::<_MM_HINT_T0>(next.cast());
+                    _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(MR - 1).cast());
                 }
                 let row = vectors::<NV>(b);
                 let rest = b.add(NV * LANES);

@@ -100,8 +100,8 @@ impl Call<'_> {
 }
 
 /// Terms between a row of B in hand and the one that is asked for, by tiles of so many vectors of sums: they leave the loads
-/// of a core room enough. What lies in the second-level cache does not come by itself across a page.
-const AHEAD: usize = 8;
+/// of a core room enough. The same for a term of A whose rows are neighbours. What lies in the second-level cache does not come by itself across a page.
+pub(super) const AHEAD: usize = 8;
 const MANY: usize = 18;
 
 /// [`tile`], with the last vector cut or not.
@@ -139,6 +139,12 @@ unsafe fn body<V: Vector, const MR: usize, const NV: usize, const CUT: bool>(cal
                 if MR * NV >= MANY {
                     for v in 0..NV {
                         V::prefetch(b.wrapping_add(AHEAD * call.b_row + v * V::LANES));
+                    }
+                    if call.a_row == 1 {
+                        // Each term of A is on a line of its own, often on a page.
+                        let next = a.at(0).wrapping_add(AHEAD * call.a_step);
+                        V::prefetch(next);
+                        V::prefetch(next.wrapping_add(MR - 1));
                     }
                 }
                 for (i, acc) in acc.iter_mut().enumerate() {
