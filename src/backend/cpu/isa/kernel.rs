@@ -100,7 +100,8 @@ impl Call<'_> {
 }
 
 /// Terms between a row of B in hand and the one that is asked for, by tiles of so many vectors of sums: they leave the loads
-/// of a core room enough. The same for a term of A whose rows are neighbours. What lies in the second-level cache does not come by itself across a page.
+/// of a core room enough. What lies in the second-level cache does not come by itself across a page. As many to the term
+/// of A that is asked for where its rows are neighbours.
 pub(super) const AHEAD: usize = 8;
 const MANY: usize = 18;
 

@@ -337,11 +337,12 @@ fn products_into_rows_of_one_tile_have_the_bits_of_each_by_itself() {
             (24, 30, 100, 100, 16),
         ] {
             let (count, rows) = (5, 4 * every + m);
-            let [a_next, b_next] = [m * k + 2, 0];
-            let (a, b) = (check::noise(1, count * a_next), check::noise(2, k * n));
+            let [a_next, b_next] = [m * k + 2, k * n + 1];
+            let [a, b] =
+                [(1, a_next), (2, b_next)].map(|(seed, next)| check::noise(seed, count * next));
             let terms = |i: usize| Terms {
                 a: &a[i * a_next..],
-                b: &b,
+                b: &b[i * b_next..],
                 taps: &[Tap { a: 0, b: 0 }],
                 k,
                 a_row: k,
