@@ -68,7 +68,7 @@ const TURNED_TOGETHER: usize = 16;
 /// width of every panel.
 const CELL_COLS: usize = 512;
 
-/// Panels of B that one thread packs at a time, and terms that it takes from each in turn.
+/// Panels of B that one thread packs at a time, and terms that it takes from each in turn where those are its rows.
 const PACKED_TOGETHER: usize = 8;
 const PACKED_TERMS: usize = 16;
 
@@ -321,12 +321,14 @@ fn packed(
             scratch::numbers(panels * nr * kc, |packed_b| {
                 let out = TileMut::new(packed_b, panels, nr * kc, nr * kc);
                 out.for_each_cell(PACKED_TOGETHER, nr * kc, parallel, &|first, _, mut out| {
-                    // A few terms of several panels at a time, to go along the rows of B.
-                    for q in (0..kc).step_by(PACKED_TERMS) {
+                    // A few terms of several panels at a time, to go along the rows of B; those of a B that is
+                    // stored transposed go along the terms.
+                    let together = if b.col == 1 { PACKED_TERMS } else { kc };
+                    for q in (0..kc).step_by(together) {
                         for i in 0..out.rows() {
                             let at = (first + i) * nr;
                             let b = b.from(p + q, j + at);
-                            let size = (nr.min(width - at), PACKED_TERMS.min(kc - q));
+                            let size = (nr.min(width - at), together.min(kc - q));
                             let out = &mut out.row(i)[q * nr..];
                             pack(table, out, nr, (b.data, b.col, b.row), size);
                         }
@@ -343,7 +345,8 @@ fn packed(
     }
 }
 
-/// One block of at most `mc` rows: copies A into rows [`apart`] and runs the register tiles over the panels of B.
+/// One block of at most `mc` rows: copies A into lines [`apart`] and runs the register tiles over the panels of B. An A
+/// that is stored transposed is turned over only for narrow vectors: wide tiles take most of a cache line of each term.
 fn block(
     table: &Table,
     blocking: Blocking,
@@ -355,12 +358,15 @@ fn block(
 ) {
     let (m, n) = (c.rows(), c.cols());
     let nr = blocking.nv * table.lanes();
-    let row = apart(kc);
-    scratch::numbers(m * row, |packed_a| {
-        if a.col == 1 {
-            table.copy((packed_a, row), (a.data, a.row), (m, kc));
-        } else {
-            table.transpose((packed_a, row), (a.data, a.col), (kc, m));
+    let as_stored = a.col == 1 || table.lanes() > NARROW;
+    let by_columns = as_stored && a.col != 1;
+    let (lines, len) = if by_columns { (kc, m) } else { (m, kc) };
+    let line = apart(len);
+    scratch::numbers(lines * line, |packed_a| {
+        let packed = (&mut *packed_a, line);
+        match as_stored {
+            true => table.copy(packed, (a.data, a.row.max(a.col)), (lines, len)),
+            false => table.transpose(packed, (a.data, a.col), (kc, m)),
         }
         let packed_a = &*packed_a;
         let widths = table.widths(m, nr);
@@ -372,8 +378,8 @@ fn block(
                 b,
                 taps: &[Tap { a: 0, b: 0 }],
                 k: kc,
-                a_row: row,
-                a_step: 1,
+                a_row: if by_columns { 1 } else { line },
+                a_step: if by_columns { line } else { 1 },
                 b_row: nr,
             };
             table.product_cut(cols, &terms, write, &widths, &[]);
