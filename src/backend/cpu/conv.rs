@@ -353,14 +353,38 @@ impl Pass<'_> {
     /// Computes whole rows of pixels, from `row` on, and the columns of one panel.
     fn cell(&self, mut dst: TileMut<'_>, src: &[f32], samples: usize, row: usize, panel: usize) {
         let dst_row = self.to.w * samples;
+        let rows = dst.rows() / dst_row;
+        let next = self.next(src, samples, row..row + rows);
+        // Each row of pixels asks for its share of them.
+        let share = next.len().div_ceil(self.panels.count() * rows).max(1);
+        let mut shares = next.chunks(share).skip(panel * rows);
         scratch::taps(|taps| {
-            for i in 0..dst.rows() / dst_row {
+            for i in 0..rows {
+                let mut share = shares.next().unwrap_or_default();
                 for span in self.cols.spans() {
                     self.taps(taps, samples, row + i, span, panel);
-                    self.span(&mut dst, i * dst_row, src, samples, span, taps);
+                    let ahead = match 2 * span.count > self.to.w / self.cols.period() {
+                        true => std::mem::take(&mut share),
+                        false => &[],
+                    };
+                    self.span(&mut dst, i * dst_row, src, samples, span, taps, ahead);
                 }
             }
         });
+    }
+
+    /// The rows of the image being read that come up after those for `rows`, with as many more, where a core does not
+    /// find them in its own cache.
+    fn next<'a>(&self, src: &'a [f32], samples: usize, rows: std::ops::Range<usize>) -> &'a [f32] {
+        let passes_over =
+            self.rows.kernel < self.rows.stride || self.cols.kernel < self.cols.stride;
+        let last = (rows.end + rows.len()).min(self.to.h);
+        if passes_over || src.len() < CELL_SRC || last == rows.end {
+            return &[];
+        }
+        let row = self.from.w * samples * self.from.c;
+        let end = |after: usize| self.rows.places(after - 1).end() * row;
+        src.get(end(rows.end)..end(last)).unwrap_or_default()
     }
 
     /// Lists the places at row `row` and the first column of `span`.
@@ -379,7 +403,12 @@ impl Pass<'_> {
         }
     }
 
-    /// Computes the pixels of a span of the row of pixels that starts at row `start` of `dst`.
+    /// Computes the pixels of a span of the row of pixels that starts at row `start` of `dst`, and asks for the memory
+    /// of `ahead`.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a place in each image, and how to get from one to the other"
+    )]
     fn span(
         &self,
         dst: &mut TileMut<'_>,
@@ -388,6 +417,7 @@ impl Pass<'_> {
         samples: usize,
         span: Span,
         taps: &[Tap],
+        ahead: &[f32],
     ) {
         if taps.is_empty() && self.write == Write::Add {
             return;
@@ -408,13 +438,14 @@ impl Pass<'_> {
         if span.count == 1 || (period == 1 && advance == 1) {
             // The samples of neighbouring pixels follow one another on both sides.
             let dst = dst.rows_every(start, span.count * samples, 1);
-            table.product(dst, &terms(src, channels), self.write);
+            let widths = table.widths(dst.rows(), dst.cols());
+            table.product_cut(dst, &terms(src, channels), self.write, &widths, ahead);
         } else if samples >= span.count.min(MANY_ROWS) {
             let every = period * samples;
             let dst = dst.rows_every(start, (span.count - 1) * every + samples, 1);
             let each = [span.count, samples, every];
             let next = [advance * samples * channels, 0];
-            table.products_every(dst, each, &terms(src, channels), next, self.write);
+            table.products_every(dst, each, &terms(src, channels), next, self.write, ahead);
         } else {
             // One sample at a time: its pixels lie evenly.
             for i in 0..samples {

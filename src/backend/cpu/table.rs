@@ -237,7 +237,7 @@ impl Table {
 
     /// [`product`](Self::product) of many products whose destinations are rows of one tile: `m` of them each, the first
     /// `every` rows below that of the one before. `terms` are those of the first; the operands of the next begin so many
-    /// numbers further on, A and B.
+    /// numbers further on, A and B. For `ahead` see [`product_cut`](Self::product_cut).
     ///
     /// # Panics
     /// If an operand is too short, or the tile has not so many rows.
@@ -249,6 +249,7 @@ impl Table {
         terms: &Terms<'_>,
         next: [usize; 2],
         write: Write,
+        ahead: &[f32],
     ) {
         if count == 0 {
             return;
@@ -268,7 +269,7 @@ impl Table {
             c: c.as_mut_ptr(),
             tile: PhantomData,
         };
-        self.run(each, terms, write.into(), &widths, &[]);
+        self.run(each, terms, write.into(), &widths, ahead);
     }
 
     #[track_caller]

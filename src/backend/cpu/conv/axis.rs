@@ -49,6 +49,14 @@ impl Places {
         })
     }
 
+    /// One past the last coordinate of `src`.
+    pub fn end(self) -> usize {
+        match self.falling {
+            true => self.src + self.count.min(1),
+            false => self.src + self.count,
+        }
+    }
+
     /// Whether two coordinates have the same places.
     fn alike(&self, other: &Places) -> bool {
         (self.first, self.count) == (other.first, other.count)

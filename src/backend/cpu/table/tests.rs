@@ -354,7 +354,7 @@ fn products_into_rows_of_one_tile_have_the_bits_of_each_by_itself() {
                 let (mut c, mut want) = (before.clone(), before);
                 let tile = TileMut::new(&mut c, rows, n, row);
                 let next = [a_next, b_next];
-                table.products_every(tile, [count, m, every], &terms(0), next, write);
+                table.products_every(tile, [count, m, every], &terms(0), next, write, &[]);
                 for i in 0..count {
                     let want = &mut want[i * every * row..];
                     table.product(TileMut::new(want, m, n, row), &terms(i), write);
@@ -379,7 +379,7 @@ fn products_must_not_reach_past_their_tile() {
         b_row: 2,
     };
     let tile = TileMut::new(&mut c, 7, 2, 2);
-    select().products_every(tile, [3, 2, 3], &terms, [4, 0], Write::Set);
+    select().products_every(tile, [3, 2, 3], &terms, [4, 0], Write::Set, &[]);
 }
 
 #[test]

@@ -122,7 +122,14 @@ pub(super) fn convolve(
                             b_row: cols,
                         };
                         let next = [v_step, u_step];
-                        table.products_every(m, [PLACES, samples, m_rows], &terms, next, write);
+                        table.products_every(
+                            m,
+                            [PLACES, samples, m_rows],
+                            &terms,
+                            next,
+                            write,
+                            &[],
+                        );
                     }
                 }
             });
