@@ -105,13 +105,16 @@ impl Call<'_> {
 pub(super) const AHEAD: usize = 8;
 const MANY: usize = 18;
 
+/// Terms of a sum that leave time to ask for where it goes: a store waits as well for a line that no cache near by has.
+const LONG: usize = 128;
+
 /// [`tile`], with the last vector cut or not.
 #[inline(always)]
 unsafe fn body<V: Vector, const MR: usize, const NV: usize, const CUT: bool>(call: &Call<'_>) {
     // SAFETY: the caller guarantees the instruction set and every address; `NV >= 1`.
     unsafe {
         let mask = V::mask(call.last);
-        if call.add {
+        if call.add || call.terms() >= LONG {
             for i in 0..MR {
                 for v in 0..NV {
                     V::prefetch(call.c.wrapping_add(i * call.c_row + v * V::LANES));
