@@ -64,8 +64,8 @@ const ALIGNED_TOGETHER: usize = 64;
 /// Rows of it that one thread turns over at a time: they share cache lines of A.
 const TURNED_TOGETHER: usize = 16;
 
-/// Columns of a cell of the destination that one thread fills in a packed product: a multiple of the
-/// width of every panel.
+/// Columns of a cell of the destination that one thread fills in a packed product which threads share: a multiple of the
+/// width of every panel. A thread by itself copies each block of A once, for all columns.
 const CELL_COLS: usize = 512;
 
 /// Panels of B that one thread packs at a time, and terms that it takes from each in turn where those are its rows.
@@ -335,8 +335,10 @@ fn packed(
                     }
                 });
                 let packed_b = &*packed_b;
-                let (rows, cells) = (blocking.mc, cols.reborrow());
-                cells.for_each_cell(rows, CELL_COLS, parallel, &|i, j, cell| {
+                let cells = cols.reborrow();
+                let alone = rayon::current_num_threads() == 1;
+                let together = if alone { width } else { CELL_COLS };
+                cells.for_each_cell(blocking.mc, together, parallel, &|i, j, cell| {
                     let b = &packed_b[j * kc..];
                     block(table, blocking, cell, a.from(i, p), b, kc, write);
                 });
@@ -347,6 +349,7 @@ fn packed(
 
 /// One block of at most `mc` rows: copies A into lines [`apart`] and runs the register tiles over the panels of B. An A
 /// that is stored transposed is turned over only for narrow vectors: wide tiles take most of a cache line of each term.
+/// The tiles of a panel ask for the next one.
 fn block(
     table: &Table,
     blocking: Blocking,
@@ -370,7 +373,10 @@ fn block(
         }
         let packed_a = &*packed_a;
         let widths = table.widths(m, nr);
-        for (j, b) in (0..n).step_by(nr).zip(b.chunks_exact(nr * kc)) {
+        let mut panels = b.chunks_exact(nr * kc).peekable();
+        for j in (0..n).step_by(nr) {
+            let b = panels.next().unwrap_or_default();
+            let next = panels.peek().copied().unwrap_or_default();
             let (cols, rest) = c.split_cols(nr.min(n - j));
             c = rest;
             let terms = Terms {
@@ -382,7 +388,7 @@ fn block(
                 a_step: if by_columns { line } else { 1 },
                 b_row: nr,
             };
-            table.product_cut(cols, &terms, write, &widths, &[]);
+            table.product_cut(cols, &terms, write, &widths, next);
         }
     });
 }

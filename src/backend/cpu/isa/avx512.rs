@@ -207,7 +207,7 @@ const SPARSE: [sparse::Rows; 8] = sparse_rows!(1 2 3 4 5 6 7 8);
 pub(crate) static TABLE: Table = {
     let blocking = Blocking {
         nv: 2,
-        mc: 196,
+        mc: 112,
         nc: 1024,
         kc: 512,
         cached: 1 << 17,
