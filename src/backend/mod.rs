@@ -21,6 +21,7 @@
 //! it, later writers add. With [`Write::Set`] the destination must not be read: it may hold
 //! anything, NaN included.
 
+mod conv;
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
@@ -30,14 +31,17 @@ mod look_up;
 mod norm;
 mod outcome;
 pub mod reference;
+mod view;
 
 #[cfg(test)]
 mod conformance;
 
+pub use conv::{ConvBackward, WeightGradient};
 pub use layout::SpatialLayout;
 pub use look_up::{Factor, LookUp};
-pub use norm::{BatchNorm, BatchNormBackward, Convolved, DataGradient, Upstream};
+pub use norm::{BatchNorm, BatchNormBackward, Convolved, Upstream};
 pub use outcome::argmax;
+pub use view::{View, ViewMut};
 
 use crate::error::Result;
 use crate::pixels::PixelRow;
@@ -125,58 +129,6 @@ pub enum Write {
     Set,
     /// Add in place.
     Add,
-}
-
-/// Read access to `len` numbers of a buffer, from `offset`.
-#[derive(Debug)]
-pub struct View<'a, Buf> {
-    /// The buffer.
-    pub buf: &'a Buf,
-    /// The first number.
-    pub offset: usize,
-    /// How many numbers.
-    pub len: usize,
-}
-
-impl<Buf> Clone for View<'_, Buf> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<Buf> Copy for View<'_, Buf> {}
-
-/// Write access to `len` numbers of a buffer, from `offset`.
-#[derive(Debug)]
-pub struct ViewMut<'a, Buf> {
-    /// The buffer.
-    pub buf: &'a mut Buf,
-    /// The first number.
-    pub offset: usize,
-    /// How many numbers.
-    pub len: usize,
-}
-
-impl<Buf> ViewMut<'_, Buf> {
-    /// The same view for a shorter time.
-    pub fn reborrow(&mut self) -> ViewMut<'_, Buf> {
-        ViewMut {
-            buf: self.buf,
-            offset: self.offset,
-            len: self.len,
-        }
-    }
-}
-
-impl<'a, Buf> From<ViewMut<'a, Buf>> for View<'a, Buf> {
-    /// What has been written, to be read.
-    fn from(written: ViewMut<'a, Buf>) -> Self {
-        View {
-            buf: written.buf,
-            offset: written.offset,
-            len: written.len,
-        }
-    }
 }
 
 /// The matrix product `C = op(A)·op(B)` of row-major matrices: `C` is `m x n`, `op(A)` is `m x k`,
@@ -392,6 +344,19 @@ pub trait Backend: Send {
         conv: Conv,
         write: Write,
     );
+    /// Whether [`conv2d_backward`](Self::conv2d_backward) is faster than the two gradients by themselves.
+    fn weight_goes_along(&self, _conv: Conv) -> bool {
+        false
+    }
+    /// [`conv2d_backward_data`](Self::conv2d_backward_data) and, if it is wanted,
+    /// [`conv2d_backward_weight`](Self::conv2d_backward_weight), in one go where that
+    /// [saves work](Self::weight_goes_along).
+    fn conv2d_backward(&self, dx: Dst<'_, Self>, args: ConvBackward<'_, Self::Buf>)
+    where
+        Self: Sized,
+    {
+        conv::one_after_the_other(self, dx, args);
+    }
 
     /// Batch normalisation with the statistics of each group of samples (`groups` holds their sizes,
     /// which add up to `images.n`): `y = (x - mean) · inv_std · gamma + beta` with the biased
@@ -437,12 +402,12 @@ pub trait Backend: Send {
     fn adds_up_after(&self, _conv: Conv) -> bool {
         false
     }
-    /// [`conv2d_backward_data`](Self::conv2d_backward_data) into the gradient of the output of a batch normalisation,
+    /// [`conv2d_backward`](Self::conv2d_backward) into the gradient of the output of a batch normalisation,
     /// which is not [kept](Upstream::Kept), and then [`batch_norm_backward`](Self::batch_norm_backward): a device may
     /// add up what the second needs while the first has it at hand.
     fn batch_norm_backward_after(
         &self,
-        first: DataGradient<'_, Self::Buf>,
+        first: ConvBackward<'_, Self::Buf>,
         args: BatchNormBackward<'_, Self::Buf>,
         images: Images,
         groups: &[usize],

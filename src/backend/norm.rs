@@ -1,6 +1,6 @@
 //! The arguments of batch normalisation.
 
-use super::{Backend, View, ViewMut, Write};
+use super::{Backend, ConvBackward, View, ViewMut, Write};
 use crate::shape::{Conv, Images};
 
 /// The arguments of batch normalisation in training mode. Its input lies in memory, or is what a convolution is about to
@@ -93,25 +93,13 @@ pub struct BatchNormBackward<'a, Buf> {
     pub dresidual: Option<(ViewMut<'a, Buf>, Write)>,
 }
 
-/// The arguments of the data gradient of a convolution whose input a batch normalisation put out.
-pub struct DataGradient<'a, Buf> {
-    /// Gradient of the output of the convolution.
-    pub dy: View<'a, Buf>,
-    /// Its weight.
-    pub w: View<'a, Buf>,
-    /// The convolution.
-    pub conv: Conv,
-    /// How its gradient is written.
-    pub write: Write,
-}
-
 /// [`Backend::batch_norm_backward_after`] in two passes.
 ///
 /// # Panics
 /// If the gradient of the output is [kept](Upstream::Kept).
 pub(super) fn one_after_the_other<B: Backend>(
     backend: &B,
-    first: DataGradient<'_, B::Buf>,
+    first: ConvBackward<'_, B::Buf>,
     mut args: BatchNormBackward<'_, B::Buf>,
     images: Images,
     groups: &[usize],
@@ -121,7 +109,7 @@ pub(super) fn one_after_the_other<B: Backend>(
         Upstream::BecomesInput(dy) | Upstream::BecomesResidual(dy) => dy.reborrow(),
         Upstream::Kept(_) => unreachable!("what is computed here can be written"),
     };
-    backend.conv2d_backward_data(dx, first.dy, first.w, first.conv, first.write);
+    backend.conv2d_backward(dx, first);
     backend.batch_norm_backward(args, images, groups, write);
 }
 

@@ -30,6 +30,11 @@ impl<Buf> Lent<Buf> {
         }
     }
 
+    /// The block it is.
+    pub fn block(&self) -> Block {
+        self.block
+    }
+
     /// `len` numbers of the block, from `offset`.
     pub fn range(&mut self, offset: usize, len: usize) -> ViewMut<'_, Buf> {
         ViewMut {

@@ -17,7 +17,7 @@ mod room;
 
 pub(crate) use arena::{Arena, Block, Lent};
 pub(crate) use bytes::multiply;
-use deferred::Deferred;
+pub(crate) use deferred::Deferred;
 pub use macs::MultiplyAdds;
 pub use masks::MaskId;
 pub(crate) use masks::Masks;

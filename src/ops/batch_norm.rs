@@ -12,7 +12,7 @@
 //! operation: the activations go through memory once instead of three times, forward and backward.
 //! Where the output is not above 0, `dy` counts as 0; what is left of it is `dr`.
 
-use crate::backend::{Backend, BatchNorm, BatchNormBackward, Convolved, DataGradient, Upstream};
+use crate::backend::{Backend, BatchNorm, BatchNormBackward, Convolved, Upstream};
 use crate::graph::{Block, Graph, Mode, Norm, Op, ParamId, Var};
 use crate::shape::Conv;
 
@@ -219,6 +219,8 @@ impl<B: Backend> Graph<B> {
                 None
             }
         };
+        let mut along = before.and_then(|before| self.lend_along(&before));
+        let output = self.peek(saved.of).value;
         let mut lent = (becomes_input || becomes_residual).then(|| self.arena.lend(dy));
         // Scale and shift share one write: they are only ever used together.
         let (first, second) = (self.write_of(norm.gamma), self.write_of(norm.beta));
@@ -253,12 +255,7 @@ impl<B: Backend> Graph<B> {
             };
             match before {
                 Some(before) => {
-                    let first = DataGradient {
-                        dy: self.arena.view(before.dy),
-                        w,
-                        conv: before.conv,
-                        write: before.write,
-                    };
+                    let first = before.args(&self.arena, output, w, along.as_mut());
                     self.backend
                         .batch_norm_backward_after(first, args, images, groups, write);
                 }
@@ -270,6 +267,7 @@ impl<B: Backend> Graph<B> {
             self.backend.batch_norm_eval_backward(args, images.c, write);
         }
         if let Some(before) = before {
+            self.add_along(&before, along);
             self.give_gradient(before.dy);
         }
         let kept = lent.is_none();

@@ -5,7 +5,7 @@
 //! gradient sums `x·dy` over samples and positions, the bias gradient sums `dy`.
 
 use crate::backend::Backend;
-use crate::graph::{Block, Graph, Op, Order, ParamId, ParamLayout, Var};
+use crate::graph::{Block, Deferred, Graph, Op, Order, ParamId, ParamLayout, Var};
 use crate::shape::Conv;
 
 impl<B: Backend> Graph<B> {
@@ -94,7 +94,7 @@ impl<B: Backend> Graph<B> {
         self.push(op, shape, Order::Spatial, value, &[x], own)
     }
 
-    /// Returns whether `dy` has been consumed: the data gradient may wait.
+    /// Returns whether `dy` has been consumed: the data gradient may wait, and that of the weight with it.
     pub(super) fn conv2d_backward(
         &mut self,
         x: Var,
@@ -103,8 +103,10 @@ impl<B: Backend> Graph<B> {
         conv: Conv,
         dy: Block,
     ) -> bool {
+        let wanted = self.peek(x).needs_grad;
+        let along = wanted && self.trains(&[Some(weight)]) && self.backend.weight_goes_along(conv);
         let images = self.node(x).value;
-        if let Some(write) = self.write_of(weight) {
+        if let Some(write) = (!along).then(|| self.write_of(weight)).flatten() {
             let source = self.arena.range(images, 0, conv.input.len());
             let (dw, gradient) = (self.params.grad(weight), self.arena.view(dy));
             self.backend
@@ -115,15 +117,22 @@ impl<B: Backend> Graph<B> {
             self.backend
                 .sum_rows(self.params.grad(bias), gradient, conv.out_c, write);
         }
-        if self.defer(x, dy, weight, conv) {
+        let Some((dx, write)) = self.grad_of(x) else {
+            return true;
+        };
+        self.arena.restore(dx);
+        let rest = Deferred {
+            x,
+            dy,
+            weight,
+            conv,
+            write,
+            along,
+        };
+        if self.defer(rest) {
             return false;
         }
-        if let Some((mut dx, write)) = self.grad_of(x) {
-            let (gradient, w) = (self.arena.view(dy), self.params.value(weight));
-            self.backend
-                .conv2d_backward_data(dx.view(), gradient, w, conv, write);
-            self.arena.restore(dx);
-        }
+        self.convolution_backward(rest);
         true
     }
 }

@@ -3,7 +3,7 @@
 
 use super::{Case, Lab, Visitor, WRITES};
 use crate::backend::{
-    Backend, BatchNorm, BatchNormBackward, Convolved, DataGradient, Upstream, Write,
+    Backend, BatchNorm, BatchNormBackward, ConvBackward, Convolved, Upstream, Write,
 };
 use crate::shape::{Conv, Images};
 
@@ -155,11 +155,12 @@ impl Case for AfterCase {
                 residual: self.becomes_residual,
                 dresidual: None,
             };
-            let first = DataGradient {
+            let first = ConvBackward {
                 dy: upstream.src(),
                 w: w.src(),
                 conv,
                 write: self.first,
+                weight: None,
             };
             lab.backend
                 .batch_norm_backward_after(first, args, images, &self.groups, write);

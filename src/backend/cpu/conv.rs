@@ -34,6 +34,7 @@ use crate::backend::{SpatialLayout, Write};
 use crate::shape::{Conv, Images};
 use axis::{Axis, Span};
 use panels::Panels;
+pub(crate) use winograd::WeightGradient;
 
 /// Numbers of the image being read that one cell of work goes through at most: half a megabyte.
 const CELL_SRC: usize = 1 << 17;
@@ -80,7 +81,7 @@ pub(crate) fn conv2d_backward_data(
 }
 
 /// Whether `to`, the output of a convolution or the gradient of its input, is computed rows of pixels at a time:
-/// [`conv2d_then`] or [`conv2d_backward_data_then`] can be had.
+/// [`conv2d_then`] or [`conv2d_backward`] can be had.
 pub(crate) fn by_rows(factors: Option<Factors>, conv: Conv, to: Images) -> bool {
     factors.is_none() && winograd::pays(conv) && !winograd::large::suits(conv, to)
 }
@@ -92,24 +93,38 @@ pub(crate) fn by_rows(factors: Option<Factors>, conv: Conv, to: Images) -> bool 
 #[track_caller]
 pub(crate) fn conv2d_then(y: &mut [f32], x: &[f32], w: &[f32], conv: Conv, after: After<'_>) {
     check(x, w, y, conv);
-    winograd::convolve(select(), y, x, w, conv, false, Write::Set, Some(after));
+    winograd::convolve(
+        select(),
+        y,
+        x,
+        w,
+        conv,
+        false,
+        Write::Set,
+        Some(after),
+        None,
+    );
 }
 
-/// [`conv2d_backward_data`], rows of pixels at a time, where that is how it [goes](by_rows).
+/// Whether the gradient of the weight goes along with that of the input: [`conv2d_backward`] can be had with both.
+pub(crate) fn weight_goes_along(factors: Option<Factors>, conv: Conv) -> bool {
+    factors.is_none() && winograd::weight_goes_along(conv)
+}
+
+/// [`conv2d_backward_data`], rows of pixels at a time, where that is how it [goes](by_rows), and the gradient of the weight.
 ///
 /// # Panics
 /// If a slice is not as long as `conv` says.
 #[track_caller]
-pub(crate) fn conv2d_backward_data_then(
-    dx: &mut [f32],
+pub(crate) fn conv2d_backward(
+    (dx, write): (&mut [f32], Write),
+    weight: Option<WeightGradient<'_>>,
     dy: &[f32],
     w: &[f32],
     conv: Conv,
-    write: Write,
-    after: After<'_>,
+    after: Option<After<'_>>,
 ) {
-    check(dx, w, dy, conv);
-    winograd::convolve(select(), dx, dy, w, conv, true, write, Some(after));
+    backward(select(), (dx, write), weight, dy, w, conv, after);
 }
 
 /// `dw = ` (or `+=`) the gradient of the weight.
@@ -139,7 +154,7 @@ pub(super) fn forward(table: &Table, y: &mut [f32], x: &[f32], w: &[f32], conv: 
         return;
     }
     if winograd::pays(conv) {
-        return winograd::convolve(table, y, x, w, conv, false, Write::Set, None);
+        return winograd::convolve(table, y, x, w, conv, false, Write::Set, None, None);
     }
     let panels = Panels::new(table, conv, false);
     let mut run = |w: &[f32]| {
@@ -186,7 +201,7 @@ pub(super) fn backward_data(
         return;
     }
     if winograd::pays(conv) {
-        return winograd::convolve(table, dx, dy, w, conv, true, write, None);
+        return winograd::convolve(table, dx, dy, w, conv, true, write, None, None);
     }
     let panels = Panels::new(table, conv, true);
     scratch::numbers(panels.len(), |packed| {
@@ -229,6 +244,24 @@ pub(super) fn backward_weight(
         return winograd::weight_gradient(table, dw, x, dy, conv, write);
     }
     weight::gradient(table, dw, x, dy, conv, write);
+}
+
+/// [`conv2d_backward`] on a given table.
+#[track_caller]
+pub(super) fn backward(
+    table: &Table,
+    (dx, write): (&mut [f32], Write),
+    weight: Option<WeightGradient<'_>>,
+    dy: &[f32],
+    w: &[f32],
+    conv: Conv,
+    after: Option<After<'_>>,
+) {
+    check(dx, w, dy, conv);
+    if let Some(weight) = &weight {
+        check(weight.x, weight.dw, dy, conv);
+    }
+    winograd::convolve(table, dx, dy, w, conv, true, write, after, weight);
 }
 
 #[track_caller]

@@ -40,10 +40,11 @@ mod widths;
 
 pub use dispatch::{ISA_VARIABLE, Isa, isa_from_env};
 
+use super::conv::one_after_the_other as one_by_one;
 use super::norm::{convolved_first, one_after_the_other};
 use super::{
-    Backend, BatchNorm, BatchNormBackward, Convolved, DataGradient, DropoutMask, Dst, Factor, Gemm,
-    LookUp, Precision, RowLoss, SgdStep, Src, Upstream, Write,
+    Backend, BatchNorm, BatchNormBackward, ConvBackward, Convolved, DropoutMask, Dst, Factor, Gemm,
+    LookUp, Precision, RowLoss, SgdStep, Src, Upstream, WeightGradient, Write,
 };
 use crate::error::Result;
 use crate::pixels::{PixelRow, look_up};
@@ -142,6 +143,14 @@ fn backward_slices(args: BatchNormBackward<'_, Buffer>) -> norm_backward::Backwa
             Some(y) => norm_backward::Relu::Of(slice(y)),
         },
         dresidual: args.dresidual.map(|(d, write)| (slice_mut(d), write)),
+    }
+}
+
+/// The slices of what the gradient of a weight needs.
+fn weight_gradient(weight: WeightGradient<'_, Buffer>) -> conv::WeightGradient<'_> {
+    conv::WeightGradient {
+        x: slice(weight.x),
+        dw: slice_mut(weight.dw),
     }
 }
 
@@ -314,6 +323,21 @@ impl Backend for Cpu {
         conv::conv2d_backward_weight(self.factors, dw, x, dy, conv, write);
     }
 
+    fn weight_goes_along(&self, conv: Conv) -> bool {
+        conv::weight_goes_along(self.factors, conv)
+    }
+
+    fn conv2d_backward(&self, dx: Dst<'_, Self>, args: ConvBackward<'_, Buffer>) {
+        match args.weight {
+            Some(weight) if self.weight_goes_along(args.conv) => {
+                let (dx, weight) = (slice_mut(dx), weight_gradient(weight));
+                let (dy, w) = (slice(args.dy), slice(args.w));
+                conv::conv2d_backward((dx, args.write), Some(weight), dy, w, args.conv, None);
+            }
+            weight => one_by_one(self, dx, ConvBackward { weight, ..args }),
+        }
+    }
+
     fn batch_norm(
         &self,
         args: BatchNorm<'_, Buffer>,
@@ -365,7 +389,7 @@ impl Backend for Cpu {
 
     fn batch_norm_backward_after(
         &self,
-        first: DataGradient<'_, Buffer>,
+        first: ConvBackward<'_, Buffer>,
         args: BatchNormBackward<'_, Buffer>,
         images: Images,
         groups: &[usize],
@@ -376,7 +400,10 @@ impl Backend for Cpu {
             return one_after_the_other(self, first, args, images, groups, write);
         }
         let (dy, w) = (slice(first.dy), slice(first.w));
-        let y = args.y.filter(|_| args.residual).map_or(&[][..], slice);
+        let weight = first.weight.map(weight_gradient);
+        // The output is the input of the convolution: what makes the gradient of the weight has just read it.
+        let y = args.y.filter(|_| args.residual && weight.is_none());
+        let y = y.map_or(&[][..], slice);
         let beside = [slice(args.x), y];
         norm_backward::backward_after(
             backward_slices(args),
@@ -384,8 +411,8 @@ impl Backend for Cpu {
             groups,
             write,
             |dx, rows_done| {
-                let after = After { rows_done, beside };
-                conv::conv2d_backward_data_then(dx, dy, w, first.conv, first.write, after);
+                let after = Some(After { rows_done, beside });
+                conv::conv2d_backward((dx, first.write), weight, dy, w, first.conv, after);
             },
         );
     }

@@ -463,8 +463,8 @@ mod tests {
             );
             backward_after(args, images, groups, write, |dx, rows_done| {
                 let beside = [&x[..], if residual { &y } else { &[] }];
-                let after = After { rows_done, beside };
-                conv::conv2d_backward_data_then(dx, &upstream, &w, conv, write, after);
+                let after = Some(After { rows_done, beside });
+                conv::conv2d_backward((dx, write), None, &upstream, &w, conv, after);
             });
         } else {
             let mut args = args;

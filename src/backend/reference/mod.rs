@@ -306,6 +306,11 @@ impl<E: Elem> Backend for Reference<E> {
         norm::backward(args, images, groups, write);
     }
 
+    /// So that gradients that go together are checked like all others.
+    fn weight_goes_along(&self, _conv: Conv) -> bool {
+        true
+    }
+
     /// So that gradients left for later are checked like all others.
     fn adds_up_after(&self, _conv: Conv) -> bool {
         true

@@ -125,13 +125,47 @@ const WINOGRAD_ERROR: f64 = 5e-6;
 /// The three passes by Winograd's transforms, whether they pay or not.
 const TRANSFORMED: Passes = Passes {
     forward: |table, y, x, w, conv| {
-        winograd::convolve(table, y, x, w, conv, false, Write::Set, None);
+        winograd::convolve(table, y, x, w, conv, false, Write::Set, None, None);
     },
     data: |table, dx, dy, w, conv, write| {
-        winograd::convolve(table, dx, dy, w, conv, true, write, None);
+        winograd::convolve(table, dx, dy, w, conv, true, write, None, None);
     },
     weight: winograd::weight_gradient,
 };
+
+/// The gradient of the weight that goes along with that of the input, and the other way round.
+const TOGETHER: Passes = Passes {
+    forward: TRANSFORMED.forward,
+    data: |table, dx, dy, w, conv, write| {
+        let (x, mut dw) = (
+            noise(5, conv.input.len()),
+            vec![f32::NAN; conv.weight_len()],
+        );
+        both(table, (dx, write), (&x, &mut dw), dy, w, conv);
+    },
+    weight: |table, dw, x, dy, conv, write| {
+        let (mut dx, w) = (
+            vec![f32::NAN; conv.input.len()],
+            noise(6, conv.weight_len()),
+        );
+        let mut out = vec![f32::NAN; dw.len()];
+        both(table, (&mut dx, Write::Set), (x, &mut out), dy, &w, conv);
+        for (dw, out) in dw.iter_mut().zip(out) {
+            *dw = if write == Write::Add { *dw } else { 0.0 } + out;
+        }
+    },
+};
+
+fn both(
+    table: &Table,
+    dx: (&mut [f32], Write),
+    (x, dw): (&[f32], &mut [f32]),
+    dy: &[f32],
+    w: &[f32],
+    conv: Conv,
+) {
+    backward(table, dx, Some(WeightGradient { x, dw }), dy, w, conv, None);
+}
 
 #[test]
 fn winograd_with_a_weight_taken_piece_by_piece() {
@@ -160,6 +194,7 @@ fn winograd_of_every_geometry() {
         ] {
             let conv = geometry(n, c, size, [3, 3], [1, 1], padding);
             check_passes(conv, &TRANSFORMED, true);
+            check_passes(conv, &TOGETHER, true);
         }
     }
 }

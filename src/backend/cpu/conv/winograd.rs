@@ -16,25 +16,25 @@
 //! Everything is f32. Sums of transformed numbers cancel, so the error grows to a few millionths of
 //! the result (relative, root of mean square), where a direct sum has some ten-millionths.
 
+use crate::backend::Write;
 use crate::backend::cpu::BATCH_BLOCK;
 use crate::backend::cpu::after::After;
-use crate::backend::cpu::isa::Tap;
 use crate::backend::cpu::isa::winograd::{Places, Transform};
 use crate::backend::cpu::scratch;
 use crate::backend::cpu::table::Table;
-use crate::backend::cpu::terms::Terms;
 use crate::backend::cpu::tiles::TileMut;
-use crate::backend::cpu::widths::Widths;
-use crate::backend::{SpatialLayout, Write};
 use crate::shape::{Conv, Images};
-use rayon::prelude::*;
 use std::ops::Range;
 
 mod gradient;
 pub(super) mod large;
+mod pass;
 mod tiles;
 
+pub(crate) use gradient::WeightGradient;
 pub(super) use gradient::weight_gradient;
+use pass::Pass;
+use tiles::Tiles;
 
 /// Pixels along the side of a tile of the image that is computed.
 const TILE: usize = 4;
@@ -48,18 +48,8 @@ const PLACES: usize = REACH * REACH;
 /// Numbers in a line of the caches.
 const LINE: usize = 16;
 
-/// Channels that are read from which the products take so long that it does not matter what the sums wait for when
-/// they are written.
-const MANY_CHANNELS: usize = 64;
-
-/// Rows of the products that are worth having in one go.
-const ROWS: usize = 48;
-
 /// Vectors in a row of a panel of the transformed weight.
 const PANEL_VECTORS: usize = 2;
-
-/// Strips of a block that keep the threads busy.
-const ENOUGH_STRIPS: usize = 4;
 
 /// Places that one thread multiplies at least, where threads share them: as many groups as rows of pixels in a tile.
 const PLACES_TOGETHER: usize = PLACES / TILE;
@@ -72,6 +62,11 @@ const CHANNELS: usize = 16;
 
 /// Numbers of each place of the weight that one thread transforms, where threads share them.
 const WEIGHT_PIECE: usize = 2048;
+
+/// Most numbers of a weight at one place whose gradient goes along with the data gradient, and most for each row of the
+/// products of a strip.
+const ALONG: usize = 1 << 12;
+const ALONG_A_ROW: usize = 1 << 6;
 
 /// Rows whose products take as long as the transform of the weight that they are multiplied with.
 const WEIGHT_ROWS: usize = 12;
@@ -92,6 +87,14 @@ pub(super) fn pays(conv: Conv) -> bool {
 /// images, whose places outside cost nothing there, and small batches.
 pub(super) fn saves_three_fifths(conv: Conv) -> bool {
     work(conv).is_some_and(|(direct, transformed)| 2 * direct > 5 * transformed)
+}
+
+/// Whether the gradient of the weight is added up while that of the input is computed, if both are wanted: where the
+/// latter is computed this way, and the transform that is saved takes longer than to go through the sums for each strip.
+pub(super) fn weight_goes_along(conv: Conv) -> bool {
+    let (images, matrix) = (conv.input, conv.input.c * conv.out_c);
+    let rows = images.w.div_ceil(TILE) * images.n.min(BATCH_BLOCK);
+    pays(conv) && !large::suits(conv, images) && matrix <= ALONG.min(ALONG_A_ROW * rows)
 }
 
 /// The products of numbers for each pair of channels, directly and this way (with what the transform of
@@ -162,11 +165,15 @@ pub(super) fn convolve(
     transposed: bool,
     write: Write,
     after: Option<After<'_>>,
+    gradient: Option<WeightGradient<'_>>,
 ) {
     let (x, y, parallel) = (conv.input, conv.output(), super::parallel(conv));
     let (from, to) = if transposed { (y, x) } else { (x, y) };
     if large::suits(conv, to) {
-        assert!(after.is_none(), "{conv:?} is not computed row by row");
+        assert!(
+            after.is_none() && gradient.is_none(),
+            "{conv:?} is not computed row by row"
+        );
         return large::convolve(table, dst, src, w, conv, transposed, write);
     }
     let padding = conv.padding.map(|p| if transposed { 2 - p } else { p });
@@ -196,13 +203,21 @@ pub(super) fn convolve(
             cols,
             from,
             to,
+            tiles: Tiles::new(to),
             padding,
             write,
             parallel,
             after,
+            input: gradient.as_ref().map(|gradient| gradient.x),
         };
-        let block = SpatialLayout::new(to, BATCH_BLOCK).block;
-        pass.blocks(dst, block, 0..to.n.div_ceil(block));
+        let strips = pass.tiles.strips();
+        let Some(gradient) = gradient else {
+            return pass.parts(dst, &mut [], 0..strips, strips);
+        };
+        let at_once = pass.together(pass.tiles.layout.block) == pass.tiles.across;
+        gradient::in_parts(table, gradient, conv, (strips, at_once), |du, parts| {
+            pass.parts(dst, du, 0..parts, parts);
+        });
     });
 }
 
@@ -248,172 +263,4 @@ fn weight(
         let (u, piece) = ((u, &to), (&*piece, &from));
         table.winograd_rows(Transform::Weight, u, piece, (1, 0), Write::Set);
     });
-}
-
-/// A convolution under way, forward or backward.
-struct Pass<'a> {
-    table: &'a Table,
-    src: &'a [f32],
-    u: &'a [f32],
-    /// Columns in a panel of `u`.
-    cols: usize,
-    /// The image that is read.
-    from: Images,
-    /// The image that is computed.
-    to: Images,
-    padding: [usize; 2],
-    write: Write,
-    parallel: bool,
-    after: Option<After<'a>>,
-}
-
-impl Pass<'_> {
-    fn blocks(&self, dst: &mut [f32], block: usize, range: Range<usize>) {
-        let start = |b: usize| (b * block).min(self.to.n);
-        if range.len() > 1 {
-            let mid = range.start + range.len() / 2;
-            let cut = (start(mid) - start(range.start)) * self.to.sample();
-            let (first, second) = dst.split_at_mut(cut);
-            let mut first = || self.blocks(first, block, range.start..mid);
-            let mut second = || self.blocks(second, block, mid..range.end);
-            if self.parallel {
-                rayon::join(first, second);
-            } else {
-                first();
-                second();
-            }
-            return;
-        }
-        let samples = start(range.end) - start(range.start);
-        let src = &self.src[start(range.start) * self.from.sample()..];
-        let src = &src[..samples * self.from.sample()];
-        let strip = TILE * self.to.w * samples * self.to.c;
-        let strips = dst.par_chunks_mut(strip).enumerate();
-        let strips = strips.with_min_len(if self.parallel { 1 } else { usize::MAX });
-        let first = start(range.start) * self.to.sample();
-        strips.for_each(|(i, dst)| {
-            let beside = self.after.map_or([&[][..]; 2], |after| after.beside);
-            let beside = beside.map(|all| match all {
-                [] => all,
-                _ => &all[first + i * strip..][..dst.len()],
-            });
-            self.strip(dst, src, samples, i * TILE, beside);
-            if let Some(after) = self.after {
-                let rows = i * TILE..((i + 1) * TILE).min(self.to.h);
-                (after.rows_done)(range.start, rows, dst);
-            }
-        });
-    }
-
-    /// The rows of pixels from `y` on, `TILE` of them if there are so many.
-    fn strip(&self, dst: &mut [f32], src: &[f32], samples: usize, y: usize, beside: [&[f32]; 2]) {
-        let (read, written) = (samples * self.from.c, samples * self.to.c);
-        let across = self.to.w.div_ceil(TILE);
-        let most = ROWS.div_ceil(samples);
-        let together = across.div_ceil(across.div_ceil(most));
-        let (v_step, m_step) = (apart(together * read), apart(together * written));
-        // Where there are hardly any strips for the threads, places are.
-        let few = self.parallel && self.to.h.div_ceil(TILE) < ENOUGH_STRIPS;
-        let min_groups = if few { 1 } else { usize::MAX };
-        let strip = Images {
-            h: dst.len() / (self.to.w * written),
-            ..self.to
-        };
-        scratch::numbers(PLACES * (v_step + m_step), |memory| {
-            let (v, m) = memory.split_at_mut(PLACES * v_step);
-            for first in (0..across).step_by(together) {
-                let tiles = first..(first + together).min(across);
-                for (i, tile) in tiles.clone().enumerate() {
-                    let at = [y, tile * TILE];
-                    let from = square(at, self.padding, REACH, self.from, samples);
-                    let to = Places::all(REACH, i * read, REACH * v_step, v_step);
-                    let (v, src) = ((&mut *v, &to), (src, &from));
-                    (self.table).winograd(Transform::Input, v, src, read, Write::Set);
-                }
-                let rows = tiles.len() * samples;
-                let widths = self.table.widths(rows, self.cols);
-                let (v, out) = (&*v, &*dst);
-                let groups = m.par_chunks_mut(PLACES_TOGETHER * m_step).enumerate();
-                groups.with_min_len(min_groups).for_each(|(row, m)| {
-                    let ahead = self.ahead(row, [out, beside[0], beside[1]], &tiles, samples);
-                    let first = row * PLACES_TOGETHER;
-                    let v = (&v[first * v_step..], v_step);
-                    self.products((m, m_step), rows, v, first, &widths, ahead);
-                });
-                for (i, tile) in tiles.enumerate() {
-                    let from = Places::all(REACH, i * written, REACH * m_step, m_step);
-                    let to = square([0, tile * TILE], [0; 2], TILE, strip, samples);
-                    let (dst, m) = ((&mut *dst, &to), (&*m, &from));
-                    (self.table).winograd(Transform::Output, dst, m, written, self.write);
-                }
-            }
-        });
-    }
-
-    /// What the parts of the `row`th group of products ask for, those that ask for nothing last: that row of pixels of
-    /// where the sums of `tiles` go, in the first of the strips, and of what is looked at beside them.
-    fn ahead<'a>(
-        &self,
-        row: usize,
-        strips: [&'a [f32]; 3],
-        tiles: &Range<usize>,
-        samples: usize,
-    ) -> [&'a [f32]; 3] {
-        let pixel = samples * self.to.c;
-        let width = self.to.w * pixel;
-        strips.map(|strip| {
-            if self.from.c >= MANY_CHANNELS || (row + 1) * width > strip.len() {
-                return &[][..];
-            }
-            let row = &strip[row * width..(row + 1) * width];
-            &row[tiles.start * TILE * pixel..(tiles.end * TILE * pixel).min(width)]
-        })
-    }
-
-    /// `m = v·u` of so many rows at some places from `first` on. Where there is one narrow panel, all places go together,
-    /// or as many parts of them as there is to ask for. Otherwise each goes by itself, so that its rows of `v` stay in the
-    /// nearest cache from panel to panel.
-    fn products(
-        &self,
-        (m, m_step): (&mut [f32], usize),
-        rows: usize,
-        (v, v_step): (&[f32], usize),
-        first: usize,
-        widths: &Widths,
-        ahead: [&[f32]; 3],
-    ) {
-        let (depth, outputs, places) = (self.from.c, self.to.c, m.len() / m_step);
-        let u_step = apart(depth * self.cols);
-        let terms = |panel: usize, place: usize| Terms {
-            a: &v[place * v_step..],
-            b: &self.u[(panel * PLACES + first + place) * u_step..],
-            taps: &[Tap { a: 0, b: 0 }],
-            k: depth,
-            a_row: depth,
-            a_step: 1,
-            b_row: self.cols,
-        };
-        if self.cols == outputs && outputs <= NARROW * self.table.lanes() {
-            let parts = ahead.iter().filter(|ahead| !ahead.is_empty()).count();
-            let part = places.div_ceil(parts.max(1));
-            for (i, (m, ahead)) in m.chunks_mut(part * m_step).zip(ahead).enumerate() {
-                let (terms, next) = (terms(0, i * part), [v_step, u_step]);
-                let count = m.len() / m_step;
-                let m = TileMut::new(m, count, rows * outputs, m_step);
-                self.table
-                    .products(m, outputs, &terms, next, Write::Set, widths, ahead);
-            }
-            return;
-        }
-        for (place, m) in m.chunks_exact_mut(m_step).enumerate() {
-            for (panel, column) in (0..outputs).step_by(self.cols).enumerate() {
-                let width = self.cols.min(outputs - column);
-                // Made from `m` itself: to split it off from a tile that has only just been written to memory takes
-                // longer.
-                let m = TileMut::new(&mut m[column..], rows, width, outputs);
-                let terms = terms(panel, place);
-                self.table.product_cut(m, &terms, Write::Set, widths, &[]);
-            }
-        }
-    }
 }

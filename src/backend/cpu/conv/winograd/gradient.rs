@@ -85,33 +85,89 @@ pub(in crate::backend::cpu::conv) fn weight_gradient(
             let range = tiles.count() * part / parts..tiles.count() * (part + 1) / parts;
             sum(du, &squares, range, parallel && parts == 1);
         });
-        let all = &*all;
-        let dw = TileMut::new(dw, 9, matrix, matrix);
-        dw.for_each_cell(9, CELL, parallel, &|_, start, dw| {
-            let to = Places::all(3, 0, 3, 1);
-            let cols = dw.cols();
-            let places = |step: usize| Places::all(REACH, 0, REACH * step, step);
-            if parts == 1 {
-                let du = (&all[start..], &places(step));
-                return table.winograd_rows(
-                    Transform::WeightGradient,
-                    (dw, &to),
-                    du,
-                    (1, 0),
-                    write,
-                );
-            }
-            scratch::numbers(PLACES * apart(cols), |du| {
-                for (place, du) in du.chunks_exact_mut(apart(cols)).enumerate() {
+        finish(table, dw, (all, parts), matrix, parallel, write, false);
+    });
+}
+
+/// What is read for the gradient of a weight beside the gradient of the output, and where it goes.
+pub(crate) struct WeightGradient<'a> {
+    /// The input of the convolution.
+    pub x: &'a [f32],
+    /// The gradient, which is set.
+    pub dw: &'a mut [f32],
+}
+
+/// Writes the gradient of a weight that `sum` adds up in so many parts as it is told, each of which has as many of the
+/// strips: with `OutputGradient` of the input of the convolution and `Input` of the gradient of its output, as if the one
+/// were the other. What comes out is turned over.
+///
+/// Where a strip is one sum (`at_once`) it is the same to add one after the other as to add them up afterwards: a thread
+/// by itself does with memory for one.
+pub(super) fn in_parts(
+    table: &Table,
+    weight: WeightGradient<'_>,
+    conv: Conv,
+    (strips, at_once): (usize, bool),
+    sum: impl FnOnce(&mut [f32], usize),
+) {
+    let matrix = conv.input.c * conv.out_c;
+    let parallel = super::super::parallel(conv);
+    let one = !parallel || (at_once && strips <= PARTS && rayon::current_num_threads() == 1);
+    let parts = if one { 1 } else { strips.min(PARTS) };
+    scratch::numbers(parts * PLACES * apart(matrix), |all| {
+        sum(all, parts);
+        finish(
+            table,
+            weight.dw,
+            (all, parts),
+            matrix,
+            parallel,
+            Write::Set,
+            true,
+        );
+    });
+}
+
+/// Adds up the parts of a transformed gradient and transforms it back.
+fn finish(
+    table: &Table,
+    dw: &mut [f32],
+    (all, parts): (&[f32], usize),
+    matrix: usize,
+    parallel: bool,
+    write: Write,
+    turned: bool,
+) {
+    let step = apart(matrix);
+    let dw = TileMut::new(dw, 9, matrix, matrix);
+    dw.for_each_cell(9, CELL, parallel, &|_, start, mut dw| {
+        let cols = dw.cols();
+        let apart = apart(cols);
+        scratch::numbers((PLACES + 9) * apart, |memory| {
+            let (du, out) = memory.split_at_mut(PLACES * apart);
+            let (du, step) = if parts == 1 {
+                (&all[start..], step)
+            } else {
+                for (place, du) in du.chunks_exact_mut(apart).enumerate() {
                     for part in 0..parts {
                         let part_of = &all[(part * PLACES + place) * step + start..][..cols];
                         let write = if part == 0 { Write::Set } else { Write::Add };
                         elementwise::map(&mut du[..cols], part_of, write, |x| x);
                     }
                 }
-                let du = (&*du, &places(apart(cols)));
-                table.winograd_rows(Transform::WeightGradient, (dw, &to), du, (1, 0), write);
-            });
+                (&*du, apart)
+            };
+            let du = (du, &Places::all(REACH, 0, REACH * step, step));
+            if !turned {
+                let to = Places::all(3, 0, 3, 1);
+                let back = Transform::WeightGradient;
+                return table.winograd_rows(back, (dw, &to), du, (1, 0), write);
+            }
+            let to = Places::all(3, 0, 3 * apart, apart);
+            table.winograd(Transform::WeightGradient, (out, &to), du, cols, Write::Set);
+            for (place, out) in out.chunks_exact(apart).enumerate() {
+                elementwise::map(dw.row(8 - place), &out[..cols], write, |x| x);
+            }
         });
     });
 }

@@ -25,7 +25,8 @@ pub(super) fn piece(len: usize) -> usize {
 #[derive(Clone, Copy)]
 pub(super) struct Tiles {
     pub layout: SpatialLayout,
-    across: usize,
+    /// Tiles beside one another: a strip of them.
+    pub across: usize,
     /// Tiles of a block.
     pub each: usize,
 }
@@ -44,6 +45,21 @@ impl Tiles {
     /// How many there are.
     pub fn count(self) -> usize {
         self.layout.images.n.div_ceil(self.layout.block) * self.each
+    }
+
+    /// How many strips there are: tiles beside one another, `TILE` rows of pixels.
+    pub fn strips(self) -> usize {
+        self.count() / self.across
+    }
+
+    /// The samples of pixels that come before strip `i` in memory, which may be one past the last.
+    pub fn start(self, i: usize) -> usize {
+        let (images, tile) = (self.layout.images, i * self.across);
+        if tile >= self.count() {
+            return images.n * images.pixels();
+        }
+        let (start, samples) = self.block(tile);
+        start * images.pixels() + self.at(tile)[0] * images.w * samples
     }
 
     /// The first sample of the block of tile `i`, and the samples in it.
