@@ -3,7 +3,7 @@
 
 use super::{Case, Lab, Visitor, WRITES};
 use crate::backend::{
-    Backend, BatchNorm, BatchNormBackward, ConvBackward, Convolved, Upstream, Write,
+    Backend, BatchNorm, BatchNormBackward, ConvBackward, Convolved, Upstream, WeightGradient, Write,
 };
 use crate::shape::{Conv, Images};
 
@@ -41,14 +41,18 @@ pub(super) fn visit(visitor: &mut impl Visitor) {
                     relu,
                 });
             }
-            for (first, becomes_residual) in
-                [(Write::Set, false), (Write::Add, true), (Write::Add, false)]
-            {
+            for (first, becomes_residual, along) in [
+                (Write::Set, false, true),
+                (Write::Add, true, false),
+                (Write::Add, true, true),
+                (Write::Add, false, false),
+            ] {
                 visitor.visit(AfterCase {
                     conv,
                     groups: groups.to_vec(),
                     first,
                     becomes_residual,
+                    along,
                 });
             }
         }
@@ -121,6 +125,8 @@ struct AfterCase {
     first: Write,
     /// Whether there was a residual, whose gradient takes its place.
     becomes_residual: bool,
+    /// Whether the gradient of the weight is wanted as well.
+    along: bool,
 }
 
 impl Case for AfterCase {
@@ -138,6 +144,7 @@ impl Case for AfterCase {
             let y = lab.input_images(images);
             let mut dx = lab.output_images(images, Write::Set);
             let mut dgamma_dbeta = lab.output(2 * c, write);
+            let mut dw = lab.output(conv.weight_len(), Write::Set);
             let becomes = match self.becomes_residual {
                 true => Upstream::BecomesResidual(dy.dst()),
                 false => Upstream::BecomesInput(dy.dst()),
@@ -160,10 +167,18 @@ impl Case for AfterCase {
                 w: w.src(),
                 conv,
                 write: self.first,
-                weight: None,
+                weight: self.along.then(|| WeightGradient {
+                    x: y.src(),
+                    dw: dw.dst(),
+                }),
             };
             lab.backend
                 .batch_norm_backward_after(first, args, images, &self.groups, write);
+            if self.along {
+                let output = conv.output();
+                let terms = output.n * output.pixels();
+                lab.record_scaled("dw", &dw, terms, 2.0 * WINOGRAD);
+            }
             let terms = 9 * conv.out_c;
             if self.becomes_residual {
                 lab.record_scaled("dx", &dx, terms, 5.0 * WINOGRAD);

@@ -1,7 +1,7 @@
 //! Primitives that look through windows: pooling and convolution.
 
 use super::{BATCHES, Case, LARGE_IMAGES, Lab, Visitor, WRITES};
-use crate::backend::{Backend, Write};
+use crate::backend::{Backend, ConvBackward, WeightGradient, Write};
 use crate::shape::{Conv, Images, Pool, Window};
 
 pub(super) fn visit(visitor: &mut impl Visitor) {
@@ -44,23 +44,26 @@ pub(super) fn visit_convs(visitor: &mut impl Visitor) {
             }
         }
     }
-    let input = Images {
-        n: 40,
-        c: 16,
-        h: 12,
-        w: 12,
-    };
-    let conv = Conv {
-        input,
-        out_c: 32,
-        kernel: [3, 3],
-        stride: [1, 1],
-        padding: [1, 1],
-    };
-    visitor.visit(ConvCase {
-        conv,
-        write: Write::Set,
-    });
+    // Strips of tiles for some threads, each a part of the sum of a weight's gradient: fewer than there are parts, more, and
+    // such as are added up tile by tile.
+    for (n, [h, w], c, out_c) in [
+        (40, [12, 12], 16, 32),
+        (40, [20, 12], 16, 32),
+        (32, [8, 8], 64, 64),
+    ] {
+        let input = Images { n, c, h, w };
+        let conv = Conv {
+            input,
+            out_c,
+            kernel: [3, 3],
+            stride: [1, 1],
+            padding: [1, 1],
+        };
+        visitor.visit(ConvCase {
+            conv,
+            write: Write::Set,
+        });
+    }
 }
 
 pub(super) fn fixed(kernel: usize, stride: usize, padding: usize) -> Window {
@@ -277,5 +280,22 @@ impl Case for ConvCase {
         let mut dw = lab.output(conv.weight_len(), write);
         backend.conv2d_backward_weight(dw.dst(), x.src(), dy.src(), conv, write);
         lab.record_scaled("dw", &dw, output.n * output.pixels(), scale);
+
+        let mut dx = lab.output_images(input, write);
+        let mut dw = lab.output(conv.weight_len(), Write::Set);
+        let weight = WeightGradient {
+            x: x.src(),
+            dw: dw.dst(),
+        };
+        let args = ConvBackward {
+            dy: dy.src(),
+            w: w.src(),
+            conv,
+            write,
+            weight: Some(weight),
+        };
+        backend.conv2d_backward(dx.dst(), args);
+        lab.record_scaled("dx of both", &dx, taps * conv.out_c, scale);
+        lab.record_scaled("dw of both", &dw, output.n * output.pixels(), scale);
     }
 }
