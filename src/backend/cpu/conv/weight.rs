@@ -164,6 +164,44 @@ struct Group {
     cols: Range<usize>,
 }
 
+/// What a group reads: some pixels of the gradient of the output, and those of the input for each row of the kernel.
+struct Next<'a> {
+    dy: &'a [f32],
+    /// From the first of them for the first row of the kernel on.
+    x: &'a [f32],
+    /// Numbers of a row of pixels of the input, and those of them that are read.
+    row: usize,
+    len: usize,
+}
+
+impl<'a> Next<'a> {
+    /// What the products for some of `all` rows of the weight ask for. Where these are whole places, all in a row of the
+    /// kernel but the last ask for the pixels of the input that this row of the kernel meets, the last for its part of the
+    /// gradient of the output.
+    fn share(
+        &self,
+        place: usize,
+        [down, across]: [usize; 2],
+        rows: Range<usize>,
+        all: usize,
+    ) -> &'a [f32] {
+        let (y, x) = (place / across, place % across);
+        let whole = rows.len() * down * across == all;
+        let (numbers, part, parts) = if !whole || across == 1 {
+            let share = |row| self.dy.len() * row / all;
+            return &self.dy[share(rows.start)..share(rows.end)];
+        } else if x + 1 < across {
+            let start = (y * self.row).min(self.x.len());
+            let end = (start + self.len).min(self.x.len());
+            (&self.x[start..end], x, across - 1)
+        } else {
+            (self.dy, y, down)
+        };
+        let share = |part| numbers.len() * part / parts;
+        &numbers[share(part)..share(part + 1)]
+    }
+}
+
 impl Sum<'_> {
     /// Sums over `lines`, rows of output pixels counted through all blocks, into the rows of the
     /// weight from `first` on.
@@ -227,12 +265,7 @@ impl Sum<'_> {
         let x = &self.x[start * x_sample..][..samples * x_sample];
         let dy = &self.dy[start * dy_sample..][..samples * dy_sample];
         let a_row = if self.upright { samples } else { 1 };
-        // As much as this group has lies behind it, and comes next; each row of the weight asks for a part.
-        let pixel = samples * self.planes * output.c;
-        let end = (group.rows.end - 1) * output.w + group.cols.end;
-        let count = group.rows.len() * group.cols.len();
-        let [start, end] = [end, end + count].map(|pixels| (pixels * pixel).min(dy.len()));
-        let next = &dy[start..end];
+        let next = self.next(group, x, dy);
         let all = dw.rows();
         let mut row = 0;
         while row < dw.rows() {
@@ -251,10 +284,39 @@ impl Sum<'_> {
                 };
                 let dw = dw.rows_every(row, rows, 1);
                 let widths = self.table.widths(dw.rows(), dw.cols());
-                let ahead = &next[next.len() * row / all..next.len() * (row + rows) / all];
+                let ahead = next.share(place, self.conv.kernel, row..row + rows, all);
                 (self.table).product_cut(dw, &terms, write, &widths, ahead);
             }
             row += rows;
+        }
+    }
+
+    /// What the group after this one reads, if it is one like this.
+    fn next<'a>(&self, group: &Group, x: &'a [f32], dy: &'a [f32]) -> Next<'a> {
+        let (input, output) = (self.conv.input, self.output);
+        let samples = group.block.1;
+        let pixel = samples * self.planes * output.c;
+        let end = (group.rows.end - 1) * output.w + group.cols.end;
+        let count = group.rows.len() * group.cols.len();
+        let [start, end] = [end, end + count].map(|pixels| (pixels * pixel).min(dy.len()));
+        // Of the input the same pixels of each row that a row of the kernel meets.
+        let pixel = samples * self.planes * input.c;
+        let (row, col) = if group.cols.end < output.w {
+            (group.rows.start, group.cols.end)
+        } else {
+            (group.rows.end, 0)
+        };
+        let [stride, across] = self.conv.stride;
+        let first = (row * stride * input.w + col * across) * pixel;
+        let row = input.w * pixel;
+        let x = x
+            .get(first.saturating_sub(self.conv.padding[0] * row)..)
+            .unwrap_or_default();
+        Next {
+            dy: &dy[start..end],
+            x,
+            row,
+            len: (group.cols.len() * across).min(input.w) * pixel,
         }
     }
 
@@ -307,5 +369,40 @@ impl Sum<'_> {
             .div_ceil(axis.stride);
         let (first, end) = (first.max(range.start), end.min(range.end));
         first..end.max(first)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_places_ask_for_all_that_comes_next_once() {
+        let numbers: Vec<f32> = (0..100).map(|i| i as f32).collect();
+        let next = Next {
+            dy: &numbers[90..],
+            x: &numbers[..80],
+            row: 30,
+            len: 15,
+        };
+        let asked = |kernel: [usize; 2], rows: usize, cell: usize| -> Vec<f32> {
+            let shares = (0..cell / rows).flat_map(|place| {
+                let rows = place * rows..(place + 1) * rows;
+                next.share(place, kernel, rows, cell)
+            });
+            let mut shares: Vec<f32> = shares.copied().collect();
+            shares.sort_by(f32::total_cmp);
+            shares
+        };
+        let x = numbers[..15]
+            .iter()
+            .chain(&numbers[30..45])
+            .chain(&numbers[60..75]);
+        let all: Vec<f32> = x.chain(&numbers[90..]).copied().collect();
+        assert_eq!(asked([3, 3], 4, 36), all);
+        assert_eq!(asked([3, 2], 4, 24), all);
+        // A kernel of one column, and some of the places.
+        assert_eq!(asked([1, 1], 4, 4), numbers[90..]);
+        assert_eq!(asked([3, 3], 4, 16), numbers[90..]);
     }
 }
