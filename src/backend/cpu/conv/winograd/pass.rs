@@ -104,14 +104,14 @@ impl Pass<'_> {
             [] => all,
             _ => &all[place.clone()],
         });
-        let input = self.input.map(|input| &input[place]);
+        let input = self.input.map(|input| {
+            let block = &input[start * self.to.sample()..][..samples * self.to.sample()];
+            (block, &input[place])
+        });
         let (read, written) = (samples * self.from.c, samples * self.to.c);
         let across = self.tiles.across;
         let together = self.together(samples);
         let (v_step, m_step) = (apart(together * read), apart(together * written));
-        // Where there are hardly any strips for the threads, places are.
-        let few = self.parallel && self.to.h.div_ceil(TILE) < ENOUGH_STRIPS;
-        let min_groups = if few { 1 } else { usize::MAX };
         let image = Images {
             h: dst.len() / (self.to.w * written),
             ..self.to
@@ -130,7 +130,15 @@ impl Pass<'_> {
                 }
                 let rows = tiles.len() * samples;
                 let v = &*v;
-                if let Some(input) = input {
+                // What the next strip reads first.
+                let coming = |row| {
+                    let read = y + REACH - self.padding[0] + row;
+                    let input = input.map_or(&[][..], |(block, _)| {
+                        self.pixels(block, self.to, y + TILE + row, &tiles, samples)
+                    });
+                    [self.pixels(src, self.from, read, &tiles, samples), input]
+                };
+                if let Some((_, input)) = input {
                     // The products of the convolution take its place.
                     let g = &mut *m;
                     for (i, tile) in tiles.clone().enumerate() {
@@ -140,17 +148,24 @@ impl Pass<'_> {
                         let gradient = Transform::OutputGradient;
                         (self.table).winograd(gradient, g, x, written, Write::Set);
                     }
-                    self.gradients(du, (g, m_step), (v, v_step), rows, sum, min_groups);
+                    let (g, v) = ((&*g, m_step), (v, v_step));
+                    self.gradients(du, g, v, rows, sum, &coming);
                     sum = Write::Add;
                 }
                 let widths = self.table.widths(rows, self.cols);
                 let out = &*dst;
                 let groups = m.par_chunks_mut(PLACES_TOGETHER * m_step).enumerate();
-                groups.with_min_len(min_groups).for_each(|(row, m)| {
-                    let ahead = self.ahead(row, [out, beside[0], beside[1]], &tiles, samples);
+                groups.with_min_len(self.min_groups()).for_each(|(row, m)| {
+                    let strips = [out, beside[0], beside[1]];
+                    let [out, x, y] =
+                        strips.map(|strip| self.pixels(strip, image, row, &tiles, samples));
+                    let src = match input {
+                        Some(_) => &[],
+                        None => coming(row)[0],
+                    };
                     let first = row * PLACES_TOGETHER;
                     let v = (&v[first * v_step..], v_step);
-                    self.products((m, m_step), rows, v, first, &widths, ahead);
+                    self.products((m, m_step), rows, v, first, &widths, [out, x, y, src]);
                 });
                 for (i, tile) in tiles.enumerate() {
                     let from = Places::all(REACH, i * written, REACH * m_step, m_step);
@@ -179,15 +194,21 @@ impl Pass<'_> {
         across.div_ceil(across.div_ceil(most))
     }
 
-    /// `du[place] = ` (or `+=`) `g[place]ᵀ·v[place]`, over so many rows.
-    fn gradients(
+    /// Groups of places that one thread multiplies at least: where there are hardly any strips for the threads, places are.
+    fn min_groups(&self) -> usize {
+        let few = self.parallel && self.to.h.div_ceil(TILE) < ENOUGH_STRIPS;
+        if few { 1 } else { usize::MAX }
+    }
+
+    /// `du[place] = ` (or `+=`) `g[place]ᵀ·v[place]`, over so many rows. The `i`th group of narrow ones asks for `coming(i)`.
+    fn gradients<'a>(
         &self,
         du: &mut [f32],
         (g, g_step): (&[f32], usize),
         (v, v_step): (&[f32], usize),
         rows: usize,
         sum: Write,
-        min_groups: usize,
+        coming: &(impl Fn(usize) -> [&'a [f32]; 2] + Sync),
     ) {
         let (inputs, outputs) = (self.to.c, self.from.c);
         let (matrix, step) = (inputs * outputs, apart(inputs * outputs));
@@ -195,47 +216,47 @@ impl Pass<'_> {
         let narrow = outputs <= NARROW * self.table.lanes();
         let together = if narrow { PLACES_TOGETHER } else { 1 };
         let groups = du.par_chunks_mut(together * step).enumerate();
-        groups.with_min_len(min_groups).for_each(|(i, du)| {
-            let place = i * together;
-            let terms = Terms {
-                a: &g[place * g_step..],
-                b: &v[place * v_step..],
-                taps: &[Tap { a: 0, b: 0 }],
-                k: rows,
-                a_row: 1,
-                a_step: inputs,
-                b_row: outputs,
-            };
-            let du = TileMut::new(du, together, matrix, step);
-            let next = [g_step, v_step];
-            self.table
-                .products(du, outputs, &terms, next, sum, &widths, &[]);
+        groups.with_min_len(self.min_groups()).for_each(|(i, du)| {
+            let ahead = if narrow { coming(i) } else { [&[][..]; 2] };
+            for (first, du, ahead) in asking(du, step, &ahead) {
+                let place = i * together + first;
+                let terms = Terms {
+                    a: &g[place * g_step..],
+                    b: &v[place * v_step..],
+                    taps: &[Tap { a: 0, b: 0 }],
+                    k: rows,
+                    a_row: 1,
+                    a_step: inputs,
+                    b_row: outputs,
+                };
+                let du = TileMut::new(du, du.len() / step, matrix, step);
+                let next = [g_step, v_step];
+                (self.table).products(du, outputs, &terms, next, sum, &widths, ahead);
+            }
         });
     }
 
-    /// What the parts of the `row`th group of products ask for, those that ask for nothing last: that row of pixels of
-    /// where the sums of `tiles` go, in the first of the strips, and of what is looked at beside them.
-    fn ahead<'a>(
+    /// What a group of products asks for in a row of pixels of an image: those of `tiles`. Nothing where there is no such
+    /// row, or no hurry.
+    fn pixels<'a>(
         &self,
+        image: &'a [f32],
+        images: Images,
         row: usize,
-        strips: [&'a [f32]; 3],
         tiles: &Range<usize>,
         samples: usize,
-    ) -> [&'a [f32]; 3] {
-        let pixel = samples * self.to.c;
-        let width = self.to.w * pixel;
-        strips.map(|strip| {
-            if self.from.c >= MANY_CHANNELS || (row + 1) * width > strip.len() {
-                return &[][..];
-            }
-            let row = &strip[row * width..(row + 1) * width];
-            &row[tiles.start * TILE * pixel..(tiles.end * TILE * pixel).min(width)]
-        })
+    ) -> &'a [f32] {
+        let pixel = samples * images.c;
+        let width = images.w * pixel;
+        if self.from.c >= MANY_CHANNELS || (row + 1) * width > image.len() {
+            return &[];
+        }
+        let row = &image[row * width..(row + 1) * width];
+        &row[(tiles.start * TILE * pixel).min(width)..(tiles.end * TILE * pixel).min(width)]
     }
 
-    /// `m = v·u` of so many rows at some places from `first` on. Where there is one narrow panel, all places go together,
-    /// or as many parts of them as there is to ask for. Otherwise each goes by itself, so that its rows of `v` stay in the
-    /// nearest cache from panel to panel.
+    /// `m = v·u` of so many rows at some places from `first` on. Where there is one narrow panel, all places go together.
+    /// Otherwise each goes by itself, so that its rows of `v` stay in the nearest cache from panel to panel.
     fn products(
         &self,
         (m, m_step): (&mut [f32], usize),
@@ -243,9 +264,9 @@ impl Pass<'_> {
         (v, v_step): (&[f32], usize),
         first: usize,
         widths: &Widths,
-        ahead: [&[f32]; 3],
+        ahead: [&[f32]; 4],
     ) {
-        let (depth, outputs, places) = (self.from.c, self.to.c, m.len() / m_step);
+        let (depth, outputs) = (self.from.c, self.to.c);
         let u_step = apart(depth * self.cols);
         let terms = |panel: usize, place: usize| Terms {
             a: &v[place * v_step..],
@@ -257,14 +278,10 @@ impl Pass<'_> {
             b_row: self.cols,
         };
         if self.cols == outputs && outputs <= NARROW * self.table.lanes() {
-            let parts = ahead.iter().filter(|ahead| !ahead.is_empty()).count();
-            let part = places.div_ceil(parts.max(1));
-            for (i, (m, ahead)) in m.chunks_mut(part * m_step).zip(ahead).enumerate() {
-                let (terms, next) = (terms(0, i * part), [v_step, u_step]);
-                let count = m.len() / m_step;
-                let m = TileMut::new(m, count, rows * outputs, m_step);
-                self.table
-                    .products(m, outputs, &terms, next, Write::Set, widths, ahead);
+            for (place, m, ahead) in asking(m, m_step, &ahead) {
+                let (terms, next) = (terms(0, place), [v_step, u_step]);
+                let m = TileMut::new(m, m.len() / m_step, rows * outputs, m_step);
+                (self.table).products(m, outputs, &terms, next, Write::Set, widths, ahead);
             }
             return;
         }
@@ -277,6 +294,56 @@ impl Pass<'_> {
                 let terms = terms(panel, place);
                 self.table.product_cut(m, &terms, Write::Set, widths, &[]);
             }
+        }
+    }
+}
+
+/// The places of `c`, `step` apart, in one part or in as many as there is to ask for: which is the first of each part, its
+/// numbers, and what it asks for.
+fn asking<'a, 'c>(
+    c: &'c mut [f32],
+    step: usize,
+    ahead: &[&'a [f32]],
+) -> impl Iterator<Item = (usize, &'c mut [f32], &'a [f32])> {
+    let wanted = ahead.iter().copied().filter(|ahead| !ahead.is_empty());
+    let part = (c.len() / step).div_ceil(wanted.clone().count().max(1));
+    let parts = c.chunks_mut(part * step).enumerate();
+    let ahead = wanted.chain(std::iter::repeat(&[][..]));
+    parts
+        .zip(ahead)
+        .map(move |((i, c), ahead)| (i * part, c, ahead))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_place_has_its_part_whatever_there_is_to_ask_for() {
+        let (some, none) = (&[1.0_f32][..], &[][..]);
+        for (ahead, parts) in [
+            (&[none; 4][..], 1),
+            (&[none, some, none, some], 2),
+            (&[some, some, none], 2),
+            (&[some; 3], 3),
+            // Nine in parts of three.
+            (&[some; 4], 3),
+        ] {
+            let mut places = [0.0; 9 * 16];
+            let mut firsts = Vec::new();
+            for (first, part, asked) in asking(&mut places, 16, ahead) {
+                assert_eq!(asked.is_empty(), parts == 1, "{ahead:?}");
+                assert!(part.len().is_multiple_of(16));
+                firsts.push((first * 16, part.len()));
+                part.iter_mut().for_each(|x| *x += 1.0);
+            }
+            assert_eq!(firsts.len(), parts, "{ahead:?}");
+            let mut end = 0;
+            for (first, len) in firsts {
+                assert_eq!(first, end);
+                end += len;
+            }
+            assert!(places.iter().all(|&x| x == 1.0), "{ahead:?}");
         }
     }
 }
