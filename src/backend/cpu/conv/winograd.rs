@@ -13,6 +13,9 @@
 //! The gradient of the input is the same with the weight turned over; that of the weight is
 //! `Σ v[place]ᵀ·OutputGradient(tile of dy)`, transformed back once at the end.
 //!
+//! With the two images in each other's place it comes out turned over: `Σ OutputGradient(tile of x)ᵀ·v[place]`, where `v` is
+//! what the gradient of the input has made of dy. Where the sums take little memory the two [go together](weight_goes_along).
+//!
 //! Everything is f32. Sums of transformed numbers cancel, so the error grows to a few millionths of
 //! the result (relative, root of mean square), where a direct sum has some ten-millionths.
 
