@@ -392,16 +392,23 @@ impl Pass<'_> {
         let share = next.len().div_ceil(self.panels.count() * rows).max(1);
         let mut shares = next.chunks(share).skip(panel * rows);
         scratch::taps(|taps| {
+            let mut rest = dst.reborrow();
             for i in 0..rows {
-                let mut share = shares.next().unwrap_or_default();
-                for span in self.cols.spans() {
-                    self.taps(taps, samples, row + i, span, panel);
-                    let ahead = match 2 * span.count > self.to.w / self.cols.period() {
-                        true => std::mem::take(&mut share),
-                        false => &[],
-                    };
-                    self.span(&mut dst, i * dst_row, src, samples, span, taps, ahead);
+                let (mut dst, after) = rest.split_rows(dst_row);
+                {
+                    let coming = after.rows().min(dst_row) * after.cols();
+                    let coming = after.numbers().map(|rows| &rows[..coming]);
+                    let mut asked = [shares.next(), coming].into_iter().flatten();
+                    for span in self.cols.spans() {
+                        self.taps(taps, samples, row + i, span, panel);
+                        let ahead = match 2 * span.count > self.to.w / self.cols.period() {
+                            true => asked.next().unwrap_or_default(),
+                            false => &[],
+                        };
+                        self.span(&mut dst, src, samples, span, taps, ahead);
+                    }
                 }
+                rest = after;
             }
         });
     }
@@ -436,16 +443,10 @@ impl Pass<'_> {
         }
     }
 
-    /// Computes the pixels of a span of the row of pixels that starts at row `start` of `dst`, and asks for the memory
-    /// of `ahead`.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "a place in each image, and how to get from one to the other"
-    )]
+    /// Computes the pixels of a span of a row of pixels, `dst`, and asks for the memory of `ahead`.
     fn span(
         &self,
         dst: &mut TileMut<'_>,
-        start: usize,
         src: &[f32],
         samples: usize,
         span: Span,
@@ -457,7 +458,7 @@ impl Pass<'_> {
         }
         let (period, advance) = (self.cols.period(), self.cols.advance());
         let channels = self.from.c;
-        let start = start + span.first * samples;
+        let start = span.first * samples;
         let terms = |src, a_row| Terms {
             a: src,
             b: self.w,

@@ -128,6 +128,14 @@ impl<'a> TileMut<'a> {
         unsafe { std::slice::from_raw_parts_mut(self.first.add(i * self.stride), self.cols) }
     }
 
+    /// The numbers of all rows, if these follow on one another.
+    pub fn numbers(&self) -> Option<&[f32]> {
+        // SAFETY: `first` is valid for as many numbers, which this tile alone may touch; the borrow of the slice is one of
+        // the tile.
+        let all = || unsafe { std::slice::from_raw_parts(self.first, self.rows * self.cols) };
+        (self.cols == self.stride).then(all)
+    }
+
     /// The same tile for a shorter time.
     pub fn reborrow(&mut self) -> TileMut<'_> {
         TileMut {
