@@ -107,7 +107,8 @@ pub(super) unsafe fn copy(m: &Matrices, rows: usize, cols: usize) {
     unsafe { kernel::copy::<__m512>(m, rows, cols) }
 }
 
-/// Numbers ahead of those in hand that a transposition asks for.
+/// Numbers ahead of those in hand that a transposition asks for, if rows are as long. Otherwise it asks for the same ones of
+/// sixteen rows further down.
 const AHEAD: usize = 128;
 
 /// Transposes 16 rows by 4 columns at a time. Register `r` takes rows `r`, `4 + r`, `8 + r` and
@@ -119,6 +120,7 @@ pub(super) unsafe fn transpose(m: &Matrices, rows: usize, cols: usize) {
         // SAFETY: the addresses are the caller's.
         return unsafe { kernel::transpose(m, rows, cols) };
     }
+    let ahead = if cols < AHEAD { 16 * m.src_row } else { AHEAD };
     for i0 in (0..rows).step_by(16) {
         let height = (rows - i0).min(16);
         // Rows past the end repeat the last one; the mask keeps them out of the destination.
@@ -133,7 +135,7 @@ pub(super) unsafe fn transpose(m: &Matrices, rows: usize, cols: usize) {
                 unsafe {
                     if j % 16 == 0 {
                         for row in row.iter().skip(r).step_by(4) {
-                            _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(j + AHEAD).cast());
+                            _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(j + ahead).cast());
                         }
                     }
                     let v = _mm512_castps128_ps512(_mm_loadu_ps(row[r].add(j)));
