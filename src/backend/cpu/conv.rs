@@ -396,6 +396,7 @@ impl Pass<'_> {
             for i in 0..rows {
                 let (mut dst, after) = rest.split_rows(dst_row);
                 {
+                    // A span that does not ask for what is read asks for where the next row of pixels goes.
                     let coming = after.rows().min(dst_row) * after.cols();
                     let coming = after.numbers().map(|rows| &rows[..coming]);
                     let mut asked = [shares.next(), coming].into_iter().flatten();

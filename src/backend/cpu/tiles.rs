@@ -254,6 +254,17 @@ mod tests {
     }
 
     #[test]
+    fn rows_that_follow_on_one_another_are_one_slice() {
+        let mut data = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0];
+        let (first, rest) = TileMut::new(&mut data, 3, 2, 2).split_rows(1);
+        assert_eq!(first.numbers(), Some(&[0.0, 1.0][..]));
+        assert_eq!(rest.numbers(), Some(&[2.0, 3.0, 4.0, 5.0][..]));
+        let (left, right) = rest.split_cols(1);
+        assert_eq!((left.numbers(), right.numbers()), (None, None));
+        assert_eq!(first.split_rows(1).1.numbers(), Some(&[][..]));
+    }
+
+    #[test]
     #[should_panic(expected = "a tile of 2 x 3")]
     fn a_tile_must_fit() {
         TileMut::new(&mut [0.0; 6], 2, 3, 4);

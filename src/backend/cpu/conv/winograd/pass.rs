@@ -23,8 +23,8 @@ const MANY_CHANNELS: usize = 64;
 const ROWS: usize = 48;
 
 /// Numbers of both transformed images, the transformed weight and its gradient that are in use at a time where there is
-/// a gradient of the weight, if a tile has no more: those that a second-level cache of two megabytes holds beside the rest. One of a megabyte
-/// is no slower with as many.
+/// a gradient of the weight, if a tile has no more: those that a second-level cache of two megabytes holds beside the
+/// rest. One of a megabyte is no slower with as many.
 const TOGETHER: usize = 400_000;
 
 /// Vectors of CPUs whose second-level cache is smaller: those without AVX-512.
