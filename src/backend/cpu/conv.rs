@@ -395,20 +395,19 @@ impl Pass<'_> {
             let mut rest = dst.reborrow();
             for i in 0..rows {
                 let (mut dst, after) = rest.split_rows(dst_row);
-                {
-                    // A span that does not ask for what is read asks for where the next row of pixels goes.
-                    let coming = after.rows().min(dst_row) * after.cols();
-                    let coming = after.numbers().map(|rows| &rows[..coming]);
-                    let mut asked = [shares.next(), coming].into_iter().flatten();
-                    for span in self.cols.spans() {
-                        self.taps(taps, samples, row + i, span, panel);
-                        let ahead = match 2 * span.count > self.to.w / self.cols.period() {
-                            true => asked.next().unwrap_or_default(),
-                            false => &[],
-                        };
-                        self.span(&mut dst, src, samples, span, taps, ahead);
-                    }
+                // A span that does not ask for what is read asks for where the next row of pixels goes.
+                let coming = after.rows().min(dst_row) * after.cols();
+                let coming = after.numbers().map(|rows| &rows[..coming]);
+                let mut asked = [shares.next(), coming].into_iter().flatten();
+                for span in self.cols.spans() {
+                    self.taps(taps, samples, row + i, span, panel);
+                    let ahead = match 2 * span.count > self.to.w / self.cols.period() {
+                        true => asked.next().unwrap_or_default(),
+                        false => &[],
+                    };
+                    self.span(&mut dst, src, samples, span, taps, ahead);
                 }
+                drop(asked);
                 rest = after;
             }
         });

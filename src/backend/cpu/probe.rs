@@ -4,10 +4,7 @@ use super::bf16::{self, Factors, Prepared};
 use super::dispatch::{self, Isa};
 use super::isa::bf16::present;
 use super::table::Table;
-use super::{
-    conv::{self, WeightGradient},
-    gemm,
-};
+use super::{conv, gemm};
 use crate::backend::{Gemm, Precision, Write};
 use crate::error::Result;
 use crate::shape::Conv;
@@ -97,16 +94,6 @@ impl Kernels {
     /// The gradient of the weight of a convolution.
     pub fn conv2d_backward_weight(self, dw: &mut [f32], x: &[f32], dy: &[f32], conv: Conv) {
         conv::backward_weight(self.0, dw, x, dy, conv, Write::Set);
-    }
-
-    /// Both gradients of a convolution, in one go where that saves work.
-    pub fn conv2d_backward(self, [dx, dw]: [&mut [f32]; 2], [x, dy, w]: [&[f32]; 3], conv: Conv) {
-        if !conv::weight_goes_along(None, conv) {
-            self.conv2d_backward_weight(dw, x, dy, conv);
-            return self.conv2d_backward_data(dx, dy, w, conv);
-        }
-        let weight = Some(WeightGradient { x, dw });
-        conv::backward(self.0, (dx, Write::Set), weight, dy, w, conv, None);
     }
 }
 
